@@ -1,0 +1,71 @@
+"""The command `galirep`: parsing, printing and exit codes; one command a file, imported only when it is called."""
+
+import importlib
+import traceback
+
+import click
+
+from galirep import __version__
+from galirep.errors import GalirepError, unknown
+
+# command -> (module in this folder, one line for --help); the function there has the command's name, with _ for -
+COMMANDS = {
+    "train": ("train", "Train a GALI encoder on images."),
+    "train-classifier": ("train_classifier", "Train a supervised net to serve as M or as a yardstick."),
+    "embed": ("embed", "Embed a data set into an HDF5 file."),
+    "probe": ("probe", "Fit linear probes on embeddings."),
+    "index": ("index", "Build a FAISS index of an embedding file."),
+    "retrieve": ("retrieve", "Search a gallery for each query."),
+    "sample": ("pictures", "Draw images from the prior as a grid."),
+    "reconstruct": ("pictures", "Show images beside their reconstructions."),
+    "export": ("export", "Export a run's encoder, or an embedding file to npy + parquet."),
+    "verify": ("verify", "Check an embedding file."),
+    "merge": ("merge", "Join embedding files of one encoder."),
+    "info": ("info", "Tell what a run, checkpoint, embedding file or index holds."),
+    "list": ("list", "List variants, adapters, datasets, networks, protocols."),
+}
+
+
+class LazyGroup(click.Group):
+    """Commands are imported when called; galirep's own errors become one line and exit code 1."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        module = importlib.import_module(f".{COMMANDS[cmd_name][0]}", __package__)
+        command = getattr(module, cmd_name.replace("-", "_") + "_command")
+        assert isinstance(command, click.Command)
+        return command
+
+    def resolve_command(self, ctx: click.Context, args: list[str]) -> tuple[str | None, click.Command | None, list[str]]:
+        if args and not args[0].startswith("-") and args[0] not in COMMANDS:
+            ctx.fail(unknown("command", args[0], COMMANDS))
+        return super().resolve_command(ctx, args)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, text) for name, (_, text) in COMMANDS.items()])
+
+    def invoke(self, ctx: click.Context) -> object:
+        try:
+            return super().invoke(ctx)
+        except (GalirepError, OSError) as err:
+            if ctx.meta.get("galirep.debug"):
+                traceback.print_exc()
+            text = str(err) if isinstance(err, GalirepError) else f"{err.strerror or err}{f': {err.filename}' if err.filename else ''}"
+            click.echo(f"galirep: error: {' '.join(text.split())}", err=True)
+            ctx.exit(1)
+        except KeyboardInterrupt:
+            click.echo("galirep: interrupted", err=True)
+            ctx.exit(130)
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
+@click.version_option(__version__, prog_name="galirep")
+def cli() -> None:
+    """Train GALI encoders, embed image sets, probe and search the embeddings."""
+
+

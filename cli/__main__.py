@@ -1,0 +1,5 @@
+"""`python -m galirep.cli`."""
+
+from . import cli
+
+cli(prog_name="galirep")

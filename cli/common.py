@@ -1,0 +1,61 @@
+"""Options that several commands share, and how a result is printed."""
+
+import json
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import click
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def _debug(ctx: click.Context, _: click.Parameter, value: bool) -> None:
+    ctx.find_root().meta["galirep.debug"] = value
+
+
+def _workers(ctx: click.Context, param: click.Parameter, value: str) -> int | None:
+    if value == "auto":
+        return None
+    if not value.isdigit():
+        raise click.BadParameter(f"{value!r} is neither 'auto' nor a whole number of workers", ctx, param)
+    return int(value)
+
+
+def _device(ctx: click.Context, param: click.Parameter, value: str) -> str:
+    name, _, index = value.partition(":")
+    if name not in ("auto", "cpu", "cuda") or (index and (name != "cuda" or not index.isdigit())):
+        raise click.BadParameter(f"{value!r} is not one of auto, cpu, cuda, cuda:0, cuda:1, ...", ctx, param)
+    return value
+
+
+_SHARED: dict[str, Any] = {
+    "json": click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout; the text for people goes to stderr."),
+    "debug": click.option("--debug", is_flag=True, expose_value=False, callback=_debug, is_eager=True, help="Show the traceback of an error."),
+    "seed": click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Seed of everything random."),
+    "device": click.option("--device", default="auto", show_default=True, callback=_device, help="auto, cpu, cuda or cuda:N."),
+    "precision": click.option("--precision", type=click.Choice(["fp32", "bf16", "fp16"]), default="fp32", show_default=True, help="Arithmetic of the networks."),
+    "workers": click.option("--num-workers", default="auto", show_default=True, callback=_workers, help="Decoding workers: auto or a number (0: none)."),
+    "overwrite": click.option("--overwrite", is_flag=True, help="Replace an output that exists."),
+    "data-root": click.option("--data-root", type=click.Path(), default=None, help="Folder that holds torchvision data sets."),
+    "download": click.option("--download", is_flag=True, help="Download what is missing; without it nothing is fetched."),
+}
+
+
+def shared(*names: str) -> Callable[[F], F]:
+    """Add shared options: --json and --debug always, and those named (seed, device, precision, workers, overwrite, data-root, download)."""
+
+    def decorate(function: F) -> F:
+        for name in reversed((*names, "json", "debug")):
+            function = _SHARED[name](function)
+        return function
+
+    return decorate
+
+
+def emit(as_json: bool, result: Any, text: str) -> None:
+    """Print the result: for people on stdout, or as JSON on stdout with the text on stderr."""
+    if as_json:
+        click.echo(text, err=True)
+        click.echo(json.dumps(result))
+    else:
+        click.echo(text)
