@@ -1,0 +1,92 @@
+"""The paper's notation as data: "E(G(E(x)))" is a typed expression tree over images, latents, masks and the networks.
+
+An `Expr` is hashable and prints as it was written, so it is at once the key of a tensor, the label of a curve and the text kept in a checkpoint.
+"""
+
+import ast
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+
+from galirep.errors import SpecError
+
+# operator -> (kinds of its arguments, kind of its result)
+OPERATORS = {
+    "E": (("image",), "latent"),  # a sample of E's posterior
+    "G": (("latent",), "image"),
+    "M": (("image",), "features"),  # learned knowledge: a fixed feature extractor
+    "Erase": (("image", "mask"), "image"),  # written M1(x), ..., M4(x)
+    "Mix": (("image", "image", "mask"), "image"),  # the first image outside the mask, the second inside
+}
+LEAVES = {"x": "image", "z": "latent", "M1": "mask", "M2": "mask", "M3": "mask", "M4": "mask"}
+
+
+@dataclass(frozen=True)
+class Expr:
+    """One expression: an operator with its arguments, or a leaf. Equal text means equal value, so E(x) is one sample wherever it stands."""
+
+    head: str
+    args: "tuple[Expr, ...]" = ()
+
+    @cached_property
+    def kind(self) -> str:
+        """What the value is: image, latent, features or mask."""
+        return OPERATORS[self.head][1] if self.args else LEAVES[self.head]
+
+    @cached_property
+    def heads(self) -> frozenset[str]:
+        """Every operator and leaf in the expression."""
+        return frozenset(e.head for e in self.walk())
+
+    @property
+    def learned(self) -> bool:
+        """Whether E or G had a part in the value, so that it can pass a gradient to them."""
+        return bool(self.heads & {"E", "G"})
+
+    def walk(self) -> "Iterator[Expr]":
+        """The expression and all below it."""
+        yield self
+        for arg in self.args:
+            yield from arg.walk()
+
+    def __str__(self) -> str:
+        if self.head == "Erase":
+            return f"{self.args[1]}({self.args[0]})"
+        return f"{self.head}({', '.join(map(str, self.args))})" if self.args else self.head
+
+
+def parse(text: str, where: Mapping[str, Expr] | None = None) -> Expr:
+    """Read one expression; `where` gives names for sub-expressions, e.g. {"y": parse("G(E(x))")}. Nothing is ever evaluated as code.
+
+    Raises:
+        SpecError: it cannot be read, or an operator is given the wrong kind; the message quotes `text`.
+    """
+    try:
+        return _build(ast.parse(text, mode="eval").body, where or {})
+    except (SyntaxError, ValueError) as err:
+        reason = str(err) if isinstance(err, SpecError) else "write calls of E, G, M, M1..M4 and Mix, e.g. 'G(E(x))'"
+        raise SpecError(f"in {text!r}: {reason}") from None
+
+
+def _build(node: ast.AST, where: Mapping[str, Expr]) -> Expr:
+    match node:
+        case ast.Name(id=name) if name in where:
+            return where[name]
+        case ast.Name(id=name) if name in LEAVES:
+            return Expr(name)
+        case ast.Call(func=ast.Name(id=name), args=args, keywords=[]):
+            built = tuple(_build(a, where) for a in args)
+            if LEAVES.get(name) == "mask":
+                name, built = "Erase", (*built, Expr(name))
+            if name not in OPERATORS:
+                raise SpecError(f"unknown operator {name!r}; known: E, G, M, M1..M4, Mix")
+            wanted, got = OPERATORS[name][0], tuple(a.kind for a in built)
+            if got != wanted:
+                raise SpecError(f"{ast.unparse(node.func)} takes {_kinds(wanted, name)}, not {_kinds(got, name)}")
+            return Expr(name, built)
+    names = ", ".join([*where, *LEAVES])
+    raise SpecError(f"{ast.unparse(node)!r} is neither a variable ({names}) nor a call of E, G, M, M1..M4 or Mix")
+
+
+def _kinds(kinds: tuple[str, ...], name: str) -> str:
+    return f"({', '.join(kinds[:-1] if name == 'Erase' else kinds)})"  # the mask of M1(x) is in its name
