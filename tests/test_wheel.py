@@ -1,0 +1,67 @@
+"""The wheel: what a user installs is the whole tree of the three packages, and nothing else."""
+
+import configparser
+import shutil
+import subprocess
+import sys
+import zipfile
+from email import message_from_string
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+# folder of the tree -> folder of the wheel
+PACKAGES = {"galirep": "galirep", "cli": "galirep/cli", "pretrained_adapters": "galirep/pretrained_adapters"}
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory):
+    """The wheel built from a copy of the tree, as {name: text}."""
+    copy = tmp_path_factory.mktemp("tree")
+    for folder in PACKAGES:
+        shutil.copytree(ROOT / folder, copy / folder, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, copy)
+    command = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", "out", "."]
+    done = subprocess.run(command, cwd=copy, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    (path,) = (copy / "out").glob("*.whl")
+    with zipfile.ZipFile(path) as archive:
+        return {name: archive.read(name).decode("utf-8") for name in archive.namelist()}
+
+
+def _metadata(wheel, name):
+    (text,) = (text for path, text in wheel.items() if path.endswith(f".dist-info/{name}"))
+    return text
+
+
+def test_wheel_holds_the_tree_and_nothing_else(wheel):
+    modules = {f"{inside}/{path.name}" for folder, inside in PACKAGES.items() for path in (ROOT / folder).glob("*.py")}
+    assert {name for name in wheel if ".dist-info/" not in name} == modules | {"galirep/py.typed"}
+
+
+@pytest.mark.parametrize("folder", PACKAGES)
+def test_folders_are_flat(folder):
+    deeper = [path for path in (ROOT / folder).rglob("*.py") if path.parent != ROOT / folder]
+    assert not deeper, "an unlisted sub-package is silently missing from the wheel: keep the folder flat"
+
+
+def test_entry_points_lead_to_functions_of_the_wheel(wheel):
+    points = configparser.ConfigParser(delimiters="=")
+    points.read_string(_metadata(wheel, "entry_points.txt"))
+    assert dict(points["console_scripts"]) == {"galirep": "galirep.cli:cli"}
+    adapters = dict(points["galirep.features"])
+    assert {"timm", "inception", "torchscript", "classifier", "run", "random", "pixels"} <= adapters.keys()
+    for value in ["galirep.cli:cli", *adapters.values()]:
+        module, _, function = value.partition(":")
+        stem = module.replace(".", "/")
+        text = wheel.get(f"{stem}.py") or wheel.get(f"{stem}/__init__.py")
+        assert text is not None and f"def {function}(" in text, f"{value} is not in the wheel"
+
+
+def test_metadata_names_licence_python_and_extras(wheel):
+    metadata = message_from_string(_metadata(wheel, "METADATA"))
+    assert (metadata["Name"], metadata["License-Expression"], metadata["Requires-Python"]) == ("galirep", "Apache-2.0", ">=3.10")
+    assert {"gpu", "cpu", "tensorboard", "parquet"} <= set(metadata.get_all("Provides-Extra"))
+    assert "Apache License" in _metadata(wheel, "licenses/LICENSE")
