@@ -15,15 +15,15 @@ ROOT = Path(__file__).parents[1]
 # A module of galirep imports only modules of lower levels. A new module goes to the lowest level that works.
 LEVELS = (
     {"errors"},
-    {"config", "files"},
-    {"expr", "masks", "losses", "networks", "data", "features", "runlog", "store", "metrics"},
-    {"variant", "chains"},
+    {"config", "files", "schema"},
+    {"expr", "masks", "losses", "networks", "data", "features", "runlog", "writer", "metrics"},
+    {"variant", "chains", "store"},
     {"variants", "discriminator", "probing", "retrieval", "embedding", "classifier"},
     {"step", "checkpoint"},
     {"encoder", "training"},
 )
 LEVEL = {name: level for level, names in enumerate(LEVELS) for name in names}
-TORCH_FREE = {"errors", "config", "files", "expr", "variant", "store"}
+TORCH_FREE = {"errors", "config", "files", "expr", "variant", "schema", "writer", "store"}
 TORCH = {"torch", "torchvision", "timm"}
 OUTER = {"click", "cli", "pretrained_adapters", "benchmarks", "tests"}  # what the library must never know of
 ADAPTERS_MAY = {"features", "errors", "files"}
