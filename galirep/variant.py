@@ -133,6 +133,7 @@ class Variant:
             "classes": [list(row) for row in self.classes],
             "where": dict(self.where),
             "penalties": [[p.distance, p.left, p.right, p.weight] for p in self.penalties],
+            "about": self.about,
         }
 
     @classmethod

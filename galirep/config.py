@@ -1,0 +1,187 @@
+"""Every setting of a training run in one place: default, unit, bounds and help. Options, files and checkpoints are derived from it."""
+
+import dataclasses
+import types
+import typing
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from galirep.errors import ConfigError, unknown
+
+
+def setting(default: Any, help: str, *, choices: tuple[str, ...] = (), low: float | None = None, high: float | None = None, free: bool = False) -> Any:
+    """A field of `TrainConfig`. `low` and `high` are inclusive bounds; a `free` setting may differ when a run is resumed, since it cannot change its result."""
+    return field(default=default, metadata={"help": help, "choices": choices, "low": low, "high": high, "free": free})
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """The settings of a training run.
+
+    Raises:
+        ConfigError: a value has the wrong type or is out of bounds, or two settings contradict each other; all faults in one message.
+    """
+
+    # data
+    data: str = setting("", "Data set: a folder or .tar of class subfolders, sklearn:digits, torchvision:NAME, npz:FILE, hdf5:FILE, csv:FILE.")
+    split: str | None = setting(None, "Split of the data set, where it has splits (default: its training split).")
+    data_root: str | None = setting(None, "Folder that holds torchvision data sets.", free=True)
+    image_size: int | None = setting(None, "Side of the square training images, pixels (default: that of the images).", low=8, high=1024)
+    channels: int | None = setting(None, "Colour channels, 1 or 3 (default: those of the images).", low=1, high=3)
+    max_upscale: float = setting(2.0, "Largest enlargement of an image; smaller images are refused.", low=1)
+    on_error: str = setting("fail", "What an unreadable image does: fail lists it and stops, skip leaves it out and logs it.", choices=("fail", "skip"))
+    # game
+    variant: str = setting("gali-4", "Variant of the game: a name (galirep list variants) or a .toml file.")
+    adapter: str | None = setting(None, "Feature extractor M(.) of GALI-PT: timm:NAME[@WEIGHTS], classifier:DIR, module:function, ...")
+    objective: str = setting("product", "Objective of G and E (docs/training.md).", choices=("product", "minimax", "misclassification", "relativistic"))
+    penalty_weight: float = setting(1.0, "Multiplies the weights of the variant's penalties (paper, ALICE: 1.0 on SVHN, 0.02 on CelebA).", low=0)
+    # networks
+    networks: str = setting("auto", "Network family: svhn32, celeba64, compact, or auto by size.")
+    latent_dim: int | None = setting(None, "Dimensions of z (default: the family's).", low=1, high=8192)
+    width: int = setting(32, "Channels of the first layer of compact networks.", low=4, high=1024)
+    # discriminator
+    d_regularizer: str = setting(
+        "sn", "Regularisation of D: spectral norm, with a learned scale, a gradient penalty, or none.", choices=("sn", "sn-scale", "r1r2", "none")
+    )
+    r1_gamma: float = setting(0.1, "Weight of the gradient penalty (r1r2).", low=0)
+    r1_every: int = setting(4, "Updates between two gradient penalties (r1r2); each weighs that much more.", low=1)
+    instance_noise: float = setting(0.1, "Standard deviation of the noise on D's images at the start; it falls linearly to 0.", low=0, high=10)
+    # optimisation
+    steps: int | None = setting(None, "Updates of G and E (default: from --epochs).", low=1)
+    epochs: float | None = setting(None, "Passes over the data set (default: 100, unless --steps is given).", low=0)
+    batch_size: int = setting(100, "Images an update.", low=2)
+    d_steps: int = setting(1, "Updates of D for one of G and E, each on images of its own.", low=1, high=100)
+    lr: float = setting(2e-4, "Learning rate of Adam.", low=0, high=10)
+    lr_d: float | None = setting(None, "Learning rate of D, where it differs.", low=0, high=10)
+    lr_e: float | None = setting(None, "Learning rate of E, where it differs.", low=0, high=10)
+    beta1: float = setting(0.5, "Adam's decay of the mean gradient.", low=0, high=0.9999)
+    beta2: float = setting(0.999, "Adam's decay of the mean squared gradient.", low=0, high=0.999999)
+    schedule: str = setting("constant", "Learning rate over the run: constant, or a cosine to 0.", choices=("constant", "cosine"))
+    warmup: int = setting(0, "Updates over which the learning rate rises from 0.", low=0)
+    grad_clip: float = setting(0.0, "Largest gradient norm of each of E, G and D (0: no clipping).", low=0)
+    ema_half_life: float = setting(10_000.0, "Half-life of the averaged E and G that are evaluated and exported, images (0: no averaging).", low=0)
+    # machine
+    seed: int = setting(0, "Seed of everything random.", low=0, high=2**31 - 1)
+    device: str = setting("auto", "auto, cpu, cuda or cuda:N.", free=True)
+    precision: str = setting("fp32", "Arithmetic of the networks.", choices=("fp32", "bf16", "fp16"))
+    compile: bool = setting(False, "Compile the networks with torch.compile.", free=True)
+    num_workers: int | None = setting(None, "Decoding workers (default: by the number of cores).", low=0, high=256, free=True)
+    # reports
+    log_every: int = setting(100, "Updates between two lines of metrics.jsonl.", low=1)
+    checkpoint_every: int = setting(1000, "Updates between two checkpoints.", low=1)
+    sample_every: int = setting(1000, "Updates between two grids of pictures (0: none).", low=0, free=True)
+    keep: int = setting(1, "Checkpoints kept besides last.pt.", low=0, free=True)
+
+    def __post_init__(self) -> None:
+        faults = [fault for f in dataclasses.fields(self) if (fault := _fault(f, getattr(self, f.name)))]
+        if not faults:
+            if not self.data:
+                faults.append("data: give a data set, e.g. --data sklearn:digits")
+            if self.steps is not None and self.epochs is not None:
+                faults.append(f"steps {self.steps} and epochs {self.epochs:g}: give one of them")
+            if self.epochs == 0:
+                faults.append("epochs 0: must be more than 0")
+            if self.channels == 2:
+                faults.append("channels 2: must be 1 or 3")
+            if self.d_regularizer == "r1r2" and self.compile:
+                faults.append("d_regularizer r1r2 needs second derivatives, which compile does not give: leave one out")
+            if self.d_regularizer == "r1r2" and self.precision == "fp16":
+                faults.append("d_regularizer r1r2 overflows in fp16: take precision fp32 or bf16")
+        if faults:
+            raise ConfigError("; ".join(faults))
+
+    def to_dict(self) -> dict[str, Any]:
+        """The settings as plain data."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> "TrainConfig":
+        """The settings of a mapping; what it lacks keeps its default.
+
+        Raises:
+            ConfigError: a key is unknown (with the nearest known one) or a value does not fit.
+        """
+        names = {f.name for f in dataclasses.fields(cls)}
+        if wrong := [unknown("setting", str(key), names) for key in values if key not in names]:
+            raise ConfigError("; ".join(wrong))
+        return cls(**{key: _number(cls, key, value) for key, value in values.items()})
+
+    def differences(self, other: "TrainConfig") -> list[str]:
+        """What differs between this and another run's settings, as `name: this, not that`, leaving out what cannot change the result."""
+        return [
+            f"{f.name}: {getattr(self, f.name)!r}, not {getattr(other, f.name)!r}"
+            for f in dataclasses.fields(self)
+            if not f.metadata["free"] and getattr(self, f.name) != getattr(other, f.name)
+        ]
+
+
+@cache
+def setting_type(name: str) -> tuple[type, bool]:
+    """The type of a setting (str, int, float or bool) and whether it may be None."""
+    hint = typing.get_type_hints(TrainConfig)[name]
+    options = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
+    return next(t for t in options if t is not type(None)), type(None) in options
+
+
+def _number(cls: type, key: str, value: Any) -> Any:
+    """An int where a float is meant is that float; YAML reads 2e-4 as text, which is a number too."""
+    if setting_type(key)[0] is float and isinstance(value, int | str) and not isinstance(value, bool):
+        try:
+            return float(value)
+        except ValueError:
+            return value
+    return value
+
+
+def _fault(f: "dataclasses.Field[Any]", value: Any) -> str | None:
+    kind, optional = setting_type(f.name)
+    if value is None and optional:
+        return None
+    if not isinstance(value, kind) or (kind is not bool and isinstance(value, bool)):
+        return f"{f.name} {value!r}: must be {kind.__name__}{' or null' if optional else ''}"
+    choices, low, high = (f.metadata[k] for k in ("choices", "low", "high"))
+    if choices and value not in choices:
+        return unknown(f.name, value, choices)
+    if (low is not None and not value >= low) or (high is not None and not value <= high):
+        return f"{f.name} {value!r}: must be {f'from {low:g} to {high:g}' if high is not None else f'{low:g} or more'}"
+    return None
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    """The settings in a YAML file, unchecked.
+
+    Raises:
+        ConfigError: the file is missing or is no YAML mapping.
+    """
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as err:
+        raise ConfigError(f"cannot read {path}: {err.strerror}") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as err:
+        raise ConfigError(f"{path} is no valid YAML: {' '.join(str(err).split())}") from None
+    if not isinstance(values, dict):
+        raise ConfigError(f"{path} must hold settings as 'name: value' lines, not {type(values).__name__}")
+    return values
+
+
+def parse_assignments(assignments: Iterable[str]) -> dict[str, Any]:
+    """`key=value` texts as a mapping; values are read as YAML (`null`, `true`, `0.1`, `word`).
+
+    Raises:
+        ConfigError: an item has no `=`.
+    """
+    values = {}
+    for item in assignments:
+        key, equals, value = item.partition("=")
+        if not equals:
+            raise ConfigError(f"--set {item!r}: write key=value")
+        try:
+            values[key.strip().replace("-", "_")] = yaml.safe_load(value)
+        except yaml.YAMLError:
+            values[key.strip().replace("-", "_")] = value
+    return values
