@@ -18,6 +18,7 @@ from galirep.errors import DataError
 FORMAT = "galirep-embeddings"
 SCHEMA_VERSION = 1
 DTYPES = ("float32", "float16")
+ERROR = np.dtype([("row", np.int64), ("reason", h5py.string_dtype("utf-8", 256))])  # one for each image that could not be read
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _NO_LOCK = (errno.EAGAIN, errno.EACCES, errno.ENOLCK)
 _MAX_ATTRIBUTE = 32_000  # bytes; HDF5 keeps an attribute in an object header, which holds 64 KiB
@@ -162,8 +163,8 @@ def _check_outline(file: h5py.File, path: Path) -> None:
         )
     try:
         meta, rows = read_meta(file), int(attributes["n_written"])
-        shapes = {name: file[name].shape for name in ("ids", "labels", "valid", "errors")}
-        width = file["features"].shape[1]
+        shapes = {name: file[name].shape for name in ("ids", "labels", "valid")}
+        width, _ = file["features"].shape[1], file["errors"].dtype["reason"]
     except (KeyError, ValueError, TypeError, OSError) as err:
         raise DataError(f"{path} is damaged: {' '.join(str(err).split())}") from err
     too_short = [name for name, shape in {**shapes, "features": file["features"].shape}.items() if shape[0] < rows]

@@ -70,8 +70,8 @@ class Embeddings:
     def errors(self) -> list[tuple[str, str]]:
         """(id, reason) of each image that could not be read."""
         written = int(self._file.attrs["n_written"])
-        bad = np.flatnonzero(~self._file["valid"][:written])
-        return [(self._file["ids"].asstr()[row], self._file["errors"].asstr()[row]) for row in bad]
+        table = self._file["errors"][:]
+        return [(self._file["ids"].asstr()[row], reason.decode()) for row, reason in table[table["row"] < written].tolist()]
 
     @property
     def features(self) -> "Features":

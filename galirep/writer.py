@@ -4,7 +4,7 @@ import contextlib
 import os
 import secrets
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timezone
 from pathlib import Path
 from types import TracebackType
@@ -16,7 +16,18 @@ from numpy.typing import ArrayLike, NDArray
 
 from galirep.errors import ConfigError, DataError, unknown
 from galirep.files import require_free
-from galirep.schema import DTYPES, FORMAT, SCHEMA_VERSION, StoreMeta, differences, naming_lack_of_space, open_file, partial_path, read_meta
+from galirep.schema import (
+    DTYPES,
+    ERROR,
+    FORMAT,
+    SCHEMA_VERSION,
+    StoreMeta,
+    differences,
+    naming_lack_of_space,
+    open_file,
+    partial_path,
+    read_meta,
+)
 
 RESUME = (*StoreMeta.ENCODER, "dtype", "precision", "fingerprint", "n_expected", "label_names")
 _CHUNK_BYTES = 1 << 18
@@ -25,16 +36,29 @@ _CHUNK_BYTES = 1 << 18
 class EmbeddingWriter:
     """Writes `FILE.h5.partial` block by block; `finish` gives it its name. Make one with `create` or `resume`.
 
-    Every data set has its full length and all its chunks from the start, so that appending changes nothing in the file's structure: after a
-    kill at any moment the rows below `n_written` are there and right. (A power cut may lose what the system had not written yet.)
+        with EmbeddingWriter.create("x.h5", StoreMeta("mine", (("features", 8),), n_expected=2), ids=["a", "b"]) as writer:
+            writer.append(np.eye(2, 8))
+            writer.finish()
+
+    Ids and labels are written first, and /features has all its chunks from the start: appending changes nothing in the file's structure, so
+    after a kill at any moment the rows below `n_written` are there and right. (A power cut may lose what the system had not written yet.)
     """
 
     def __init__(self, path: Path, file: h5py.File, meta: StoreMeta) -> None:
         self.path, self.meta, self._file = path, meta, file
 
     @classmethod
-    def create(cls, path: str | Path, meta: StoreMeta, *, overwrite: bool = False, locking: bool | None = None) -> "EmbeddingWriter":
-        """Start a file. One that exists at `path` stays as it is until `finish`.
+    def create(
+        cls,
+        path: str | Path,
+        meta: StoreMeta,
+        ids: Sequence[str],
+        labels: ArrayLike | None = None,
+        *,
+        overwrite: bool = False,
+        locking: bool | None = None,
+    ) -> "EmbeddingWriter":
+        """Start a file for these images, with their labels if there are any (-1: none). One that exists at `path` stays until `finish`.
 
         Raises:
             ConfigError: `path` or its .partial exists and `overwrite` is false, or its folder does not exist.
@@ -56,8 +80,9 @@ class EmbeddingWriter:
         with naming_lack_of_space(partial):
             file = h5py.File(new, "w", locking=locking)
             try:
-                write_outline(file, meta)
-                file.create_dataset("features", (meta.n_expected, meta.dim), meta.dtype, **_layout(meta.n_expected, row_bytes, meta.dim))
+                write_outline(file, meta, ids, labels)
+                shape = (meta.n_expected, meta.dim)
+                file.create_dataset("features", shape, meta.dtype, **_preallocated(meta.n_expected, row_bytes, meta.dim))
                 file.flush()
                 new.replace(partial)
             except BaseException:
@@ -93,34 +118,32 @@ class EmbeddingWriter:
         """Whether all rows are there."""
         return self.n_written == self.meta.n_expected
 
-    def append(
-        self, features: NDArray[Any], ids: Sequence[str], labels: ArrayLike | None = None, errors: Sequence[str] | None = None
-    ) -> None:
-        """Add a block: features (B, dim), B ids, B labels (-1: none), B errors.
+    def append(self, features: NDArray[Any], errors: Mapping[int, str] | None = None) -> None:
+        """Add the next rows: features (B, dim). `errors` maps the rows (0 to B - 1) of images that could not be read to the reason why.
 
-        An error is "" for an image that was read, else the reason why it was not: then the row becomes zeros and not valid.
+        Such a row becomes zeros and is marked as not valid.
 
         Raises:
-            DataError: a feature is NaN or infinite, or too large for float16 (ids named), more rows than expected, or no space left.
-            ValueError: lengths or widths that do not fit.
+            DataError: a feature is NaN or infinite, or too large for float16 (ids named), or no space is left.
+            ValueError: more rows than the file has, or another width.
         """
-        start, stop = self.n_written, self.n_written + len(ids)
-        reasons = np.array(["" for _ in ids] if errors is None else list(errors), dtype=object)
-        valid = reasons == ""
-        given = np.full(len(ids), -1) if labels is None else np.asarray(labels)
-        if features.shape != (len(ids), self.meta.dim) or given.shape != (len(ids),) or len(reasons) != len(ids):
-            got = f"features {features.shape}, labels {given.shape}, errors {reasons.shape}"
-            raise ValueError(f"{len(ids)} ids, {self.meta.dim} columns: {got}")
-        if stop > self.meta.n_expected:
-            raise DataError(f"{self.path}: {stop} rows, but {self.meta.n_expected} were expected")
+        start, stop = self.n_written, self.n_written + len(features)
+        if features.shape[1:] != (self.meta.dim,) or stop > self.meta.n_expected:
+            raise ValueError(f"features {features.shape} after {start} of {self.meta.n_expected} rows of {self.meta.dim} columns")
+        errors = errors or {}
+        valid = np.ones(len(features), bool)
+        valid[list(errors)] = False
         with np.errstate(over="ignore"):
             rows = np.where(valid[:, None], features, 0).astype(self.meta.dtype)
         if len(bad := np.flatnonzero(~np.isfinite(rows).all(axis=1))):
             why = "NaN or infinite" if not np.isfinite(features[bad]).all() else f"too large for {self.meta.dtype} (take float32)"
-            raise DataError(f"features are {why} for {len(bad)} of {len(ids)} images: {_few([ids[int(i)] for i in bad])}")
+            names = _few(self._file["ids"].asstr()[start + bad].tolist())
+            raise DataError(f"features are {why} for {len(bad)} of {len(rows)} images: {names}")
         with naming_lack_of_space(partial_path(self.path)):
-            for name, values in (("features", rows), ("ids", list(ids)), ("labels", given), ("valid", valid), ("errors", reasons)):
-                self._file[name][start:stop] = values
+            self._file["features"][start:stop] = rows
+            self._file["valid"][start:stop] = valid
+            if errors:
+                _append_errors(self._file["errors"], start, errors)
             self._file.flush()  # the rows first, then the number that vouches for them
             self._file.attrs["n_written"] = stop
             self._file.flush()
@@ -153,23 +176,38 @@ class EmbeddingWriter:
         self.close()
 
 
-def write_outline(file: h5py.File, meta: StoreMeta) -> None:
-    """Write everything but /features: attributes, label names, and the columns beside the features at their full length."""
+def write_outline(file: h5py.File, meta: StoreMeta, ids: Sequence[str], labels: ArrayLike | None = None) -> None:
+    """Write everything but /features: attributes, ids, labels, and the place for validity and errors."""
     text, rows = h5py.string_dtype(), meta.n_expected
-    for name, kind, size in (("ids", text, 16), ("labels", np.int64, 8), ("valid", np.bool_, 1), ("errors", text, 16)):
-        file.create_dataset(name, (rows,), kind, **_layout(rows, size), fillvalue=-1 if name == "labels" else None)
-    file.create_dataset("label_names", data=list(meta.label_names), dtype=text, shape=(len(meta.label_names),))
+    given = np.full(rows, -1, np.int64) if labels is None else np.asarray(labels, np.int64)
+    if len(ids) != rows or given.shape != (rows,):
+        raise ValueError(f"{rows} rows are expected: {len(ids)} ids, labels {given.shape}")
+    file.create_dataset("ids", (rows,), text, list(ids), chunks=_chunks(rows, 16), maxshape=(None,))
+    file.create_dataset("labels", (rows,), np.int64, given, chunks=_chunks(rows, 8), maxshape=(None,))
+    file.create_dataset("label_names", (len(meta.label_names),), text, list(meta.label_names))
+    file.create_dataset("valid", (rows,), np.bool_, **_preallocated(rows, 1))
+    file.create_dataset("errors", (0,), ERROR, chunks=(64,), maxshape=(None,))
     own = {"format": FORMAT, "schema_version": SCHEMA_VERSION, "file_id": secrets.token_hex(8), "n_written": 0, "complete": False}
     own["created"] = datetime.now(timezone.utc).isoformat(timespec="seconds")
     for name, value in {**own, **meta.attributes()}.items():
         file.attrs[name] = value
 
 
-def _layout(rows: int, row_bytes: int, *tail: int) -> dict[str, Any]:
+def _append_errors(table: h5py.Dataset, start: int, errors: Mapping[int, str]) -> None:
+    kept = int((table["row"] < start).sum())  # those of a block that a kill left without its n_written are overwritten
+    new = [(start + row, errors[row].encode()[: ERROR["reason"].itemsize].decode(errors="ignore").encode()) for row in sorted(errors)]
+    table.resize((kept + len(new),))
+    table[kept:] = np.array(new, ERROR)
+
+
+def _chunks(rows: int, row_bytes: int, *tail: int) -> tuple[int, ...]:
+    return (max(1, min(rows, _CHUNK_BYTES // max(row_bytes, 1))), *tail)
+
+
+def _preallocated(rows: int, row_bytes: int, *tail: int) -> dict[str, Any]:
     creation = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
     creation.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
-    chunk = max(1, min(rows, _CHUNK_BYTES // max(row_bytes, 1)))
-    return {"chunks": (chunk, *tail), "maxshape": (None, *tail), "dcpl": creation}
+    return {"chunks": _chunks(rows, row_bytes, *tail), "maxshape": (None, *tail), "dcpl": creation}
 
 
 def _refuse_if_in_use(partial: Path) -> None:
