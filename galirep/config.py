@@ -28,7 +28,7 @@ class TrainConfig:
     """
 
     # data
-    data: str = setting("", "Data set: a folder or .tar of class subfolders, sklearn:digits, torchvision:NAME, npz:FILE, hdf5:FILE, csv:FILE.")
+    data: str = setting("", "Data set: a folder or .tar of class subfolders, sklearn:digits, torchvision:NAME, npz:FILE, hdf5:FILE, csv:FILE.", free=True)
     split: str | None = setting(None, "Split of the data set, where it has splits (default: its training split).")
     data_root: str | None = setting(None, "Folder that holds torchvision data sets.", free=True)
     image_size: int | None = setting(None, "Side of the square training images, pixels (default: that of the images).", low=8, high=1024)

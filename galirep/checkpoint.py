@@ -1,0 +1,56 @@
+"""Checkpoints: one file of tensors and plain data, written in one step and read without running code from it."""
+
+import hashlib
+import pickle
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from galirep import __version__
+from galirep.errors import CheckpointError
+from galirep.files import replacing
+
+FORMAT = 1
+
+
+def save_checkpoint(path: Path, content: Mapping[str, Any]) -> None:
+    """Write tensors and plain data; the file that was there survives whatever happens meanwhile."""
+    with replacing(path) as temporary:
+        torch.save({"galirep_checkpoint": FORMAT, "galirep_version": __version__, **content}, temporary)
+
+
+def load_checkpoint(path: Path, device: str | torch.device = "cpu") -> dict[str, Any]:
+    """Read what `save_checkpoint` wrote.
+
+    Raises:
+        CheckpointError: the file is missing, truncated, corrupt, of another program, or of a newer format.
+    """
+    if not path.is_file():
+        raise CheckpointError(f"there is no checkpoint {path}")
+    try:
+        with zipfile.ZipFile(path) as archive:
+            if damaged := archive.testzip():
+                raise CheckpointError(f"the checkpoint {path} is damaged (in {damaged})")
+        content = torch.load(path, map_location=device, weights_only=True)
+    except (zipfile.BadZipFile, EOFError, RuntimeError) as err:
+        raise CheckpointError(f"the checkpoint {path} is truncated or damaged: {err}") from None
+    except pickle.UnpicklingError:
+        raise CheckpointError(f"{path} holds more than tensors and plain data, so it is no checkpoint of galirep") from None
+    if not isinstance(content, dict) or "galirep_checkpoint" not in content:
+        raise CheckpointError(f"{path} is no checkpoint of galirep")
+    if content["galirep_checkpoint"] != FORMAT:
+        raise CheckpointError(f"{path} has checkpoint format {content['galirep_checkpoint']} (galirep {content['galirep_version']}); this galirep reads {FORMAT}")
+    return content
+
+
+def sha256_tensors(tensors: Mapping[str, Tensor]) -> str:
+    """The SHA-256 of named tensors, whatever file they lie in: names, types, shapes and values, in the order of the names."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(tensors.items()):
+        digest.update(f"{name}:{tensor.dtype}:{tuple(tensor.shape)};".encode())
+        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()

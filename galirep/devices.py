@@ -1,0 +1,39 @@
+"""Where networks run and in which arithmetic."""
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+
+import torch
+
+from galirep.errors import ConfigError
+
+
+def device_of(name: str) -> torch.device:
+    """`auto`, `cpu`, `cuda` or `cuda:N` as a device that is there.
+
+    Raises:
+        ConfigError: there is no such device.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise ConfigError(f"device {name!r} is not one of auto, cpu, cuda, cuda:0, cuda:1, ...") from None
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise ConfigError(f"device {name!r}: this machine has {torch.cuda.device_count()} CUDA devices; pass --device cpu or auto")
+    return device
+
+
+def autocast_of(device: torch.device, precision: str) -> Callable[[], AbstractContextManager[object]]:
+    """A context in which networks compute in fp32, bf16 or fp16.
+
+    Raises:
+        ConfigError: fp16 on a CPU, which has no fast fp16 and no need for it.
+    """
+    if precision == "fp32":
+        return nullcontext
+    if precision == "fp16" and device.type != "cuda":
+        raise ConfigError(f"precision 'fp16' needs a CUDA device, not {device.type}: take fp32 or bf16")
+    dtype = torch.bfloat16 if precision == "bf16" else torch.float16
+    return lambda: torch.autocast(device.type, dtype)

@@ -1,0 +1,165 @@
+"""A trained E as a feature extractor (`run:RUN`), the untrained one as a baseline (`random:NETWORKS`), and the files of an exported run."""
+
+import dataclasses
+import json
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from galirep.checkpoint import sha256_tensors
+from galirep.errors import CheckpointError, PluginError, unknown
+from galirep.files import replacing, write_text
+from galirep.networks import NETWORKS, Encoder, Generator, Shapes, family
+
+EXPORT_FORMAT = 1
+Self = TypeVar("Self", bound="GaliEncoder")
+
+
+class GaliEncoder(nn.Module):
+    """E as a `FeatureExtractor`: images of exactly its size -> the chosen layers side by side; frozen, in eval mode, with gradients to the input."""
+
+    exact_size = True
+
+    def __init__(self, encoder: Encoder, shapes: Shapes, *, name: str, tag: str = "", layers: Sequence[str] | None = None) -> None:
+        super().__init__()
+        self.encoder, self.shapes, self.name, self.tag = encoder.requires_grad_(False), shapes, name, tag
+        self.eval()
+        with torch.no_grad():
+            probe = encoder.layers(torch.zeros(1, shapes.channels, shapes.size, shapes.size))
+        self.known_layers = {layer: value.shape[1] for layer, value in probe.items()}
+        chosen = tuple(layers) if layers is not None else tuple(self.known_layers)[-4:]  # the last three hidden layers and mu
+        for layer in chosen:
+            if layer not in self.known_layers:
+                raise PluginError(unknown("layer", layer, self.known_layers) + f" (of {name})")
+        if not chosen or len(set(chosen)) < len(chosen):
+            raise PluginError(f"layers {', '.join(chosen) or '(none)'}: name each layer once, of {', '.join(self.known_layers)}")
+        self.layers = {layer: self.known_layers[layer] for layer in chosen}
+        self.dim = sum(self.layers.values())
+        self.image_size, self.channels = shapes.size, shapes.channels
+        self.sha256 = sha256_tensors(encoder.state_dict())
+        self.preprocessing: dict[str, Any] = {"size": shapes.size, "channels": shapes.channels, "range": [-1, 1]}
+
+    def with_layers(self, layers: Sequence[str]) -> "GaliEncoder":
+        """The same encoder giving other layers, in the order named.
+
+        Raises:
+            PluginError: a layer is unknown or named twice.
+        """
+        return GaliEncoder(self.encoder, self.shapes, name=self.name, tag=self.tag, layers=layers)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """(B, C, S, S) float32 in [-1, 1] -> (B, dim) float32.
+
+        Raises:
+            PluginError: the images have another shape.
+        """
+        wanted = (self.channels, self.image_size, self.image_size)
+        if tuple(images.shape[1:]) != wanted:
+            raise PluginError(f"{self.name} takes images (B, {', '.join(map(str, wanted))}), not {tuple(images.shape)}")
+        values = self.encoder.layers(images)
+        return torch.cat([values[layer] for layer in self.layers], 1).float()
+
+    def train(self: Self, mode: bool = True) -> Self:  # noqa: ARG002
+        """Stays in eval mode, whatever module this one sits in."""
+        return super().train(False)
+
+
+def export_networks(folder: Path, nets: Mapping[str, nn.Module], about: Mapping[str, Any], card: str) -> None:
+    """Write `encoder.safetensors` and `generator.safetensors` with `about` in their header, `encoder.json` with the same, and the model card README.md.
+
+    `about` needs `networks`, `shapes` and `name`. Each file is replaced in one step and can be read alone.
+    """
+    header = {"format": EXPORT_FORMAT, **about}
+    for name, net in nets.items():
+        tensors = {k: v.detach().cpu().contiguous() for k, v in net.state_dict().items()}
+        with replacing(folder / f"{name}.safetensors") as temporary:
+            save_file(tensors, temporary, metadata={"galirep": json.dumps(header), "sha256": sha256_tensors(tensors)})
+    write_text(folder / "encoder.json", json.dumps(header, indent=2) + "\n")
+    write_text(folder / "README.md", card)
+
+
+def load_network(run: Path, which: str, device: str | torch.device = "cpu") -> tuple[nn.Module, dict[str, Any]]:
+    """The exported `encoder` or `generator` of a run directory (or of an export folder itself) in eval mode, and what its header says.
+
+    Raises:
+        CheckpointError: nothing was exported there yet, or the file is damaged, foreign or of a newer format.
+    """
+    path = next((p for p in (run / "export" / f"{which}.safetensors", run / f"{which}.safetensors") if p.is_file()), None)
+    if path is None:
+        raise CheckpointError(f"{run} holds no exported {which} (export/{which}.safetensors): a run has one from its first checkpoint on")
+    try:
+        with safe_open(path, "pt", device=str(device)) as file:
+            metadata = file.metadata() or {}
+            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (no mapping)
+    except (SafetensorError, OSError) as err:
+        raise CheckpointError(f"{path} is truncated or damaged: {err}") from None
+    if "galirep" not in metadata:
+        raise CheckpointError(f"{path} is no network that galirep exported")
+    about: dict[str, Any] = json.loads(metadata["galirep"])
+    if about["format"] != EXPORT_FORMAT:
+        raise CheckpointError(f"{path} has export format {about['format']}; this galirep reads {EXPORT_FORMAT}")
+    if sha256_tensors(tensors) != metadata["sha256"]:
+        raise CheckpointError(f"{path} is damaged: its tensors do not have the hash that was written with them")
+    parts = NETWORKS[about["networks"]].build(Shapes(**about["shapes"]))
+    net: nn.Module = parts.encoder if which == "encoder" else parts.generator
+    net.load_state_dict(tensors)
+    return net.requires_grad_(False).eval().to(device), about
+
+
+def load_autoencoder(run: Path, device: str | torch.device = "cpu") -> tuple[Encoder, Generator, dict[str, Any]]:
+    """The exported E and G of a run and what their header says. Raises as `load_network`."""
+    encoder, about = load_network(run, "encoder", device)
+    generator, _ = load_network(run, "generator", device)
+    assert isinstance(encoder, Encoder) and isinstance(generator, Generator)
+    return encoder, generator, about
+
+
+def build_run(argument: str, *, download: bool = False) -> GaliEncoder:  # noqa: ARG001 (nothing to download)
+    """`run:RUN`: the encoder that a training run exported (its averaged weights).
+
+    Raises:
+        PluginError: no path is given.
+        CheckpointError: see `load_network`.
+    """
+    if not argument:
+        raise PluginError("run: needs a run directory, as in run:runs/mnist")
+    if not Path(argument).is_dir():
+        raise CheckpointError(f"there is no run directory {argument}")
+    encoder, about = load_network(Path(argument), "encoder")
+    assert isinstance(encoder, Encoder)
+    return GaliEncoder(encoder, Shapes(**about["shapes"]), name=about["name"], tag=f"step {about['step']}")
+
+
+def build_random(argument: str, *, download: bool = False) -> GaliEncoder:  # noqa: ARG001
+    """`random:NETWORKS[,size=N][,channels=N][,width=N][,latent=N][,seed=N]` or `random:RUN`: an untrained E, the baseline that training has to beat.
+
+    With a run directory the networks are those of the run. BatchNorm stands at its initial statistics.
+
+    Raises:
+        PluginError: the text cannot be read.
+        ConfigError: unknown networks, or a size they do not take.
+    """
+    name, *options = argument.split(",")
+    values = {"size": {"svhn32": 32, "celeba64": 64}.get(name, 32), "channels": 3, "width": 32, "latent": 0, "seed": 0}
+    if Path(name).is_dir():
+        about = load_network(Path(name), "encoder")[1]
+        name, values = about["networks"], {**about["shapes"], "seed": 0}
+    for option in options:
+        if not (match := re.fullmatch(r"(\w+)=(\d+)", option)) or match[1] not in values:
+            raise PluginError(f"random:{argument}: {option!r} is not one of {', '.join(f'{k}=N' for k in values)}")
+        values[match[1]] = int(match[2])
+    seed = values.pop("seed")
+    name, found = family(name or "compact", values["size"])
+    values["latent"] = values["latent"] or found.latent
+    shapes = Shapes(**values)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        encoder = found.build(shapes).encoder
+    text = ",".join(f"{k}={v}" for k, v in dataclasses.asdict(shapes).items() if v)
+    return GaliEncoder(encoder, shapes, name=f"random-{name},{text},seed={seed}", tag=f"seed {seed}")

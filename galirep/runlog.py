@@ -1,0 +1,209 @@
+"""The run directory: where each file of a training run lies, and how its logs grow."""
+
+import json
+import logging
+import os
+import shutil
+import sys
+from collections.abc import Mapping
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from torch import Tensor
+from torchvision.utils import make_grid, save_image
+
+from galirep import __version__
+from galirep.config import TrainConfig, read_config
+from galirep.errors import CheckpointError, ConfigError
+from galirep.files import write_json, write_text
+
+
+class RunDirectory:
+    """The files of one run: config.yaml, run.json, train.log, metrics.jsonl, tb/, checkpoints/, samples/, export/, summary.md."""
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        self.config_file = self.path / "config.yaml"
+        self.info_file = self.path / "run.json"
+        self.metrics_file = self.path / "metrics.jsonl"
+        self.log_file = self.path / "train.log"
+        self.last = self.path / "checkpoints" / "last.pt"
+        self.samples = self.path / "samples"
+        self.export = self.path / "export"
+
+    @property
+    def exists(self) -> bool:
+        """Whether a run was begun here."""
+        return self.info_file.is_file() and self.config_file.is_file()
+
+    def require(self, resume: bool, overwrite: bool) -> None:
+        """Check that a run may begin, or go on, here; nothing is written.
+
+        Raises:
+            CheckpointError: `resume`, and there is no run.
+            ConfigError: something is there already; `overwrite` replaces an earlier run, and nothing else.
+        """
+        if resume:
+            if not self.exists:
+                raise CheckpointError(f"{self.path} holds no run to resume: leave --resume out to begin one")
+        elif self.path.exists() and (not self.path.is_dir() or any(self.path.iterdir())):
+            if not self.exists:
+                raise ConfigError(f"{self.path} exists and is no run of galirep: choose another --out")
+            if not overwrite:
+                raise ConfigError(f"{self.path} holds a run already: pass --resume to go on with it or --overwrite to replace it")
+
+    def create(self, config: TrainConfig, info: Mapping[str, Any]) -> None:
+        """Make the directory anew with its config.yaml and run.json; what `require` let pass is replaced."""
+        if self.path.exists():
+            shutil.rmtree(self.path)
+        for folder in (self.last.parent, self.samples, self.export):
+            folder.mkdir(parents=True)
+        write_text(self.config_file, yaml.safe_dump(config.to_dict(), sort_keys=False))
+        self.write_info(info)
+
+    def config(self) -> TrainConfig:
+        """The settings of the run.
+
+        Raises:
+            CheckpointError: there is no run here.
+        """
+        if not self.exists:
+            raise CheckpointError(f"{self.path} holds no run of galirep (config.yaml and run.json are missing)")
+        return TrainConfig.from_dict(read_config(self.config_file))
+
+    def info(self) -> dict[str, Any]:
+        """What run.json says."""
+        info: dict[str, Any] = json.loads(self.info_file.read_text(encoding="utf-8"))
+        return info
+
+    def write_info(self, info: Mapping[str, Any]) -> None:
+        """Replace run.json."""
+        write_json(self.info_file, info)
+
+    def keep_last(self, count: int, step: int) -> None:
+        """Keep last.pt under the name of its step too, and only the newest `count` of these."""
+        if count:
+            kept = self.last.with_name(f"step-{step:08d}.pt")
+            kept.unlink(missing_ok=True)
+            try:
+                os.link(self.last, kept)
+            except OSError:  # a file system without hard links
+                shutil.copyfile(self.last, kept)
+        for old in sorted(self.last.parent.glob("step-*.pt"))[: -count or None]:
+            old.unlink()
+
+    def write_summary(self, info: Mapping[str, Any], metrics: Mapping[str, Any]) -> None:
+        """Replace summary.md: what was run, how it ended and where everything lies."""
+        config = self.config()
+        rows = "\n".join(f"| {name} | {value} |" for name, value in config.to_dict().items() if value is not None)
+        write_text(
+            self.path / "summary.md",
+            f"# {config.variant} on {config.data}\n\n"
+            f"{metrics['step']} updates on {info['data']['images']} images; loss of D {metrics['loss_d']:.4f}, of G and E {metrics['loss_g']:.4f}.\n\n"
+            "- `export/`: the averaged encoder and generator (`galirep embed --encoder` takes this directory)\n"
+            "- `samples/`: pictures over time; `metrics.jsonl`: numbers over time; `checkpoints/last.pt`: the state to resume from\n\n"
+            f"| setting | value |\n|---|---|\n{rows}\n",
+        )
+
+    def add_metrics(self, row: dict[str, Any]) -> None:
+        """Append a line to metrics.jsonl."""
+        with self.metrics_file.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(row) + "\n")
+
+    def metrics(self) -> list[dict[str, Any]]:
+        """The lines of metrics.jsonl; one that a kill cut short is left out."""
+        rows = []
+        if self.metrics_file.exists():
+            for line in self.metrics_file.read_text(encoding="utf-8").splitlines(keepends=True):
+                if line.endswith("\n"):
+                    rows.append(json.loads(line))
+        return rows
+
+    def rewind(self, step: int) -> None:
+        """Forget the metrics after `step`, which a resumed run writes anew."""
+        kept = [row for row in self.metrics() if row["step"] <= step]
+        write_text(self.metrics_file, "".join(json.dumps(row) + "\n" for row in kept))
+
+    def logger(self) -> logging.Logger:
+        """A logger that appends to train.log and, for warnings, speaks on stderr."""
+        logger = logging.getLogger(f"galirep.run.{self.path}")
+        logger.setLevel(logging.INFO)
+        logger.propagate = False
+        for handler in logger.handlers[:]:
+            logger.removeHandler(handler)
+            handler.close()
+        file, screen = logging.FileHandler(self.log_file, encoding="utf-8"), logging.StreamHandler()
+        file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+        screen.setFormatter(logging.Formatter("galirep: %(message)s"))
+        screen.setLevel(logging.WARNING)
+        logger.addHandler(file)
+        logger.addHandler(screen)
+        return logger
+
+
+def new_info(**what: Any) -> dict[str, Any]:
+    """What run.json says of a run that begins now."""
+    return {
+        "galirep": __version__,
+        "torch": torch.__version__,
+        "python": ".".join(map(str, sys.version_info[:3])),
+        "argv": sys.argv,
+        "started": now(),
+        "status": "running",
+        **what,
+    }
+
+
+def now() -> str:
+    """The time in UTC, ISO 8601, to the second."""
+    return datetime.now(timezone.utc).isoformat(timespec="seconds")
+
+
+def save_grid(path: Path, images: Tensor, columns: int) -> None:
+    """Write images (N, C, S, S) in [-1, 1] as one PNG, `columns` in a row; small ones are enlarged by whole pixels so that a person can see them."""
+    times = max(1, 48 // images.shape[-1])
+    big = images.float().cpu().repeat_interleave(times, 2).repeat_interleave(times, 3)
+    save_image(make_grid(big, nrow=columns, padding=2, normalize=True, value_range=(-1, 1), pad_value=1.0), path, format="png")
+
+
+def beside(images: Tensor, others: Tensor) -> Tensor:
+    """Two batches (N, C, S, S) as one of 2N in pairs: each image, then its partner."""
+    return torch.stack((images, others), 1).flatten(0, 1)
+
+
+class Board:
+    """Curves for TensorBoard in `folder`, where it is installed; otherwise nothing."""
+
+    def __init__(self, folder: Path, step: int) -> None:
+        try:
+            from torch.utils.tensorboard import SummaryWriter
+        except ImportError:
+            self._writer = None
+        else:
+            self._writer = SummaryWriter(str(folder), purge_step=step)  # type: ignore[no-untyped-call]
+
+    def add(self, metrics: Mapping[str, Any]) -> None:
+        """Add every number of a line of metrics.jsonl."""
+        if self._writer is not None:
+            for name, value in metrics.items():
+                for key, number in value.items() if isinstance(value, dict) else [("", value)]:
+                    if isinstance(number, int | float) and name != "step":
+                        self._writer.add_scalar(f"{name}/{key}" if key else name, number, metrics["step"])  # type: ignore[no-untyped-call]
+            self._writer.flush()  # type: ignore[no-untyped-call]
+
+
+def model_card(about: Mapping[str, Any]) -> str:
+    """README.md of an export: what the encoder is, what it was trained on and how to use it."""
+    shapes, data = about["shapes"], about["data"]
+    knowledge = f"\nIts training used the features of {about['adapter']['name']}, so it carries that network's supervision along.\n" if about["adapter"] else ""
+    return (
+        f"# {about['name']}\n\nA GALI encoder and generator (Dandi et al. 2021, arXiv 2006.08089) made by galirep {__version__}.\n\n"
+        f"- variant `{about['variant']['name']}`, {about['step']} updates, batch {about['config']['batch_size']}, seed {about['config']['seed']}\n"
+        f"- trained on `{data['spec']}`{' (' + data['split'] + ')' if data['split'] else ''}: {data['images']} images, without labels\n"
+        f"- images {shapes['size']} x {shapes['size']}, {shapes['channels']} channels, in [-1, 1]; latent dimension {shapes['latent']}\n{knowledge}\n"
+        "```python\nimport galirep\n\nencoder = galirep.load_encoder('RUN')  # this run's directory\n"
+        "features = encoder.transform(images)  # uint8 (N, H, W) or (N, H, W, 3)\n```\n"
+    )
