@@ -109,6 +109,13 @@ def read_meta(file: h5py.File) -> StoreMeta:
     )
 
 
+def read_errors(file: h5py.File) -> list[tuple[str, str]]:
+    """(id, reason) of each image that could not be read, among the rows written."""
+    table = file["errors"][:]
+    found = table[table["row"] < file.attrs["n_written"]].tolist()
+    return [(file["ids"].asstr()[row], reason.decode()) for row, reason in found]
+
+
 def differences(ours: StoreMeta, theirs: StoreMeta, fields: Iterable[str]) -> list[str]:
     """One text for each field that differs: `encoder_sha256 '12ab' is not '34cd'`."""
     pairs = ((name, getattr(ours, name), getattr(theirs, name)) for name in fields)

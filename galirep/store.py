@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from galirep.errors import ConfigError, DataError, unknown
-from galirep.schema import StoreMeta, open_file, partial_path, read_meta
+from galirep.schema import StoreMeta, open_file, partial_path, read_errors, read_meta
 from galirep.writer import EmbeddingWriter
 
 __all__ = ["EmbeddingWriter", "Embeddings", "StoreMeta", "load_embeddings", "partial_path"]
@@ -69,9 +69,7 @@ class Embeddings:
     @cached_property
     def errors(self) -> list[tuple[str, str]]:
         """(id, reason) of each image that could not be read."""
-        written = int(self._file.attrs["n_written"])
-        table = self._file["errors"][:]
-        return [(self._file["ids"].asstr()[row], reason.decode()) for row, reason in table[table["row"] < written].tolist()]
+        return read_errors(self._file)
 
     @property
     def features(self) -> "Features":

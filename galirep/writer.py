@@ -26,6 +26,7 @@ from galirep.schema import (
     naming_lack_of_space,
     open_file,
     partial_path,
+    read_errors,
     read_meta,
 )
 
@@ -65,12 +66,10 @@ class EmbeddingWriter:
             DataError: another process writes the .partial, or there is too little space for all rows.
         """
         path, partial = Path(path), partial_path(path)
-        require_free(path, overwrite)
+        require_startable(path, overwrite=overwrite)
         if meta.dtype not in DTYPES:
             raise ConfigError(unknown("dtype", meta.dtype, DTYPES))
         if partial.exists():
-            if not overwrite:
-                raise ConfigError(f"{partial} was left by an interrupted run: pass --resume to continue it or --overwrite to start again")
             _refuse_if_in_use(partial)
         row_bytes = meta.dim * np.dtype(meta.dtype).itemsize
         needed = meta.n_expected * (row_bytes + 64)
@@ -112,6 +111,11 @@ class EmbeddingWriter:
     def n_written(self) -> int:
         """Rows that are safely in the file."""
         return int(self._file.attrs["n_written"])
+
+    @property
+    def errors(self) -> list[tuple[str, str]]:
+        """(id, reason) of each image among these rows that could not be read."""
+        return read_errors(self._file)
 
     @property
     def complete(self) -> bool:
@@ -174,6 +178,17 @@ class EmbeddingWriter:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self.close()
+
+
+def require_startable(path: Path, *, overwrite: bool = False, resume: bool = False) -> None:
+    """Refuse an output that exists, complete or not, unless it is to be overwritten or resumed.
+
+    Raises:
+        ConfigError: see `galirep.files.require_free`; or an interrupted run left the .partial of `path`.
+    """
+    require_free(path, overwrite or resume)
+    if partial_path(path).exists() and not (overwrite or resume):
+        raise ConfigError(f"{partial_path(path)} was left by an interrupted run: --resume continues it, --overwrite starts again")
 
 
 def write_outline(file: h5py.File, meta: StoreMeta, ids: Sequence[str], labels: ArrayLike | None = None) -> None:

@@ -15,11 +15,11 @@ ROOT = Path(__file__).parents[1]
 # A module of galirep imports only modules of lower levels. A new module goes to the lowest level that works.
 LEVELS = (
     {"errors"},
-    {"config", "files", "schema"},
+    {"config", "files", "schema", "frozen", "signals"},
     {"expr", "masks", "losses", "networks", "data", "features", "runlog", "writer", "metrics"},
-    {"variant", "chains", "store"},
-    {"variants", "discriminator", "probing", "retrieval", "embedding", "classifier"},
-    {"step", "checkpoint"},
+    {"variant", "chains", "store", "pipeline"},
+    {"variants", "discriminator", "probing", "classifier", "extraction"},
+    {"step", "checkpoint", "embedding", "retrieval"},
     {"encoder", "training"},
 )
 LEVEL = {name: level for level, names in enumerate(LEVELS) for name in names}
