@@ -2,7 +2,8 @@
 
 import importlib
 import re
-from collections.abc import Callable, Mapping, Sequence
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
@@ -11,7 +12,10 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
-from galirep.errors import PluginError, unknown
+from galirep.errors import GalirepError, PluginError, unknown
+from galirep.frozen import FrozenExtractor as FrozenExtractor
+from galirep.frozen import NetworkExtractor as NetworkExtractor
+from galirep.frozen import freeze
 
 GROUP = "galirep.features"
 
@@ -40,7 +44,10 @@ class FeatureExtractor(Protocol):
 
 @dataclass(frozen=True)
 class Description:
-    """What is recorded of an extractor wherever it is used: two features are comparable where `name`, `sha256`, `layers` and `preprocessing` agree."""
+    """What is recorded of an extractor wherever it is used.
+
+    Two features are comparable where `name`, `sha256`, `layers` and `preprocessing` agree.
+    """
 
     spec: str
     name: str
@@ -81,28 +88,49 @@ def installed() -> dict[str, list[EntryPoint]]:
     return found
 
 
-def load_extractor(spec: str, *, layers: Sequence[str] | None = None, download: bool = False, device: str | torch.device = "cpu") -> FeatureExtractor:
-    """Build the extractor that `spec` names and check it once on two images.
+def owner(point: EntryPoint) -> str:
+    """Where an adapter comes from: `galirep 0.1.0 (galirep.pixels:build)`."""
+    return f"{point.dist.name} {point.dist.version} ({point.value})" if point.dist else f"({point.value})"
 
-    `spec` is `NAME[:ARGUMENT]` of a registered adapter (`timm:resnet18@weights.pth`, `inception:weights.pth`, `run:runs/x`, `pixels`), a run
-    directory, or `module:function` of a user without a package. `layers` chooses layers by name where the extractor has several.
-    Nothing is downloaded unless `download` is true.
+
+def load_extractor(
+    spec: str, *, layers: Sequence[str] | None = None, download: bool = False, device: str | torch.device = "cpu"
+) -> FeatureExtractor:
+    """Build the extractor that `spec` names, frozen and in eval mode if it is a module, and check it once on two images.
+
+    `spec` is `NAME[:ARGUMENT]` of a registered adapter (`timm:resnet18@weights.pth`, `inception:weights.pth`, `run:runs/x`, `pixels`), a
+    run directory, or `module:function` of a user without a package (found in the current folder too). `layers` chooses layers by name where
+    the extractor has several; so does `#LAYER[,LAYER...]` at the end of the spec. Nothing is downloaded unless `download` is true.
 
     Raises:
         PluginError: unknown name, two packages claim it, its library is missing, or what was built is no extractor.
     """
-    factory, argument = _resolve(spec)
+    base, chosen = _split_layers(spec)
+    if chosen and layers is not None:
+        raise PluginError(f"the extractor {spec!r} names its layers already: leave #{','.join(chosen)} or the other list of layers out")
+    factory, argument = _resolve(base)
     try:
         built = factory(argument, download=download)
+        if wanted := tuple(layers or chosen):
+            if getattr(built, "with_layers", None) is None:
+                raise PluginError(f"the extractor {base!r} has one layer of features: name no layers")
+            built = built.with_layers(wanted)
+    except GalirepError:
+        raise
     except ImportError as err:
-        raise PluginError(f"the extractor {spec!r} needs {err.name or 'a library'}, which is not installed: {err}") from err
-    if layers is not None:
-        if not hasattr(built, "with_layers"):
-            raise PluginError(f"the extractor {spec!r} has one layer of features: leave --layers out")
-        built = built.with_layers(tuple(layers))
+        raise PluginError(f"the extractor {base!r} needs {err.name or 'a library'}, which is not installed: {err}") from err
+    except Exception as err:  # whatever a stranger's code raises, the user needs to hear whose code it was
+        raise PluginError(f"the extractor {base!r} cannot be built: {type(err).__name__}: {err}") from err
     if isinstance(built, torch.nn.Module):
-        built = built.to(device)
+        built = freeze(built.to(device))
     return check(built, spec, device)
+
+
+def _split_layers(spec: str) -> tuple[str, tuple[str, ...]]:
+    base, mark, layers = spec.rpartition("#")
+    if not mark or "/" in layers or Path(spec).exists():
+        return spec, ()
+    return base, tuple(layers.split(","))
 
 
 def _resolve(spec: str) -> tuple[Callable[..., Any], str]:
@@ -112,24 +140,36 @@ def _resolve(spec: str) -> tuple[Callable[..., Any], str]:
     name, _, argument = spec.partition(":")
     if claims := found.get(name):
         if len(claims) > 1:
-            owners = " and ".join(sorted(f"{p.dist.name if p.dist else '?'} ({p.value})" for p in claims))
-            raise PluginError(f"the extractor name {name!r} is claimed by {owners}: uninstall one of them, or name the function: module:function")
+            owners = " and ".join(sorted(owner(point) for point in claims))
+            raise PluginError(
+                f"the extractor name {name!r} is claimed by {owners}: uninstall one of them, or name the function: module:function"
+            )
         try:
             return claims[0].load(), argument
-        except ImportError as err:
-            raise PluginError(f"the extractor {name!r} of {claims[0].value} cannot be loaded: {err}") from err
+        except (ImportError, AttributeError) as err:
+            raise PluginError(f"the extractor {name!r} of {owner(claims[0])} cannot be loaded: {err}") from err
     if re.fullmatch(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*", spec):
-        try:
-            module = importlib.import_module(name)
-        except ModuleNotFoundError as err:
-            if err.name and name.split(".")[0] == err.name.split(".")[0]:
-                raise PluginError(f"{unknown('extractor', name, found)}; and there is no module {name!r} to take {argument!r} from") from None
-            raise PluginError(f"the module {name!r} of the extractor {spec!r} cannot be imported: {err}") from err
-        factory = getattr(module, argument, None)
-        if not callable(factory):
-            raise PluginError(f"the module {name!r} has no function {argument!r} (extractor {spec!r})")
-        return lambda _, download: factory(), ""
+        return _function(spec, name, argument, found), ""
     raise PluginError(unknown("extractor", name, found) + "; or a run directory, or module:function")
+
+
+def _function(spec: str, module_name: str, function_name: str, known: Iterable[str]) -> Callable[..., Any]:
+    if str(Path.cwd()) not in sys.path:  # an installed command does not look into the current folder by itself
+        sys.path.append(str(Path.cwd()))
+    try:
+        module = importlib.import_module(module_name)
+    except ModuleNotFoundError as err:
+        if err.name and module_name.split(".")[0] == err.name.split(".")[0]:
+            raise PluginError(
+                f"{unknown('extractor', module_name, known)}; and there is no module {module_name!r} to take {function_name!r} from"
+            ) from None
+        raise PluginError(f"the module {module_name!r} of the extractor {spec!r} cannot be imported: {err}") from err
+    except Exception as err:  # the module is the user's own code
+        raise PluginError(f"the module {module_name!r} of the extractor {spec!r} cannot be imported: {type(err).__name__}: {err}") from err
+    factory = getattr(module, function_name, None)
+    if not callable(factory):
+        raise PluginError(f"the module {module_name!r} has no function {function_name!r} (extractor {spec!r})")
+    return lambda _, download: factory()  # noqa: ARG005 (a user's function takes nothing)
 
 
 def check(built: Any, spec: str, device: str | torch.device = "cpu") -> FeatureExtractor:
@@ -138,19 +178,42 @@ def check(built: Any, spec: str, device: str | torch.device = "cpu") -> FeatureE
     Raises:
         PluginError: it has no name or dim, or does not return (2, dim) finite float32.
     """
-    if not callable(built) or not isinstance(getattr(built, "name", None), str) or not isinstance(getattr(built, "dim", None), int):
-        raise PluginError(f"the extractor {spec!r} gave {type(built).__name__}, which is no extractor: it needs name (str), dim (int) and a call on images")
+    name, dim = getattr(built, "name", None), getattr(built, "dim", None)
+    if not callable(built) or not isinstance(name, str) or not isinstance(dim, int):
+        got = type(built).__name__
+        raise PluginError(f"the extractor {spec!r} gave {got}, which is no extractor: it needs name (str), dim (int) and a call on images")
     about = describe(built, spec)
     side = about.image_size or 32
+    images = torch.linspace(-1, 1, 2 * about.channels * side * side, device=device).reshape(2, about.channels, side, side)
     with torch.no_grad():
-        images = torch.linspace(-1, 1, 2 * about.channels * side * side, device=device).reshape(2, about.channels, side, side)
         try:
             out = built(images)
         except Exception as err:  # whatever a stranger's code raises, the user needs to hear whose code it was
             raise PluginError(f"the extractor {spec!r} fails on two {side}x{side} images: {type(err).__name__}: {err}") from err
-    if not isinstance(out, Tensor) or tuple(out.shape) != (2, about.dim) or out.dtype != torch.float32 or not bool(out.isfinite().all()):
-        got = f"{tuple(out.shape)} {out.dtype}" + ("" if bool(out.isfinite().all()) else " with NaN or infinity") if isinstance(out, Tensor) else type(out).__name__
-        raise PluginError(f"the extractor {spec!r} must give (2, {about.dim}) finite float32 for two images, not {got}")
-    if sum(width for _, width in about.layers) != about.dim:
-        raise PluginError(f"the extractor {spec!r} has dim {about.dim}, but its layers {dict(about.layers)} have {sum(w for _, w in about.layers)} columns")
+    if problem := _problem(out, dim):
+        raise PluginError(f"the extractor {spec!r} must give (2, {dim}) finite float32 for two images, not {problem}")
+    if (columns := sum(width for _, width in about.layers)) != dim:
+        raise PluginError(f"the extractor {spec!r} has dim {dim}, but its layers {dict(about.layers)} have {columns} columns")
     return built  # type: ignore[no-any-return]
+
+
+def _problem(out: Any, dim: int) -> str:
+    if not isinstance(out, Tensor):
+        return type(out).__name__
+    if tuple(out.shape) != (2, dim) or out.dtype != torch.float32:
+        return f"{tuple(out.shape)} {str(out.dtype).removeprefix('torch.')}"
+    return "" if bool(out.isfinite().all()) else "NaN or infinity"
+
+
+def require_gradient(extractor: FeatureExtractor, images: Tensor) -> None:
+    """Check that gradients pass through the extractor to `images` (two or more, (B, C, H, W) in [-1, 1]), as training with it needs.
+
+    Raises:
+        PluginError: they do not, as with a `torch.no_grad` inside.
+    """
+    with torch.enable_grad():
+        leaf = images.detach().clone().requires_grad_()
+        out = extractor(leaf)
+        (gradient,) = torch.autograd.grad(out.square().sum(), leaf, allow_unused=True) if out.requires_grad else (None,)
+    if gradient is None or not bool(gradient.isfinite().all()) or not bool(gradient.any()):
+        raise PluginError(f"no gradient passes from the features of {extractor.name} to its images: it cannot serve as M(.) in training")

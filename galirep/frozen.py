@@ -1,18 +1,29 @@
 """The common ground of extractors that wrap a network: preparation of images, frozen parameters, eval mode, layers by name."""
 
+import copy
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Literal, TypeVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from galirep.errors import PluginError
+from galirep.errors import PluginError, unknown
 
 _log = logging.getLogger(__name__)
 _LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601, the weights of Pillow's "L"
+Net = TypeVar("Net", bound=nn.Module)
 Self = TypeVar("Self", bound="FrozenExtractor")
+OUTPUT = "features"
+
+
+def freeze(network: Net) -> Net:
+    """Take every parameter of a network out of training and put it in eval mode; the same network comes back."""
+    for parameter in network.parameters():  # ScriptModules have no requires_grad_ of their own
+        parameter.requires_grad = False
+    network.eval()
+    return network
 
 
 class FrozenExtractor(nn.Module):
@@ -23,7 +34,7 @@ class FrozenExtractor(nn.Module):
 
     Args:
         name: what is recorded of the extractor.
-        image_size: side of the square the network works at, in pixels; every image is resized to it.
+        image_size: side of the square the network works at, in pixels; every image is resized to it. None: images keep their size.
         mean, std: normalisation of images in [0, 1], one number or one for each channel; the default keeps [-1, 1].
         interpolation: the resize.
         channels: 3 (grey images are replicated) or 1 (colour images are reduced to luma).
@@ -39,7 +50,7 @@ class FrozenExtractor(nn.Module):
         self,
         *,
         name: str,
-        image_size: int,
+        image_size: int | None,
         mean: Sequence[float] = (0.5,),
         std: Sequence[float] = (0.5,),
         interpolation: Literal["bilinear", "bicubic"] = "bicubic",
@@ -51,7 +62,7 @@ class FrozenExtractor(nn.Module):
         self.name, self.tag, self.sha256 = name, tag, sha256
         self.image_size, self.channels, self.interpolation = image_size, channels, interpolation
         self.preprocessing: dict[str, Any] = {
-            "resize": f"{interpolation}, antialias",
+            "resize": f"{interpolation}, antialias" if image_size else "none",
             "size": image_size,
             "channels": channels,
             "mean": list(mean),
@@ -83,8 +94,9 @@ class FrozenExtractor(nn.Module):
             raise PluginError(f"{self.name} takes images (B, 1 or 3, H, W), not {tuple(images.shape)}")
         if images.shape[1] == 3 and self.channels == 1:
             images = (images * self.luma).sum(1, keepdim=True)
-        if images.shape[-2:] != (self.image_size, self.image_size):
-            images = F.interpolate(images, (self.image_size, self.image_size), mode=self.interpolation, antialias=True)
+        side = self.image_size
+        if side and images.shape[-2:] != (side, side):
+            images = F.interpolate(images, (side, side), mode=self.interpolation, antialias=True)
         if images.shape[1] == 1 and self.channels == 3:
             if not self._said_grey:
                 _log.warning("%s takes 3 channels: grey images are replicated to 3", self.name)
@@ -95,3 +107,89 @@ class FrozenExtractor(nn.Module):
     def train(self: Self, mode: bool = True) -> Self:  # noqa: ARG002
         """Stays in eval mode: features must not depend on the batch, whatever module this one sits in."""
         return super().train(False)
+
+
+class NetworkExtractor(FrozenExtractor):
+    """An `nn.Module` as an extractor: its output, or the pooled output of modules inside it, by name.
+
+    The layer `features` is the network's own output; any other layer is the dotted name of a module, as in `named_modules`. Feature maps
+    and token sequences are averaged over space; a layer's width is found by a probe of one image. The network is frozen in place.
+
+    Args:
+        network: prepared images -> (B, d), (B, d, H, W) or (B, tokens, d).
+        channels_last: its feature maps are (B, H, W, d).
+        preparation: see `FrozenExtractor`.
+
+    Raises:
+        PluginError: the network cannot take images of that size, or gives no tensor.
+    """
+
+    def __init__(self, network: nn.Module, *, channels_last: bool = False, probe_size: int = 32, **preparation: Any) -> None:
+        super().__init__(**preparation)
+        self.network = freeze(network)
+        self.channels_last, self._probe_size = channels_last, self.image_size or probe_size
+        self._choose((OUTPUT,))
+
+    def with_layers(self, layers: Sequence[str]) -> "NetworkExtractor":
+        """The same network (shared, not copied) giving the named layers, in that order.
+
+        Raises:
+            PluginError: a layer is unknown, named twice, not reached by the forward pass, or gives no tensor.
+        """
+        other = copy.copy(self)
+        other._choose(tuple(layers))
+        return other
+
+    def features(self, images: Tensor) -> Tensor:
+        """Prepared images -> the chosen layers side by side, (B, dim)."""
+        return torch.cat(self._outputs(images, tuple(self.layers)), 1)
+
+    def _outputs(self, images: Tensor, layers: tuple[str, ...]) -> list[Tensor]:
+        found: dict[str, Tensor] = {}
+
+        def keep(name: str) -> Callable[[nn.Module, Any, Any], None]:
+            def hook(module: nn.Module, inputs: Any, output: Any) -> None:  # noqa: ARG001
+                found[name] = self._vector(name, output)  # pooled at once: a layer behind may work in place
+
+            return hook
+
+        hooks = [self.network.get_submodule(name).register_forward_hook(keep(name)) for name in layers if name != OUTPUT]
+        try:
+            output = self.network(images)
+        finally:
+            for handle in hooks:
+                handle.remove()
+        if OUTPUT in layers:
+            found[OUTPUT] = self._vector(OUTPUT, output)
+        if missing := [name for name in layers if name not in found]:
+            raise PluginError(f"layer {missing[0]!r} of {self.name} takes no part in the forward pass")
+        return [found[name] for name in layers]
+
+    def _choose(self, layers: tuple[str, ...]) -> None:
+        modules = [name for name, _ in self.network.named_modules() if name]
+        for name in layers:
+            if name not in (OUTPUT, *modules):
+                raise PluginError(unknown("layer", name, [OUTPUT, *(m for m in modules if m.count(".") < 2)]) + f" (of {self.name})")
+        if not layers or len(set(layers)) < len(layers):
+            raise PluginError(f"layers {', '.join(layers) or '(none)'} of {self.name}: name one or more, each once")
+        side = self._probe_size
+        with torch.no_grad():
+            try:
+                outputs = self._outputs(self.scale.new_zeros(1, self.channels, side, side), layers)
+            except PluginError:
+                raise
+            except Exception as err:  # whatever a network raises, the user needs to hear which one and at which size
+                reason = (str(err).strip().splitlines() or [""])[-1]  # TorchScript puts a traceback before it
+                raise PluginError(f"{self.name} cannot take {side}x{side} images: {type(err).__name__}: {reason}") from err
+        self.layers = {name: output.shape[1] for name, output in zip(layers, outputs, strict=True)}
+        self.dim = sum(self.layers.values())
+
+    def _vector(self, name: str, output: Any) -> Tensor:
+        if isinstance(output, Tensor) and output.ndim == 2:
+            return output.clone()
+        if isinstance(output, Tensor) and output.ndim == 3:
+            return output.mean(1)
+        if isinstance(output, Tensor) and output.ndim == 4:
+            return output.mean((1, 2) if self.channels_last else (2, 3))
+        got = f"a tensor {tuple(output.shape)}" if isinstance(output, Tensor) else type(output).__name__
+        raise PluginError(f"layer {name!r} of {self.name} gives {got}, not a tensor (B, d), (B, d, H, W) or (B, tokens, d)")

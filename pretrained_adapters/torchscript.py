@@ -1,0 +1,48 @@
+"""`torchscript:FILE[,size=N][,channels=C]`: a network saved by torch.jit, for those who have no Python code of it."""
+
+import re
+import warnings
+from pathlib import Path
+
+import torch
+
+from galirep.errors import PluginError
+from galirep.features import NetworkExtractor
+from galirep.files import sha256_file
+
+
+class TorchScript(NetworkExtractor):
+    """A scripted network; only its output can be had, as hooks do not reach inside."""
+
+    with_layers = None  # type: ignore[assignment]
+
+
+def build(argument: str, *, download: bool = False) -> NetworkExtractor:  # noqa: ARG001 (nothing to download)
+    """The extractor of a TorchScript file that takes images (B, C, H, W) float32 in [-1, 1] and returns (B, d).
+
+    Images are given as they are, or resized to (N, N) by `size=N`; with `channels=1` colour is reduced to luma, else grey images are
+    replicated to 3 channels. A TorchScript file is a program: load only those you trust.
+
+    Raises:
+        PluginError: no such file, no TorchScript, or a network that cannot take such images.
+    """
+    match = re.fullmatch(r"(.+?)(?:,size=([1-9]\d{0,3}))?(?:,channels=([13]))?", argument)
+    if not match:
+        raise PluginError(f"torchscript:{argument}: write torchscript:FILE[,size=N][,channels=1]")
+    path, size = Path(match[1]), int(match[2] or 0)
+    if not path.is_file():
+        raise PluginError(f"there is no TorchScript file {path}")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # torch would rather have torch.export; the files that people have are these
+        warnings.simplefilter("ignore", FutureWarning)
+        try:
+            network = torch.jit.load(str(path), map_location="cpu")  # type: ignore[no-untyped-call]
+        except (RuntimeError, ValueError) as err:
+            raise PluginError(f"{path} is no readable TorchScript file: {str(err).strip().splitlines()[0].partition('. ')[0]}") from err
+    try:
+        return TorchScript(
+            network, name=path.stem, tag=path.name, sha256=sha256_file(path), image_size=size or None, channels=int(match[3] or 3)
+        )
+    except PluginError as err:
+        hint = "" if size else f"; if it works at one size only, say which: torchscript:{path},size=N"
+        raise PluginError(f"{err}{hint}") from err
