@@ -25,7 +25,7 @@ from .common import emit, shared
     help="Unreadable images: embed all others, then fail, or finish the file without them.",
 )
 @click.option("--max-errors", type=click.IntRange(0), help="Stop at once after more unreadable images than this.")
-@click.option("--max-upscale", type=click.FloatRange(1), default=2.0, show_default=True, help="Largest enlargement, for encoders of one size.")
+@click.option("--max-upscale", type=click.FloatRange(1), default=2.0, show_default=True, help="Largest enlargement of an image.")
 @click.option("--no-file-locking", is_flag=True, help="Do without HDF5's file lock (for file systems without locks).")
 @shared("seed", "device", "precision", "workers", "overwrite", "data-root", "download")
 @click.pass_context

@@ -184,11 +184,11 @@ def naming_lack_of_space(path: Path) -> Iterator[None]:
     """Turn a full disk, quota or file-size limit met while writing `path` into one clear error.
 
     Raises:
-        DataError: in place of the OSError (or HDF5's RuntimeError) that says so; other errors pass.
+        DataError: in place of the error that says so; others pass.
     """
     try:
         yield
-    except (OSError, RuntimeError) as err:
+    except (OSError, RuntimeError, ValueError) as err:  # HDF5 names the cause only in its text
         if getattr(err, "errno", None) in _NO_SPACE or any(f"errno = {number}" in str(err) for number in _NO_SPACE):
             raise DataError(f"no space left for {path}: free some, then --resume; a complete file of before is untouched") from err
         raise

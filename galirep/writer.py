@@ -41,8 +41,9 @@ class EmbeddingWriter:
             writer.append(np.eye(2, 8))
             writer.finish()
 
-    Ids and labels are written first, and /features has all its chunks from the start: appending changes nothing in the file's structure, so
-    after a kill at any moment the rows below `n_written` are there and right. (A power cut may lose what the system had not written yet.)
+    Ids and labels are written first, and /features has all its chunks (zeros) from the start: lack of space shows at once, and appending
+    changes nothing in the file's structure, so that after a kill at any moment the rows below `n_written` are there and right. (A power
+    cut may lose what the system had not written.)
     """
 
     def __init__(self, path: Path, file: h5py.File, meta: StoreMeta) -> None:
