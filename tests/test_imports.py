@@ -126,7 +126,7 @@ def test_adapters_stand_on_the_extractor_protocol(path):
     for found in _imports(path, "galirep.pretrained_adapters"):
         parts = found.target.split(".")
         assert parts[0] not in OUTER and parts[:2] != ["galirep", "cli"], _where(path, found)
-        assert _module(found.target) in ADAPTERS_MAY | {None}, f"{_where(path, found)}; of galirep, adapters may import {sorted(ADAPTERS_MAY)}"
+        assert _module(found.target) in ADAPTERS_MAY | {None}, f"{_where(path, found)}; adapters may import {sorted(ADAPTERS_MAY)}"
 
 
 @pytest.mark.parametrize("path", _files("benchmarks"), ids=lambda path: path.stem)
