@@ -12,7 +12,7 @@ _HOME = {
     "Variant": "galirep.variant",
     "get_variant": "galirep.variants",
     "train": "galirep.training",
-    "load_encoder": "galirep.encoder",
+    "load_encoder": "galirep.transformer",
     "open_data": "galirep.data",
     "embed": "galirep.embedding",
     "load_embeddings": "galirep.store",
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from galirep.config import TrainConfig as TrainConfig
     from galirep.data import open_data as open_data
     from galirep.embedding import embed as embed
-    from galirep.encoder import load_encoder as load_encoder
+    from galirep.transformer import load_encoder as load_encoder
     from galirep.probing import probe as probe
     from galirep.retrieval import build_index as build_index
     from galirep.retrieval import retrieve as retrieve

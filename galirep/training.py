@@ -3,12 +3,9 @@
 import contextlib
 import dataclasses
 import math
-import signal
-import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 from torch import Tensor
@@ -26,6 +23,7 @@ from galirep.losses import chance
 from galirep.networks import Shapes, family
 from galirep.runlog import Board, RunDirectory, beside, model_card, new_info, now, save_grid
 from galirep.session import Session
+from galirep.signals import stop_signals
 from galirep.variant import Variant
 from galirep.variants import get_variant
 
@@ -86,7 +84,7 @@ def train(
         _export(run, config, session, info)
         run.write_info({**info, "step": session.step, "steps": session.steps, "updated": now()})
 
-    with _signals() as stopped, tqdm(total=session.steps, initial=session.step, unit="step", disable=None, dynamic_ncols=True) as bar:
+    with stop_signals() as stopped, tqdm(total=session.steps, initial=session.step, unit="step", disable=None, dynamic_ncols=True) as bar:
         if not run.last.exists():
             save()  # so that there is something to go back to
         while session.step < session.steps and not stopped.is_set():
@@ -238,26 +236,3 @@ def status_line(metrics: Mapping[str, Any], n: int) -> str:
         f"step {metrics['step']} D {metrics['loss_d']:.3f} GE {metrics['loss_g']:.3f} (chance {chance(n):.3f}) p(true) {own} "
         f"sigma {metrics['sigma']:.2f} {metrics['images_per_second']:.0f} img/s, data wait {wait:.0f}%"
     )
-
-
-@contextlib.contextmanager
-def _signals() -> Iterator[threading.Event]:
-    """An event that SIGINT or SIGTERM sets, once; the second one kills as usual. Outside the main thread signals are left alone."""
-    stopped = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
-        yield stopped
-        return
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-
-    def stop(number: int, frame: FrameType | None) -> None:  # noqa: ARG001
-        stopped.set()
-        for number_, handler in before.items():
-            signal.signal(number_, handler)
-
-    for number in before:
-        signal.signal(number, stop)
-    try:
-        yield stopped
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
