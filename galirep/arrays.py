@@ -183,10 +183,10 @@ def check_labels(spec: str, labels: Any, count: int) -> Labels | None:
     labels = np.asarray(labels)
     if labels.shape not in ((count,), (count, 1)) or labels.dtype.kind not in "iu":
         raise DataError(f"the labels of {spec} are {labels.dtype} of shape {labels.shape}: expected {count} integers, one for each image")
-    labels = labels.reshape(-1).astype(np.int64)
-    if count and labels.min() < -1:
-        raise DataError(f"the labels of {spec} go down to {labels.min()}: a label is 0 or more, or -1 for none")
-    return labels
+    checked: Labels = labels.reshape(-1).astype(np.int64)
+    if checked.min() < -1:
+        raise DataError(f"the labels of {spec} go down to {checked.min()}: a label is 0 or more, or -1 for none")
+    return checked
 
 
 def _numbers(count: int) -> list[str]:

@@ -1,5 +1,6 @@
-"""Image sets by name: `open_data` for any set the toolkit reads, `load_images` for one decoded into memory."""
+"""Image sets by name: `open_data` for any set that galirep reads, `load_images` for one decoded into memory."""
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,8 +11,10 @@ import numpy as np
 from galirep.arrays import Hdf5Source, open_digits, open_npz
 from galirep.decode import Decoded, auto_workers, decode
 from galirep.errors import ConfigError, DataError, unknown
+from galirep.folders import open_csv, open_folder, open_tar
 from galirep.images import Pixels, fit
-from galirep.sources import ImageSource, Labels, open_folder, open_tar
+from galirep.sources import ImageSource, Labels
+from galirep.torchvision_sets import SETS, open_torchvision
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -19,39 +22,52 @@ if TYPE_CHECKING:
 __all__ = ["SPECS", "Decoded", "ImageSource", "Images", "auto_workers", "decode", "fit", "load_images", "open_data"]
 
 SPECS = {
-    "sklearn": "sklearn:digits",
-    "npz": "npz:FILE",
-    "hdf5": "hdf5:FILE[#DATASET]",
+    "FOLDER": "class subfolders of image files, or a flat folder; train/, val/ and test/ in it are its splits",
+    "FILE.tar": "an uncompressed tar of such a folder, read without unpacking",
+    "sklearn:digits": "1,797 handwritten digits, 8x8 grey, from scikit-learn; splits train, test",
+    **{f"torchvision:{name}": f"{s.name} from torchvision; splits {', '.join(s.splits)}" for name, s in SETS.items()},
+    "npz:FILE": "arrays images|x|arr_0 and labels|y|arr_1",
+    "hdf5:FILE[#DATASET]": "a dataset of images (default images|x), labels|y beside it; read row by row",
+    "csv:FILE": "columns path,label",
 }
-"""The kinds of data sets beside a folder and a .tar of one, and how they are written."""
+"""How each kind of data set is written, and what it is."""
 
 
 def open_data(spec: str, split: str | None = None, *, root: str | Path | None = None, download: bool = False) -> ImageSource:
-    """The image set that `spec` names; docs/data.md states every kind, its ids, labels and splits.
+    """The image set that `spec` names, written as in `SPECS`; docs/data.md states the ids, labels and splits of each kind.
 
-    `spec` is a folder, a .tar of one, or one of `SPECS`. `root` is where torchvision's sets lie; they are fetched only if `download`.
+    `split` None takes the training split where there are splits. `root` is where torchvision's sets lie (default `$GALIREP_DATA`, or
+    `~/.cache/galirep/data`); they are fetched only if `download`.
 
     Raises:
         DataError: unknown kind, nothing there, no images in it, or no such split.
     """
-    kind, _, name = spec.partition(":")
-    if kind == "sklearn" and name == "digits":
+    kind, colon, name = spec.partition(":")
+    if kind == "torchvision":
+        return open_torchvision(spec, split, root, download)
+    if spec == "sklearn:digits":
         return open_digits(spec, split)
-    if kind == "sklearn":
-        raise DataError(unknown("data set", spec, ["sklearn:digits"]))
-    if kind in ("npz", "hdf5"):
+    if kind in ("npz", "hdf5", "csv") and colon:
         if split is not None:
-            raise DataError(f"{spec} has no split {split!r}: it has no splits, leave --split out")
-        if kind == "npz":
-            return open_npz(spec, _file(name))
-        whole = Path(name).exists()  # a # may also be part of the file's name
-        return Hdf5Source(spec, Path(name)) if whole else Hdf5Source(spec, _file(name.partition("#")[0]), name.partition("#")[2] or None)
+            raise DataError(f"{spec} has no split {split!r}: it has no splits, so leave --split out")
+        if kind == "hdf5" and not Path(name).is_file():  # a # may also be part of the file's name
+            name, _, dataset = name.partition("#")
+            return Hdf5Source(spec, _file(name), dataset or None)
+        return {"npz": open_npz, "hdf5": Hdf5Source, "csv": open_csv}[kind](spec, _file(name))
     path = Path(spec)
     if path.is_dir():
         return open_folder(spec, path, split)
     if path.is_file():
+        prefix = {".npz": "npz", ".h5": "hdf5", ".hdf5": "hdf5", ".csv": "csv"}.get(path.suffix.lower())
+        if prefix:
+            raise DataError(f"{spec} is no folder and no .tar: write {prefix}:{spec}")
         return open_tar(spec, path, split)
-    raise DataError(f"there is no folder or .tar {spec!r}; other data sets are written {', '.join(SPECS.values())}")
+    for known in SPECS:
+        if known.endswith(f":{spec}"):
+            raise DataError(f"there is no folder or .tar {spec!r}: did you mean {known!r}?")
+    if colon:
+        raise DataError(unknown("data set", spec, SPECS))
+    raise DataError(f"there is no folder or .tar {spec!r}; data sets are {', '.join(SPECS)}")
 
 
 def _file(name: str) -> Path:
@@ -63,7 +79,7 @@ def _file(name: str) -> Path:
 
 @dataclass
 class Images:
-    """A set decoded into memory: `pixels` (N, C, S, S) uint8, and what it is of; `errors` are (id, reason) of the images left out."""
+    """A set decoded into memory: `pixels` (N, C, S, S) uint8, and what they are of; `errors` are (id, reason) of the images left out."""
 
     pixels: Pixels
     ids: list[str]
@@ -78,7 +94,7 @@ class Images:
         return len(self.pixels)
 
     def tensor(self) -> "Tensor":
-        """The pixels as a torch tensor (N, C, S, S) uint8 on the CPU; shares their memory."""
+        """The pixels as a torch tensor (N, C, S, S) uint8 on the CPU, in the same memory."""
         import torch  # decoding needs no torch, and neither do its workers
 
         return torch.from_numpy(self.pixels)
@@ -96,32 +112,33 @@ def load_images(
 ) -> Images:
     """Decode a whole set once, to (N, channels, size, size) uint8.
 
-    `channels` None gives 1 if every image is grey, else 3. `on_error="skip"` leaves out what cannot be read and lists it in `errors`.
-    `progress` is called with the number of images since its last call.
+    `channels` None gives 1 if every image is grey, else 3. `on_error="skip"` leaves out what cannot be used and lists it in `errors`.
+    `progress` is called with the number of images done since its last call.
 
     Raises:
-        ConfigError: a size, number of channels or `on_error` that does not exist.
-        DataError: images that cannot be read (all are found, ten are named), none left, or not enough memory.
+        ConfigError: `size`, `channels` or `on_error` is none that exists.
+        DataError: images that cannot be used (all are found, ten are named), none left, or not enough memory.
     """
     if size < 1 or channels not in (None, 1, 3) or on_error not in ("fail", "skip"):
-        raise ConfigError(f"size {size}, channels {channels}, on_error {on_error!r}: expected a size of 1 or more, channels 1 or 3, and fail or skip")
-    pixels = np.empty((len(source), channels or 1, size, size), dtype=np.uint8)
+        raise ConfigError(f"size {size}, channels {channels}, on_error {on_error!r}: expected 1 or more, 1, 3 or None, and 'fail' or 'skip'")
+    pixels = _allocate(source, channels or 1, size)
     kept: list[int] = []
     errors: list[tuple[str, str]] = []
     for image in decode(source, size=size, channels=channels, num_workers=num_workers, max_upscale=max_upscale):
         if image.pixels is None:
             errors.append((image.id, image.error or ""))
         else:
-            if len(image.pixels) > pixels.shape[1]:  # the first colour image after grey ones
-                grey, pixels = pixels, np.empty((len(source), 3, size, size), dtype=np.uint8)
+            if len(image.pixels) > pixels.shape[1]:  # the first in colour: what came before it was grey
+                grey, pixels = pixels, _allocate(source, 3, size)
                 pixels[: len(kept)] = grey[: len(kept)]
             pixels[len(kept)] = image.pixels
             kept.append(image.index)
         if progress is not None:
             progress(1)
     if errors and (on_error == "fail" or not kept):
-        shown = "; ".join(f"{name}: {reason}" for name, reason in errors[:10]) + (f"; and {len(errors) - 10} more" if len(errors) > 10 else "")
-        raise DataError(f"{len(errors)} of {len(source)} images of {source.spec} cannot be used: {shown}")
+        more = f"; and {len(errors) - 10} more" if len(errors) > 10 else ""
+        named = "; ".join(f"{name}: {reason}" for name, reason in errors[:10])
+        raise DataError(f"{len(errors)} of {len(source)} images of {source.spec} cannot be used: {named}{more}")
     return Images(
         pixels=pixels[: len(kept)],
         ids=[source.ids[i] for i in kept],
@@ -132,3 +149,33 @@ def load_images(
         split=source.split,
         errors=errors,
     )
+
+
+def _allocate(source: ImageSource, channels: int, size: int) -> Pixels:
+    shape = (len(source), channels, size, size)
+    needed = channels * size * size * len(source)
+    free = _available_memory()
+    if free is not None and needed > free:
+        raise DataError(
+            f"{len(source)} images of {source.spec} at {channels}x{size}x{size} take {needed / 2**30:.1f} GiB of memory, "
+            f"and {free / 2**30:.1f} GiB are free: choose a smaller --image-size or fewer images"
+        )
+    return np.empty(shape, dtype=np.uint8)
+
+
+def _available_memory() -> int | None:
+    """Bytes that this process may still take, under the limits of the machine and of its container; None where no Linux says so."""
+    try:
+        found = re.search(r"MemAvailable: *(\d+) kB", Path("/proc/meminfo").read_text())
+    except OSError:
+        return None
+    free = [int(found[1]) * 1024] if found else []
+    group = Path("/sys/fs/cgroup")
+    try:
+        limit, used = (group / "memory.max").read_text().strip(), int((group / "memory.current").read_text())
+        cached = re.search(r"^file (\d+)$", (group / "memory.stat").read_text(), re.MULTILINE)  # file pages give way
+        if limit != "max":
+            free.append(int(limit) - used + (int(cached[1]) if cached else 0))
+    except (OSError, ValueError):  # no container, or one of another kind
+        pass
+    return min(free, default=None)

@@ -1,19 +1,22 @@
 """Images of a source in order, decoded by worker processes, in bounded memory.
 
-The workers are those of `concurrent.futures`: unlike a torch DataLoader they need no torch (which every worker would import), and a killed
-worker is an error there, not a wait. They are spawned, never forked, so that a parent that runs CUDA threads is safe. They are processes
-and not threads because for small images the time goes into Python, not into the codecs that release the interpreter.
+Processes and not threads, because for small images the time goes into Python and not into the codecs that let other threads run: the
+28x28 PNG files of MNIST go no faster with two threads than with none, and would take the time from the loop that trains on them.
+They are spawned, never forked, as CUDA asks.
+
+Each worker has a pipe of its own and every n-th task, so the order needs no queue, and a full pipe holds the worker back. A torch
+DataLoader would make every worker import torch, and `ProcessPoolExecutor` waits for ever for a worker that is killed while it sends its
+result (CPython 3.11: the parent holds the writing end of their common pipe); here that is an end of file. So is the end of the parent for
+its workers.
 """
 
+import contextlib
 import multiprocessing
 import os
 import signal
-import threading
-from collections import deque
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
+from multiprocessing.connection import Connection
 
 import numpy as np
 
@@ -21,8 +24,9 @@ from galirep.errors import DataError
 from galirep.images import Pixels, fit
 from galirep.sources import ImageSource
 
-CHUNK = 64  # images a task: at 28x28 a task then takes some ms, against less than one to hand it over
-SMALL = 2000  # images that are decoded sooner than workers start
+TASK_IMAGES = 256  # a task takes some 10 ms or more, much longer than handing it over
+TASK_BYTES = 8 << 20  # of pixels, at most: what bounds the memory
+SMALL = 2000  # images that are decoded before workers have started
 MOST_WORKERS = 8
 
 
@@ -36,6 +40,9 @@ class Decoded:
     error: str | None
 
 
+_Result = tuple[Sequence[Pixels] | Pixels, dict[int, str]]  # the images that could be decoded; for the others the reasons, by index
+
+
 @dataclass(frozen=True)
 class _Job:
     source: ImageSource
@@ -44,17 +51,15 @@ class _Job:
     max_upscale: float
     shrink_only: bool
 
-    def run(self, indices: Sequence[int]) -> tuple[Sequence[Pixels], dict[int, str]]:
-        """The images that could be decoded, and the reasons for the others by index."""
+    def run(self, indices: Sequence[int]) -> _Result:
         images: list[Pixels] = []
         errors: dict[int, str] = {}
         for index in indices:
-            name = self.source.ids[index]
             try:
                 image = self.source.read(index)
                 images.append(fit(image, self.size, self.channels, self.max_upscale, shrink_only=self.shrink_only))
             except DataError as err:
-                errors[index] = str(err).removeprefix(f"{name}: ")
+                errors[index] = str(err).removeprefix(f"{self.source.ids[index]}: ")
         if len({image.shape for image in images}) == 1:
             return np.stack(images), errors  # one array is sent several times faster than many
         return images, errors
@@ -73,18 +78,20 @@ def decode(
     """Every image of `source` from `start` on, in order, as the centre square that `fit` makes of it.
 
     An image that cannot be read or is too small comes as its error and shifts nothing. `num_workers` None takes workers where they pay:
-    none for sets in memory or of less than 2,000 images, else one for each core up to 8. At most 4 tasks of 64 images a worker are ahead.
+    none for a set in memory or of less than 2,000 images, else one for each core, up to 8. Each has at most 256 images or 8 MiB of pixels
+    ready (with `size` None: one image).
 
     Raises:
         DataError: a worker died.
     """
     job = _Job(source, size, channels, max_upscale, shrink_only)
-    chunks = [range(i, min(i + CHUNK, len(source))) for i in range(start, len(source), CHUNK)]
-    workers = auto_workers(source, len(source) - start) if num_workers is None else min(num_workers, len(chunks))
-    results = _parallel(job, chunks, workers) if workers > 0 else map(job.run, chunks)
-    for chunk, (images, errors) in zip(chunks, results, strict=True):
+    step = 1 if size is None else max(1, min(TASK_IMAGES, TASK_BYTES // (3 * size * size)))
+    tasks = [range(i, min(i + step, len(source))) for i in range(start, len(source), step)]
+    workers = auto_workers(source, len(source) - start) if num_workers is None else min(num_workers, len(tasks))
+    results = _parallel(job, tasks, workers) if workers > 0 else map(job.run, tasks)
+    for task, (images, errors) in zip(tasks, results, strict=True):
         good = iter(images)
-        for index in chunk:
+        for index in task:
             error = errors.get(index)
             yield Decoded(index, source.ids[index], None if error is not None else next(good), error)
 
@@ -97,41 +104,38 @@ def auto_workers(source: ImageSource, count: int) -> int:
     return min(cores, MOST_WORKERS)
 
 
-_job: _Job  # of a worker process
-
-
-def _parallel(job: _Job, chunks: Sequence[range], workers: int) -> Iterator[tuple[Sequence[Pixels], dict[int, str]]]:
-    pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), _start_worker, (job,))
-    pending: deque[Future[tuple[Sequence[Pixels], dict[int, str]]]] = deque()
+def _parallel(job: _Job, tasks: Sequence[range], workers: int) -> Iterator[_Result]:
+    spawn = multiprocessing.get_context("spawn")
+    crew = []
     try:
-        for chunk in chunks:
-            pending.append(pool.submit(_run, chunk))
-            if len(pending) >= 4 * workers:
-                yield pending.popleft().result()
-        while pending:
-            yield pending.popleft().result()
-    except BrokenProcessPool as err:
-        raise DataError(
-            f"a worker that decoded images of {job.source.spec} died (killed, out of memory, or in a script without "
-            '`if __name__ == "__main__":`); --num-workers 0 decodes without workers'
-        ) from err
+        for k in range(workers):
+            reader, writer = spawn.Pipe(duplex=False)
+            with writer:  # closed here once the worker has its own, which is then the only one
+                process = spawn.Process(target=_work, args=(job, tasks[k::workers], writer), daemon=True)
+                crew.append((process, reader))
+                process.start()
+        for number in range(len(tasks)):
+            process, reader = crew[number % workers]
+            try:
+                yield reader.recv()
+            except (EOFError, OSError) as err:
+                process.join()
+                code = process.exitcode or 0
+                how = f"was killed by signal {-code}" if code < 0 else "died"
+                raise DataError(
+                    f"a worker that decoded images of {job.source.spec} {how}: out of memory, or started from a script without "
+                    "`if __name__ == '__main__':`? --num-workers 0 decodes without workers"
+                ) from err
     finally:
-        pool.shutdown(cancel_futures=True)
+        for process, reader in crew:
+            reader.close()
+            if process.pid is not None:
+                process.terminate()
+                process.join()
 
 
-def _start_worker(job: _Job) -> None:
-    global _job
-    _job = job
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # ^C reaches the whole group; the parent ends the workers
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-
-
-def _end_with_parent() -> None:
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        parent.join()
-        os._exit(1)  # a killed parent cannot end its workers, and they would wait for it for ever
-
-
-def _run(indices: range) -> tuple[Sequence[Pixels], dict[int, str]]:
-    return _job.run(indices)
+def _work(job: _Job, tasks: Sequence[range], writer: Connection) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # ^C reaches the whole group; the parent ends its workers
+    with contextlib.suppress(BrokenPipeError):  # the parent wants no more, or is no more
+        for task in tasks:
+            writer.send(job.run(task))

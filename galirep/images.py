@@ -16,7 +16,9 @@ BACKGROUND = 255
 
 
 def read_image(data: bytes) -> Pixels:
-    """Decode the bytes of an image file: (H, W, C) uint8 in 0..255, C = 1 for grey and 3 for colour; the first frame, EXIF orientation applied.
+    """Decode the bytes of an image file: (H, W, C) uint8 in 0..255, C = 1 for grey and 3 for colour.
+
+    The first frame, turned as its EXIF orientation says.
 
     Raises:
         DataError: empty, truncated, no image, or of a mode without a rule; the message does not name the file.
@@ -26,7 +28,8 @@ def read_image(data: bytes) -> Pixels:
     try:
         with Image.open(io.BytesIO(data)) as image:
             image.load()
-            return from_pillow(ImageOps.exif_transpose(image))
+            ImageOps.exif_transpose(image, in_place=True)
+            return from_pillow(image)
     except DataError:
         raise
     except UnidentifiedImageError:
@@ -51,7 +54,8 @@ def from_pillow(image: Image.Image) -> Pixels:
     grey = mode in {"1", "L", "LA", "La"}
     if image.has_transparency_data:
         return _over_background(np.asarray(image.convert("LA" if grey else "RGBA")))
-    pixels = np.asarray(image.convert("L" if grey else "RGB"))
+    wanted = "L" if grey else "RGB"
+    pixels = np.asarray(image if mode == wanted else image.convert(wanted))
     return pixels[:, :, None] if grey else pixels
 
 
@@ -71,7 +75,8 @@ def from_unit(values: NDArray[np.floating]) -> Pixels:
     low, high = float(values.min()), float(values.max())
     if not (low >= 0 and high <= 1):  # written so that NaN fails
         raise DataError(f"float pixels from {low:g} to {high:g}: only 0..1 has a rule")
-    return np.rint(values * 255).astype(np.uint8)
+    pixels: Pixels = np.rint(values * 255).astype(np.uint8)
+    return pixels
 
 
 def _over_background(pixels: Pixels) -> Pixels:
@@ -94,8 +99,8 @@ def fit(image: Pixels, size: int | None, channels: int | None = None, max_upscal
     target = side if size is None or (shrink_only and side < size) else size
     if target > side * max_upscale:
         raise DataError(
-            f"{width}x{height} pixels would be enlarged {target / side:.3g} times to {target}x{target}, more than --max-upscale {max_upscale:g}: "
-            f"pass --image-size {math.floor(side * max_upscale)} or less, or --max-upscale {math.ceil(target / side * 10) / 10:g}"
+            f"{width}x{height} pixels are too small for {target}x{target} (over {max_upscale:g} times enlarged): "
+            f"pass --image-size {math.floor(side * max_upscale)} or less, or --max-upscale {math.ceil(target / side * 10) / 10:g} or more"
         )
     top, left = (height - side) // 2, (width - side) // 2
     square = image[top : top + side, left : left + side]
@@ -105,7 +110,10 @@ def fit(image: Pixels, size: int | None, channels: int | None = None, max_upscal
             picture = picture.convert("L")
         square = np.asarray(picture.resize((target, target), Image.Resampling.BICUBIC)).reshape(target, target, -1)
     planes = square.transpose(2, 0, 1)
-    return np.ascontiguousarray(np.broadcast_to(planes, (channels or len(planes), target, target)))
+    if channels == 3 and own_channels == 1:
+        return np.repeat(planes, 3, axis=0)
+    copied: Pixels = planes.copy()  # Pillow's arrays cannot be written to
+    return copied
 
 
 def one_line(err: BaseException) -> str:
