@@ -1,7 +1,7 @@
-"""Image sources whose pixels are already arrays: npz files, HDF5 files, and sets held in memory."""
+"""Files whose images are arrays already: npz, HDF5, and scikit-learn's digits."""
 
 import zipfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,45 +11,10 @@ from numpy.typing import NDArray
 
 from galirep.errors import DataError, unknown
 from galirep.images import Pixels, from_unit
-from galirep.sources import ImageSource, Labels
+from galirep.sources import ArraySource, ImageSource, Rows, check_labels, row_numbers
 
 IMAGE_NAMES = ("images", "x", "arr_0")
 LABEL_NAMES = ("labels", "y", "arr_1")
-
-
-class ArraySource(ImageSource):
-    """Images in memory: (N, H, W), (N, H, W, C) or (N, C, H, W), uint8 or float in [0, 1]; their ids are row numbers unless given.
-
-    Raises:
-        DataError: another shape, type or range, or labels that do not fit.
-    """
-
-    in_memory = True
-
-    def __init__(
-        self,
-        spec: str,
-        images: NDArray[Any],
-        labels: Any = None,
-        label_names: Sequence[str] = (),
-        split: str | None = None,
-        ids: Sequence[str] | None = None,
-    ) -> None:
-        self._rows = Rows(spec, images.shape, images.dtype)
-        super().__init__(spec, ids or _numbers(len(images)), check_labels(spec, labels, len(images)), label_names, split)
-        self._images = images
-
-    def read(self, index: int) -> Pixels:
-        """One row, see `ImageSource.read`."""
-        return self._rows.image(self._images[index], self.ids[index])
-
-    def content(self, index: int) -> bytes:
-        """The row's values."""
-        return bytes(self._images[index].tobytes())
-
-    def sizes(self) -> list[int]:
-        """The size of a row, for each."""
-        return [self._images[0].nbytes] * len(self)
 
 
 class Hdf5Source(ImageSource):
@@ -73,7 +38,7 @@ class Hdf5Source(ImageSource):
                 labels = images.parent[names[0]][()] if names else None
         except OSError as err:
             raise DataError(f"{spec} is no readable HDF5 file: {err}") from err
-        super().__init__(spec, _numbers(self._rows.count), check_labels(spec, labels, self._rows.count))
+        super().__init__(spec, row_numbers(self._rows.count), check_labels(spec, labels, self._rows.count))
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_open": None}  # a handle is of one process
@@ -102,32 +67,6 @@ class Hdf5Source(ImageSource):
     def sizes(self) -> list[int]:
         """The size of a row, for each."""
         return [self._rows.nbytes] * len(self)
-
-
-class Rows:
-    """How the rows of an array become images."""
-
-    def __init__(self, spec: str, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
-        if len(shape) not in (3, 4) or (len(shape) == 4 and not {shape[1], shape[3]} & {1, 3}):
-            raise DataError(f"{spec} has shape {shape}: images are (N, H, W), (N, H, W, C) or (N, C, H, W) with C = 1 or 3")
-        if dtype != np.uint8 and dtype.kind != "f":
-            raise DataError(f"{spec} is {dtype}: images are uint8 in 0..255 or float in 0..1")
-        if 0 in shape:
-            raise DataError(f"{spec} has shape {shape}: it holds no images")
-        self.count = shape[0]
-        self.nbytes = int(np.prod(shape[1:])) * dtype.itemsize
-        self._planes_first = len(shape) == 4 and shape[3] not in (1, 3)
-
-    def image(self, row: NDArray[Any], name: str) -> Pixels:
-        """(H, W, C) uint8 of one row."""
-        if row.dtype != np.uint8:
-            try:
-                row = from_unit(row)
-            except DataError as err:
-                raise DataError(f"{name}: {err}") from err
-        if row.ndim == 2:
-            return row[:, :, None]
-        return row.transpose(1, 2, 0) if self._planes_first else row
 
 
 def open_npz(spec: str, path: Path) -> ImageSource:
@@ -172,27 +111,6 @@ def open_digits(spec: str, split: str | None) -> ImageSource:
     return ArraySource(spec, pixels, labels[rows], [str(k) for k in range(10)], split, [str(i) for i in rows])
 
 
-def check_labels(spec: str, labels: Any, count: int) -> Labels | None:
-    """Labels as (N,) int64.
-
-    Raises:
-        DataError: not one integer of at least -1 (none) for each image.
-    """
-    if labels is None:
-        return None
-    labels = np.asarray(labels)
-    if labels.shape not in ((count,), (count, 1)) or labels.dtype.kind not in "iu":
-        raise DataError(f"the labels of {spec} are {labels.dtype} of shape {labels.shape}: expected {count} integers, one for each image")
-    checked: Labels = labels.reshape(-1).astype(np.int64)
-    if checked.min() < -1:
-        raise DataError(f"the labels of {spec} go down to {checked.min()}: a label is 0 or more, or -1 for none")
-    return checked
-
-
-def _numbers(count: int) -> list[str]:
-    return [str(i) for i in range(count)]
-
-
 def _pick(spec: str, there: Sequence[str], wanted: Sequence[str]) -> str:
     for name in wanted:
         if name in there:
@@ -202,6 +120,5 @@ def _pick(spec: str, there: Sequence[str], wanted: Sequence[str]) -> str:
 
 def _datasets(file: Any) -> list[str]:
     names: list[str] = []
-    visit: Callable[[str, Any], None] = lambda name, item: names.append(name) if isinstance(item, h5py.Dataset) else None  # noqa: E731
-    file.visititems(visit)
-    return names
+    file.visit(names.append)
+    return [name for name in names if isinstance(file[name], h5py.Dataset)]

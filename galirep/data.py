@@ -120,7 +120,7 @@ def load_images(
         DataError: images that cannot be used (all are found, ten are named), none left, or not enough memory.
     """
     if size < 1 or channels not in (None, 1, 3) or on_error not in ("fail", "skip"):
-        raise ConfigError(f"size {size}, channels {channels}, on_error {on_error!r}: expected 1 or more, 1, 3 or None, and 'fail' or 'skip'")
+        raise ConfigError(f"size {size}, channels {channels}, on_error {on_error!r}: expected 1 or more, 1, 3 or None, and fail or skip")
     pixels = _allocate(source, channels or 1, size)
     kept: list[int] = []
     errors: list[tuple[str, str]] = []

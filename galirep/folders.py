@@ -9,14 +9,48 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from galirep.errors import DataError
 from galirep.images import one_line
-from galirep.sources import ImageSource, Labels, PathSource, TarSource
+from galirep.sources import FileSource, ImageSource, Labels, PathSource
 
 IMAGE_TYPES = (".bmp", ".gif", ".jpeg", ".jpg", ".pbm", ".pgm", ".png", ".pnm", ".ppm", ".tif", ".tiff", ".webp")
 SPLITS = ("train", "val", "test")
 _COMPRESSED = {b"\x1f\x8b": "gzip", b"BZh": "bzip2", b"\xfd7zXZ": "xz", b"(\xb5/\xfd": "zstd", b"PK\x03\x04": "zip", b"7z\xbc\xaf": "7z"}
+
+
+class TarSource(FileSource):
+    """Image files in an uncompressed tar, read where they lie: `places` is (N, 2), the offset and size of each."""
+
+    def __init__(
+        self,
+        spec: str,
+        path: Path,
+        places: NDArray[np.int64],
+        ids: Sequence[str],
+        labels: Labels | None = None,
+        label_names: Sequence[str] = (),
+        split: str | None = None,
+    ) -> None:
+        super().__init__(spec, ids, labels, label_names, split)
+        self._path = path
+        self._places = places
+
+    def raw(self, index: int) -> bytes:
+        """The bytes of the member; the tar is opened anew each time, so that there is no handle to share between processes or to leak."""
+        offset, size = map(int, self._places[index])
+        with self._path.open("rb", buffering=0) as file:
+            file.seek(offset)
+            data = file.read(size)
+        if len(data) < size:
+            raise OSError(f"{self._path} ends {size - len(data)} bytes too early")
+        return data
+
+    def sizes(self) -> list[int]:
+        """The sizes of the members."""
+        sizes: list[int] = self._places[:, 1].tolist()
+        return sizes
 
 
 def open_folder(spec: str, folder: Path, split: str | None) -> ImageSource:

@@ -1,4 +1,4 @@
-"""Image sources: lists of images that any process can read one by one in any order; image files by path or inside a tar."""
+"""Image sources: lists of images that any process can read one by one in any order; arrays in memory, and image files by path."""
 
 import hashlib
 import json
@@ -7,12 +7,13 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from galirep.errors import DataError
-from galirep.images import Pixels, one_line, read_image
+from galirep.images import Pixels, from_unit, one_line, read_image
 
 Labels = NDArray[np.int64]
 
@@ -104,6 +105,89 @@ class _Subset(ImageSource):
         return [sizes[i] for i in self._indices]
 
 
+class ArraySource(ImageSource):
+    """Images in memory: (N, H, W), (N, H, W, C) or (N, C, H, W), uint8 or float in [0, 1]; their ids are row numbers unless given.
+
+    Raises:
+        DataError: another shape, type or range, or labels that do not fit.
+    """
+
+    in_memory = True
+
+    def __init__(
+        self,
+        spec: str,
+        images: NDArray[Any],
+        labels: Any = None,
+        label_names: Sequence[str] = (),
+        split: str | None = None,
+        ids: Sequence[str] | None = None,
+    ) -> None:
+        self._rows = Rows(spec, images.shape, images.dtype)
+        super().__init__(spec, ids or row_numbers(len(images)), check_labels(spec, labels, len(images)), label_names, split)
+        self._images = images
+
+    def read(self, index: int) -> Pixels:
+        """One row, see `ImageSource.read`."""
+        return self._rows.image(self._images[index], self.ids[index])
+
+    def content(self, index: int) -> bytes:
+        """The row's values."""
+        return bytes(self._images[index].tobytes())
+
+    def sizes(self) -> list[int]:
+        """The size of a row, for each."""
+        return [self._images[0].nbytes] * len(self)
+
+
+class Rows:
+    """How the rows of an array become images."""
+
+    def __init__(self, spec: str, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
+        if len(shape) not in (3, 4) or (len(shape) == 4 and not {shape[1], shape[3]} & {1, 3}):
+            raise DataError(f"{spec} has shape {shape}: images are (N, H, W), (N, H, W, C) or (N, C, H, W) with C = 1 or 3")
+        if dtype != np.uint8 and dtype.kind != "f":
+            raise DataError(f"{spec} is {dtype}: images are uint8 in 0..255 or float in 0..1")
+        if 0 in shape:
+            raise DataError(f"{spec} has shape {shape}: it holds no images")
+        self.count = shape[0]
+        self.nbytes = int(np.prod(shape[1:])) * dtype.itemsize
+        self._planes_first = len(shape) == 4 and shape[3] not in (1, 3)
+
+    def image(self, row: NDArray[Any], name: str) -> Pixels:
+        """(H, W, C) uint8 of one row."""
+        if row.dtype != np.uint8:
+            try:
+                row = from_unit(row)
+            except DataError as err:
+                raise DataError(f"{name}: {err}") from err
+        if row.ndim == 2:
+            return row[:, :, None]
+        return row.transpose(1, 2, 0) if self._planes_first else row
+
+
+def check_labels(spec: str, labels: Any, count: int) -> Labels | None:
+    """Labels as (N,) int64.
+
+    Raises:
+        DataError: not one integer of at least -1 (none) for each image.
+    """
+    if labels is None:
+        return None
+    labels = np.asarray(labels)
+    if labels.shape not in ((count,), (count, 1)) or labels.dtype.kind not in "iu":
+        raise DataError(f"the labels of {spec} are {labels.dtype} of shape {labels.shape}: expected {count} integers, one for each image")
+    checked: Labels = labels.reshape(-1).astype(np.int64)
+    if checked.min() < -1:
+        raise DataError(f"the labels of {spec} go down to {checked.min()}: a label is 0 or more, or -1 for none")
+    return checked
+
+
+def row_numbers(count: int) -> list[str]:
+    """The ids of images that have no names: "0", "1", ..."""
+    return [str(i) for i in range(count)]
+
+
 class FileSource(ImageSource):
     """Images that are encoded files; a subclass says where their bytes are."""
 
@@ -157,36 +241,3 @@ def _file_size(folder: str, path: str) -> int:
         return os.stat(os.path.join(folder, path)).st_size  # noqa: PTH116, PTH118 (a Path each takes longer than the question)
     except OSError:
         return -1
-
-
-class TarSource(FileSource):
-    """Image files in an uncompressed tar, read where they lie: `places` is (N, 2), the offset and size of each."""
-
-    def __init__(
-        self,
-        spec: str,
-        path: Path,
-        places: NDArray[np.int64],
-        ids: Sequence[str],
-        labels: Labels | None = None,
-        label_names: Sequence[str] = (),
-        split: str | None = None,
-    ) -> None:
-        super().__init__(spec, ids, labels, label_names, split)
-        self._path = path
-        self._places = places
-
-    def raw(self, index: int) -> bytes:
-        """The bytes of the member; the tar is opened anew each time, so that there is no handle to share between processes or to leak."""
-        offset, size = map(int, self._places[index])
-        with self._path.open("rb", buffering=0) as file:
-            file.seek(offset)
-            data = file.read(size)
-        if len(data) < size:
-            raise OSError(f"{self._path} ends {size - len(data)} bytes too early")
-        return data
-
-    def sizes(self) -> list[int]:
-        """The sizes of the members."""
-        sizes: list[int] = self._places[:, 1].tolist()
-        return sizes

@@ -8,10 +8,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from galirep.arrays import ArraySource
 from galirep.errors import DataError, unknown
 from galirep.images import one_line
-from galirep.sources import ImageSource, PathSource
+from galirep.sources import ArraySource, ImageSource, PathSource
 
 
 class _Set(NamedTuple):
