@@ -7,7 +7,7 @@ the intercept regularised like a weight, as LinearSVC does by default):
 
 LinearSVC turns dense features into liblinear's sparse format, takes one class at a time and has no warm start: minutes a fit at
 10,000 x 5,376, and at the large C of `ali-l2svm/v1` it does not converge. Here fewer rows than columns are solved by Newton steps on the
-Gram matrix, exact at any C; more rows than columns by L-BFGS on all classes at once, preconditioned by the Hessian that all rows would give.
+Gram matrix, exact at any C; more rows than columns by L-BFGS on all classes at once, preconditioned by the Hessian of all rows.
 F is 1-strongly convex, so F(w) - min F <= 1/2 |grad F(w)|^2: fitting stops, and is called converged, where that is below `TOLERANCE` F(w).
 """
 
