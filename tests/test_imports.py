@@ -15,12 +15,15 @@ ROOT = Path(__file__).parents[1]
 # A module of galirep imports only modules of lower levels. A new module goes to the lowest level that works.
 LEVELS = (
     {"errors"},
-    {"config", "files", "schema", "frozen", "signals"},
-    {"expr", "masks", "losses", "networks", "data", "features", "runlog", "writer", "metrics"},
-    {"variant", "chains", "store", "pipeline"},
-    {"variants", "discriminator", "probing", "classifier", "extraction"},
-    {"step", "checkpoint", "embedding", "retrieval"},
-    {"encoder", "training"},
+    {"config", "files", "schema", "frozen", "signals", "distances", "faiss_library", "ranking", "images"},
+    {"sources"},
+    {"arrays", "decode", "folders", "torchvision_sets"},
+    {"expr", "masks", "losses", "networks", "data", "features", "runlog", "writer", "metrics", "search"},
+    {"variant", "chains", "store", "pipeline", "evaluation"},
+    {"variants", "discriminator", "probing", "classifier", "extraction", "index_file"},
+    {"step", "checkpoint", "embedding", "gallery", "index_build"},
+    {"encoder", "training", "queries"},
+    {"retrieval"},
 )
 LEVEL = {name: level for level, names in enumerate(LEVELS) for name in names}
 TORCH_FREE = {"errors", "config", "files", "expr", "variant", "schema", "writer", "store"}

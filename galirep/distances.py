@@ -1,0 +1,60 @@
+"""Distances between feature vectors: cosine, l2, ip; smaller is nearer in all of them, and one pair has one value whatever searched for
+it."""
+
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from galirep.errors import ConfigError, DataError, unknown
+
+METRICS = ("cosine", "l2", "ip")
+F32 = NDArray[np.float32]
+Ints = NDArray[np.int64]
+
+
+def check_metric(metric: str) -> str:
+    """`metric` itself if it is one of METRICS.
+
+    Raises:
+        ConfigError: it is not.
+    """
+    if metric not in METRICS:
+        raise ConfigError(unknown("metric", metric, METRICS))
+    return metric
+
+
+def prepare(rows: NDArray[np.floating], metric: str, id_of: Callable[[int], str], what: str) -> F32:
+    """(N, D) features -> (N, D) float32, contiguous, of unit length under cosine: what is indexed and what is searched with.
+
+    Raises:
+        DataError: NaN or infinity, or under cosine a vector of zeros, which has no direction; both name `what` and the first ids by
+        `id_of(row)`.
+    """
+    out = np.ascontiguousarray(rows, dtype=np.float32)
+    _refuse(~np.isfinite(out.sum(axis=1, dtype=np.float64)), id_of, f"{what} has NaN or infinite features")
+    if metric == "cosine":
+        norms = np.linalg.norm(out.astype(np.float64), axis=1, keepdims=True)
+        _refuse(norms[:, 0] == 0, id_of, f"{what} has vectors of zeros, which have no direction (take --metric l2 or leave them out)")
+        out = (out / norms).astype(np.float32)
+    return out
+
+
+def _refuse(bad: NDArray[np.bool_], id_of: Callable[[int], str], problem: str) -> None:
+    if bad.any():
+        where = np.flatnonzero(bad)
+        names = ", ".join(repr(id_of(int(i))) for i in where[:5]) + (f" and {len(where) - 5} more" if len(where) > 5 else "")
+        raise DataError(f"{problem}: {names}")
+
+
+def between(a: F32, b: F32, metric: str) -> F32:
+    """Distances of prepared vectors along the last axis, the others broadcast: 1 - cos in [0, 2], the Euclidean length |a - b|, or -<a, b>.
+
+    Summed in float64 in an order that depends on the length alone, so equal pairs have equal distances; that is what makes ties ties.
+    """
+    if metric == "l2":
+        exact = np.sqrt(np.square(np.subtract(a, b, dtype=np.float64)).sum(axis=-1))
+    else:
+        product = np.multiply(a, b, dtype=np.float64).sum(axis=-1)
+        exact = np.maximum(1 - product, 0) if metric == "cosine" else -product
+    return np.asarray(exact, dtype=np.float32)
