@@ -62,7 +62,7 @@ def parse(text: str, where: Mapping[str, Expr] | None = None) -> Expr:
         SpecError: it cannot be read, or an operator is given the wrong kind; the message quotes `text`.
     """
     try:
-        return _build(ast.parse(text, mode="eval").body, where or {})
+        return _build(ast.parse(text.strip(), mode="eval").body, where or {})
     except (SyntaxError, ValueError) as err:
         reason = str(err) if isinstance(err, SpecError) else "write calls of E, G, M, M1..M4 and Mix, e.g. 'G(E(x))'"
         raise SpecError(f"in {text!r}: {reason}") from None
