@@ -1,0 +1,106 @@
+"""`classifier:DIR`: a net that `galirep train-classifier` made, as a feature extractor; and the files of its export."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+
+from galirep.checkpoint import sha256_tensors
+from galirep.classifier_nets import Classifier, build_net
+from galirep.errors import CheckpointError, PluginError
+from galirep.features import NetworkExtractor
+from galirep.files import replacing, write_json, write_text
+from galirep.frozen import freeze
+
+EXPORT_FORMAT = 1
+_FILE = "classifier.safetensors"
+
+
+def export_classifier(folder: Path, net: Classifier, about: Mapping[str, Any]) -> None:
+    """Write `classifier.safetensors` with `about` in its header, `classifier.json` with the same, and the model card README.md.
+
+    `about` needs `net`, `image_size`, `channels`, `names` (of classes or attributes), `binary` and `report`.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    tensors = {name: value.detach().cpu().contiguous() for name, value in net.state_dict().items()}
+    header = {"format": EXPORT_FORMAT, **about, "sha256": sha256_tensors(tensors)}
+    with replacing(folder / _FILE) as temporary:
+        save_file(tensors, temporary, metadata={"galirep_classifier": json.dumps(header)})
+    write_json(folder / "classifier.json", header)
+    write_text(folder / "README.md", _card(header))
+
+
+def load_classifier(folder: Path) -> tuple[Classifier, dict[str, Any]]:
+    """The exported net of a run directory (or of an export folder itself), frozen, and what its header says.
+
+    Raises:
+        CheckpointError: there is none, or the file is damaged, foreign or of a newer format.
+    """
+    path = next((p for p in (folder / "export" / _FILE, folder / _FILE) if p.is_file()), None)
+    if path is None:
+        raise CheckpointError(f"{folder} holds no exported classifier (export/{_FILE}): train one with galirep train-classifier")
+    try:
+        with safe_open(path, "pt") as file:
+            text = (file.metadata() or {}).get("galirep_classifier")
+            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (no mapping)
+    except (SafetensorError, OSError) as err:
+        raise CheckpointError(f"{path} is truncated or damaged: {err}") from None
+    if text is None:
+        raise CheckpointError(f"{path} is no classifier that galirep exported")
+    about: dict[str, Any] = json.loads(text)
+    if about["format"] != EXPORT_FORMAT:
+        raise CheckpointError(f"{path} has export format {about['format']}; this galirep reads {EXPORT_FORMAT}")
+    if sha256_tensors(tensors) != about["sha256"]:
+        raise CheckpointError(f"{path} is damaged: its tensors do not have the hash that was written with them")
+    net = build_net(about["net"], about["image_size"], about["channels"], len(about["names"]))
+    net.load_state_dict(tensors)
+    return freeze(net), about
+
+
+def build(argument: str, *, download: bool = False) -> NetworkExtractor:  # noqa: ARG001 (nothing to download)
+    """The extractor of `classifier:DIR`: the hidden layer (256) of the classifier in a run or export directory; other layers by number.
+
+    Raises:
+        PluginError: no directory is given.
+        CheckpointError: see `load_classifier`.
+    """
+    if not argument:
+        raise PluginError("classifier: needs the directory that galirep train-classifier made, as in classifier:runs/m")
+    net, about = load_classifier(Path(argument))
+    return NetworkExtractor(
+        net.trunk,
+        name=f"classifier-{about['net']}",
+        tag=f"{len(about['names'])} {'attributes' if about['binary'] else 'classes'}, accuracy {about['report']['accuracy']:.4f}",
+        sha256=about["sha256"],
+        image_size=about["image_size"],
+        channels=about["channels"],
+    )
+
+
+def _card(about: Mapping[str, Any]) -> str:
+    report, kind, side = about["report"], "attributes" if about["binary"] else "classes", about["image_size"]
+    rows = "".join(f"| {name} | {_number(value)} |\n" for name, value in report[kind].items())
+    return f"""# {about["net"]} classifier
+
+A supervised net made by galirep to serve as M(.) of GALI-PT or as a yardstick. Its features carry its labels along.
+
+- {len(about["names"])} {kind}; images {side} x {side}, {about["channels"]} channels, in [-1, 1]
+- accuracy {report["accuracy"]:.4f} on {report["n"]} held-out training images (always the commonest answer: {report["commonest"]:.4f})
+
+| {kind} | accuracy |
+|---|---|
+{rows}
+```python
+from galirep.features import load_extractor
+
+extractor = load_extractor("classifier:DIR")  # images in [-1, 1] -> (B, 256)
+```
+"""
+
+
+def _number(value: Any) -> str:
+    value = value["accuracy"] if isinstance(value, dict) else value
+    return "none" if value is None else f"{value:.4f}"
