@@ -113,11 +113,15 @@ def embed(
         batches = read_batches(source, about, batch_size, start=start, num_workers=num_workers, max_upscale=max_upscale)
         bar = tqdm(total=len(source), initial=start, unit=" images", desc="embed", disable=None if progress else True)
         with stop_signals() as stop, bar, prefetched(batches) as ready, Sink(write) as sink:
-            for batch in ready:
-                sink.put((batch, extract_batch(extractor, about.dim, batch, batch_size, where, precision)))
-                bar.update(batch.size)
-                if stop.is_set():
-                    break
+            try:
+                for batch in ready:
+                    sink.put((batch, extract_batch(extractor, about.dim, batch, batch_size, where, precision)))
+                    bar.update(batch.size)
+                    if stop.is_set():
+                        break
+            except DataError:
+                if not stop.is_set():  # a signal to the whole group also ends the workers
+                    raise
         if not writer.complete:
             safe = f"{writer.n_written} of {len(source)} rows are in {partial_path(path)}"
             raise KeyboardInterrupt(f"{safe}: the same command with --resume continues")
