@@ -147,6 +147,8 @@ def _fault(f: "dataclasses.Field[Any]", value: Any) -> str | None:
     choices, low, high = (f.metadata[k] for k in ("choices", "low", "high"))
     if choices and value not in choices:
         return unknown(f.name, value, choices)
+    if value == float("inf"):
+        return f"{f.name} {value!r}: must be finite"
     if (low is not None and not value >= low) or (high is not None and not value <= high):
         return f"{f.name} {value!r}: must be {f'from {low:g} to {high:g}' if high is not None else f'{low:g} or more'}"
     return None
