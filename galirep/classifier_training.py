@@ -3,7 +3,7 @@
 import dataclasses
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,7 +29,7 @@ from galirep.signals import stop_signals
 
 @dataclass(frozen=True)
 class ClassifierResult:
-    """What `train_classifier` leaves: the run directory, the epochs made, the best one, and its report on held-out images and test split."""
+    """What `train_classifier` leaves: the run directory, the epochs made, the best one, its report on held-out images and test split."""
 
     run: Path
     epochs: int

@@ -15,14 +15,14 @@ ROOT = Path(__file__).parents[1]
 # A module of galirep imports only modules of lower levels. A new module goes to the lowest level that works.
 LEVELS = (
     {"errors"},
-    {"config", "files", "schema", "frozen", "signals", "distances", "faiss_library", "ranking", "images"},
-    {"sources"},
+    {"config", "files", "schema", "frozen", "signals", "checkpoint", "classifier_nets", "distances", "faiss_library", "ranking", "images"},
+    {"sources", "pixels"},
     {"arrays", "decode", "folders", "torchvision_sets"},
     {"expr", "masks", "losses", "networks", "data", "features", "runlog", "writer", "metrics", "search"},
-    {"variant", "chains", "store", "pipeline", "evaluation"},
-    {"variants", "discriminator", "probing", "classifier", "extraction", "index_file"},
-    {"step", "checkpoint", "embedding", "gallery", "index_build"},
-    {"encoder", "training", "queries"},
+    {"variant", "chains", "store", "pipeline", "evaluation", "classifier_labels"},
+    {"variants", "discriminator", "probing", "classifier", "classifier_task", "extraction", "index_file"},
+    {"step", "embedding", "gallery", "index_build"},
+    {"encoder", "training", "queries", "classifier_training"},
     {"retrieval"},
 )
 LEVEL = {name: level for level, names in enumerate(LEVELS) for name in names}
