@@ -15,6 +15,8 @@ Examples:
   galirep retrieve --gallery train.faiss --queries photo.jpg --out neighbours.json
   galirep retrieve --gallery train.h5 --duplicates 0.98 --outliers 20"""
 
+_SHOWN = 20  # pairs of near-duplicates in the text
+
 
 @click.command("retrieve", epilog=_EPILOG)
 @click.option("--gallery", required=True, type=click.Path(), help="FILE.h5, searched exactly, or FILE.faiss.")
@@ -29,6 +31,10 @@ Examples:
 @click.option("--layers", default=None, help="Layers to compare, by name, separated by commas.  [default: all]")
 @click.option("--split", default=None, help="Split of a data set given as queries.")
 @click.option("--out", default=None, type=click.Path(), help="Write the neighbours as .h5 or .json.")
+@click.option(
+    "--duplicates", type=float, metavar="THRESHOLD", help="List pairs at least this similar (cosine, ip) or at most this far apart (l2)."
+)
+@click.option("--outliers", type=int, metavar="N", help="List the N queries with the largest mean distance to their k neighbours.")
 @click.option("--backend", default="auto", show_default=True, help="auto, faiss or torch; both give the same neighbours.")
 @click.option("--nprobe", type=int, default=None, help="Lists to search in an inverted file.  [default: the index's]")
 @shared("device", "workers", "data-root", "download", "overwrite")
@@ -65,4 +71,13 @@ def _text(found: "Retrieval") -> str:
     else:
         rows = map(found.row, range(min(5, len(found.query_ids))))
         lines += [f"{row['id']}: {', '.join(n['id'] for n in row['neighbors'][:5])}" for row in rows]
+    if (pairs := summary["duplicates"]) is not None:
+        groups = f" in {len(pairs['groups'])} groups" if pairs["groups"] else ""
+        lines.append(f"near-duplicates at {pairs['threshold']}: {pairs['n_pairs']} pairs{groups}")
+        for pair in pairs["pairs"][:_SHOWN]:
+            lines.append(f"  {pair.get('similarity', pair.get('distance')):.4f}  {pair['query']}  {pair['gallery']}")
+        lines += ["  ... (all of them: --json, --out FILE.json)"] * (pairs["n_pairs"] > _SHOWN)
+    if summary["outliers"] is not None:
+        lines.append(f"outliers, by mean distance to {found.k} neighbours:")
+        lines += [f"  {row['mean_distance']:.4f}  {row['id']}" for row in summary["outliers"]]
     return "\n".join(lines)

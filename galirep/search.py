@@ -117,6 +117,29 @@ class Search:
             yield rows if exclude is None else _without(exclude[start : start + len(rows)], rows)[0]
             start += len(rows)
 
+    def within(self, queries: F32, radius: float) -> Iterator[tuple[Ints, Ints, F32]]:
+        """Every pair at most `radius` apart, for some queries at a time: (P,) places in `queries`, (P,) rows, (P,) distances.
+
+        Raises:
+            TypeError: the search is not exact.
+        """
+        limit = self._coarse_limit(queries, np.full(len(queries), radius, np.float32))
+        start = 0
+        for block in self._all.blocks(queries):
+            part = torch.from_numpy(limit[start : start + len(block)]).to(block.device)
+            places, rows = (block <= part[:, None]).nonzero(as_tuple=True)
+            pairs = places.cpu().numpy() + start, rows.cpu().numpy()
+            distances = self._between(queries, *pairs)
+            near = distances <= radius
+            yield pairs[0][near], pairs[1][near], distances[near]
+            start += len(block)
+
+    def _between(self, queries: F32, places: Ints, rows: Ints) -> F32:
+        assert self._vectors is not None
+        step = max(1, _BYTES // (8 * queries.shape[1]))
+        parts = [slice(i, i + step) for i in range(0, max(1, len(rows)), step)]
+        return np.concatenate([between(queries[places[p]], self._vectors[rows[p]], self._metric) for p in parts])
+
     @cached_property
     def _all(self) -> TorchScan:
         if self._vectors is None:
