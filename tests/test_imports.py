@@ -19,7 +19,7 @@ LEVELS = (
     {"sources", "pixels"},
     {"arrays", "decode", "folders", "torchvision_sets"},
     {"expr", "masks", "losses", "networks", "data", "features", "runlog", "writer", "metrics", "search"},
-    {"variant", "chains", "store", "pipeline", "evaluation", "curation", "classifier_labels"},
+    {"variant", "chains", "store", "pipeline", "evaluation", "curation", "classifier_labels", "feature_cache"},
     {"variants", "discriminator", "probing", "classifier", "classifier_task", "extraction", "index_file", "results"},
     {"step", "embedding", "gallery", "index_build"},
     {"encoder", "training", "queries", "classifier_training"},
