@@ -1,0 +1,139 @@
+"""GALI-PT against GALI-4 and against the same knowledge as a penalty on features: update-matched, same seeds, same settings.
+
+For each variant and seed: train, then on held-out images the pixel-MSE (images in [0, 1], z = mu), the feature-MSE under a judge network that is
+not M (another classifier, trained from another seed; its features standardised as M's are in training), and the error of linear-svm/v1 probes on hidden + mu
+from `--labels-n` labelled training images (with `--attributes`, the mean over the attributes' probes). Finished runs are kept in `--workdir` and not made again; an
+interrupted run is resumed.
+
+    galirep train-classifier --data mnist.tar --out m     --image-size 16 --seed 0
+    galirep train-classifier --data mnist.tar --out judge --image-size 16 --seed 1
+    python benchmarks/learned_knowledge.py --data mnist.tar --test-split test --image-size 16 --m classifier:m --judge classifier:judge --workdir runs/pt-mnist
+
+Machine: 2 CPU cores; about 3 minutes a run at the default settings. Expected by the paper: GALI-PT best in every column. benchmarks/RESULTS.md has what was seen.
+"""
+
+import argparse
+import csv
+import io
+import json
+import math
+import statistics
+import tarfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from scipy.stats import t as student
+
+import galirep
+from galirep.data import Images, load_images, open_data
+from galirep.encoder import load_autoencoder
+from galirep.features import load_extractor
+
+VARIANTS = ("gali-4", "gali-pt", "gali-4-l2-features", "gali-4-l1-features")
+METRICS = ("pixel_mse", "feature_mse", "probe_error")
+
+
+def attributes(tar: str, split: str, images: Images) -> dict[str, np.ndarray]:
+    """Binary attributes from the CSV beside the split's folder in the tar: name -> (N,) of 0 and 1."""
+    with tarfile.open(tar) as archive:
+        member = next(m for m in archive.getmembers() if m.name.endswith(f"/{split}.csv"))
+        text = io.TextIOWrapper(archive.extractfile(member), "utf-8")  # type: ignore[arg-type]
+        rows = {Path(row.pop("id")).stem: row for row in csv.DictReader(text)}
+    names = next(iter(rows.values()))
+    return {name: np.array([int(rows[Path(i).stem][name]) for i in images.ids]) for name in names}
+
+
+def unit(pixels: np.ndarray) -> torch.Tensor:
+    return torch.from_numpy(pixels).float() / 127.5 - 1
+
+
+@torch.inference_mode()
+def evaluate(run: Path, train: Images, test: Images, targets: dict[str, tuple[np.ndarray, np.ndarray]], judge: Any, labels_n: int) -> dict[str, float]:
+    encoder, generator, _ = load_autoencoder(run)
+    pixel, feature, n = 0.0, 0.0, 0
+    reference = torch.cat([judge(unit(test.pixels[i : i + 250])) for i in range(0, len(test), 250)])
+    scale = (reference - reference.mean(0)).square().mean()
+    for i in range(0, len(test), 250):
+        x = unit(test.pixels[i : i + 250])
+        y = generator(encoder(x)[0])
+        pixel += float((x - y).square().mean() / 4) * len(x)
+        feature += float((reference[i : i + 250] - judge(y)).square().mean() / scale) * len(x)
+        n += len(x)
+    transform = galirep.load_encoder(run).transform
+    chosen = np.random.default_rng(0).permutation(len(train))[:labels_n]
+    a, b = transform(train.pixels[chosen]), transform(test.pixels)
+    errors = [galirep.probe((a, y[chosen]), (b, y_test))["error_mean"] for y, y_test in targets.values()]
+    return {"pixel_mse": pixel / n, "feature_mse": feature / n, "probe_error": float(np.mean(errors))}
+
+
+def interval(values: list[float]) -> str:
+    mean = statistics.mean(values)
+    if len(values) < 2:
+        return f"{mean:.4f}"
+    half = float(student.ppf(0.975, len(values) - 1)) * statistics.stdev(values) / math.sqrt(len(values))
+    return f"{mean:.4f} ± {half:.4f}"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--data", required=True)
+    parser.add_argument("--test-split", default="test")
+    parser.add_argument("--image-size", type=int, default=16)
+    parser.add_argument("--m", required=True, help="extractor that is M")
+    parser.add_argument("--judge", required=True, help="extractor of the feature-MSE")
+    parser.add_argument("--attributes", action="store_true", help="probe the attributes of the CSV files in the tar instead of the classes")
+    parser.add_argument("--variants", default=",".join(VARIANTS[:3]))
+    parser.add_argument("--seeds", default="0,1,2")
+    parser.add_argument("--steps", type=int, default=3000)
+    parser.add_argument("--labels-n", type=int, default=1000)
+    parser.add_argument("--test-n", type=int, default=2000, help="held-out images, evenly spread over the split")
+    parser.add_argument("--set", action="append", default=[], help="key=value for TrainConfig, all runs alike")
+    parser.add_argument("--workdir", type=Path, required=True)
+    parser.add_argument("--json", action="store_true")
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    from galirep.config import parse_assignments
+
+    common = {
+        "networks": "compact", "width": 16, "batch_size": 32, "d_regularizer": "r1r2", "r1_gamma": 0.1, "lr": 5e-4, "lr_d": 1e-3, "beta2": 0.99,
+        "schedule": "cosine", "log_every": 200, "sample_every": 0, "checkpoint_every": 500,
+    } | parse_assignments(args.set)  # fmt: skip
+    train = load_images(open_data(args.data), args.image_size)
+    held_out = open_data(args.data, args.test_split)
+    test = load_images(held_out.subset(np.linspace(0, len(held_out) - 1, args.test_n).round().astype(int)), args.image_size)
+    if args.attributes:
+        one, other = (attributes(args.data, s, images) for s, images in (("train", train), (args.test_split, test)))
+        targets = {name: (one[name], other[name]) for name in one}
+    else:
+        assert train.labels is not None and test.labels is not None
+        targets = {"class": (train.labels, test.labels)}
+    judge = load_extractor(args.judge)
+    args.workdir.mkdir(parents=True, exist_ok=True)
+    results: dict[str, list[dict[str, float]]] = {}
+    for seed in map(int, args.seeds.split(",")):
+        for variant in args.variants.split(","):
+            run = args.workdir / f"{variant}-{args.steps}-{seed}"
+            done = run / "evaluation.json"
+            if not done.exists():
+                adapter = args.m if galirep.get_variant(variant).needs_features else None
+                config = galirep.TrainConfig.from_dict(
+                    {"data": args.data, "image_size": args.image_size, "variant": variant, "adapter": adapter, "steps": args.steps, "seed": seed, **common}
+                )
+                galirep.train(config, train, out=run, resume=run.exists())
+                done.write_text(json.dumps(evaluate(run, train, test, targets, judge, args.labels_n)))
+            results.setdefault(variant, []).append(json.loads(done.read_text()))
+    rows = [
+        {"variant": v, "seeds": args.seeds, "steps": args.steps, **{m: interval([r[m] for r in runs]) for m in METRICS}, "runs": runs} for v, runs in results.items()
+    ]
+    if args.json:
+        print(json.dumps({"rows": rows}))
+        return
+    print("| variant | " + " | ".join(METRICS) + " |\n|---|" + "---|" * len(METRICS))
+    for row in rows:
+        print(f"| {row['variant']} | " + " | ".join(str(row[m]) for m in METRICS) + " |")
+
+
+if __name__ == "__main__":
+    main()
