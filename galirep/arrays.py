@@ -1,7 +1,7 @@
 """Files whose images are arrays already: npz, HDF5, and scikit-learn's digits."""
 
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -76,9 +76,10 @@ def open_npz(spec: str, path: Path) -> ImageSource:
         DataError: no npz file, no such array, or as for `ArraySource`.
     """
     try:
-        with np.load(path, allow_pickle=False) as file:
-            if not isinstance(file, Mapping):
-                raise DataError(f"{spec} holds a single array, not named ones: save it with numpy.savez(file, images=..., labels=...)")
+        file = np.load(path, allow_pickle=False)
+        if isinstance(file, np.ndarray):
+            raise DataError(f"{spec} holds a single array, not named ones: save it with numpy.savez(file, images=..., labels=...)")
+        with file:
             names = list(file)
             images = file[_pick(spec, names, IMAGE_NAMES)]
             labels = next((file[name] for name in LABEL_NAMES if name in names), None)

@@ -55,7 +55,7 @@ def open_data(spec: str, split: str | None = None, *, root: str | Path | None = 
             return Hdf5Source(spec, _file(name), dataset or None)
         return {"npz": open_npz, "hdf5": Hdf5Source, "csv": open_csv}[kind](spec, _file(name))
     path = Path(spec)
-    if path.is_dir():
+    if spec and path.is_dir():
         return open_folder(spec, path, split)
     if path.is_file():
         prefix = {".npz": "npz", ".h5": "hdf5", ".hdf5": "hdf5", ".csv": "csv"}.get(path.suffix.lower())

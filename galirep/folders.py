@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from galirep.errors import DataError
 from galirep.images import one_line
-from galirep.sources import FileSource, ImageSource, Labels, PathSource
+from galirep.sources import FileSource, ImageSource, Labels, PathSource, check_labels
 
 IMAGE_TYPES = (".bmp", ".gif", ".jpeg", ".jpg", ".pbm", ".pgm", ".png", ".pnm", ".ppm", ".tif", ".tiff", ".webp")
 SPLITS = ("train", "val", "test")
@@ -133,10 +133,7 @@ def _column_labels(values: list[str] | None, spec: str) -> tuple[Labels | None, 
         return None, ()
     given = {value for value in values if value}
     if all(value.lstrip("-").isdecimal() for value in given):
-        labels = np.array([int(value or -1) for value in values], dtype=np.int64)
-        if labels.min() < -1:
-            raise DataError(f"the labels of {spec} go down to {labels.min()}: a label is 0 or more, or -1 for none")
-        return labels, ()
+        return check_labels(spec, [int(value or -1) for value in values], len(values)), ()
     number = {name: k for k, name in enumerate(sorted(given))}
     return np.array([number.get(value, -1) for value in values], dtype=np.int64), tuple(number)
 
