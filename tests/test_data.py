@@ -235,7 +235,7 @@ def test_ten_bad_images_are_named_and_all_are_counted(tmp_path):
 
 def test_what_does_not_fit_in_memory_is_refused_before_it_is_tried():
     source = ArraySource("huge", np.broadcast_to(np.uint8(0), (10**9, 1, 1)), ids=range(10**9))
-    with pytest.raises(DataError, match="of memory, and .* free: choose a smaller --image-size"):
+    with pytest.raises(DataError, match=r"of memory, and .* free: choose a smaller --image-size"):
         load_images(source, 10**4)
 
 

@@ -84,7 +84,7 @@ def test_a_killed_worker_is_an_error_and_no_wait(large):
     assert next(images).index == 0
     for process in multiprocessing.active_children():
         os.kill(process.pid, signal.SIGKILL)  # one of them while it sends: its task is larger than the pipe
-    with pytest.raises(DataError, match="a worker .* was killed by signal 9"):
+    with pytest.raises(DataError, match=r"a worker .* was killed by signal 9"):
         list(images)
     assert not multiprocessing.active_children()
 
