@@ -112,7 +112,7 @@ def load_extractor(
     try:
         built = factory(argument, download=download)
         if wanted := tuple(layers or chosen):
-            if getattr(built, "with_layers", None) is None:
+            if not hasattr(built, "with_layers"):
                 raise PluginError(f"the extractor {base!r} has one layer of features: name no layers")
             built = built.with_layers(wanted)
     except GalirepError:
@@ -135,7 +135,7 @@ def _split_layers(spec: str) -> tuple[str, tuple[str, ...]]:
 
 def _resolve(spec: str) -> tuple[Callable[..., Any], str]:
     found = installed()
-    if spec not in found and Path(spec).is_dir():
+    if spec and spec not in found and Path(spec).is_dir():
         spec = f"run:{spec}"
     name, _, argument = spec.partition(":")
     if claims := found.get(name):

@@ -2,6 +2,7 @@
 
 import re
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -12,9 +13,17 @@ from galirep.files import sha256_file
 
 
 class TorchScript(NetworkExtractor):
-    """A scripted network; only its output can be had, as hooks do not reach inside."""
+    """A scripted network."""
 
-    with_layers = None  # type: ignore[assignment]
+    def with_layers(self, layers: Sequence[str]) -> NetworkExtractor:
+        """Only the output can be had: hooks do not reach inside.
+
+        Raises:
+            PluginError: another layer is named.
+        """
+        if tuple(layers) != tuple(self.layers):
+            raise PluginError(f"{self.name} is TorchScript, whose inner layers cannot be reached: name no layers, not {', '.join(layers)}")
+        return self
 
 
 def build(argument: str, *, download: bool = False) -> NetworkExtractor:  # noqa: ARG001 (nothing to download)
