@@ -70,7 +70,7 @@ def _text(result: dict[str, Any], out: Path | None) -> str:
         ("features", f"{', '.join(result['layers'])} ({result['n_features']} columns)"),
         ("C", f"{result['C']:.3g}" if result["C"] is not None else ""),
         ("by k", ", ".join(f"{k}: {'too few rows' if error is None else f'{100 * error:.2f} %'}" for k, error in by_k)),
-        ("error", f"{100 * result['error_mean']:.2f} %{spread} (standard error of {result['n_test']} rows: {100 * result['error_stderr']:.2f})"),
+        ("error", f"{100 * result['error_mean']:.2f} %{spread} (standard error on {result['n_test']}: {100 * result['error_stderr']:.2f})"),
         ("baseline", result["baseline"]),
         *(("note", note) for note in result["notes"]),
         ("written", str(out or "")),
