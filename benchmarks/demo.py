@@ -1,9 +1,11 @@
-"""The main job end to end on an embedded data set: train GALI-4, embed, probe, search. `make demo` runs it; no network, no GPU, about 3 minutes on 2 cores.
+"""The main job end to end on an embedded data set: train GALI-4, embed, probe, search. `make demo` runs it; no network, no GPU, about 3
+minutes on 2 cores.
 
     python benchmarks/demo.py [--out demo] [--steps N]
 
-It runs the very commands that it prints, in one process, and ends with one table: the error of a linear probe and the precision of the nearest neighbour for the
-trained encoder, an untrained one and raw pixels, on test images that none of them has seen. Expected: the trained features beat raw pixels in both columns.
+It runs the very commands that it prints, in one process, and ends with one table: the error of a linear probe and the precision of the
+nearest neighbour for the trained encoder, an untrained one and raw pixels, on test images that none of them has seen. Expected: the trained
+features beat raw pixels in both columns.
 """
 
 import argparse
@@ -68,7 +70,8 @@ def main() -> None:
     for title, error, precision in rows:
         print(f"| {title} | {100 * error:.2f}% | {100 * precision:.2f}% |")
     print(f"\nTest reconstructions: pixel-MSE {pictures['pixel_mse']:.4f}. All in {time.perf_counter() - began:.0f} s.")
-    print(f"Pictures: {out / 'samples.png'}, {out / 'reconstructions.png'}, {run / 'samples'}. Encoder: {run / 'export'}. Embeddings and index: {out}/*.h5, *.faiss")
+    print(f"Pictures: {out / 'samples.png'}, {out / 'reconstructions.png'} and {run / 'samples'}.")
+    print(f"Encoder: {run / 'export'}. Embeddings: {out}/*.h5. Index: {out / 'trained-train.faiss'}.")
     if rows[0][1] >= rows[-1][1]:
         raise SystemExit("the trained features do not beat raw pixels: these settings are not good enough")
 

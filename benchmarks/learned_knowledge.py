@@ -1,15 +1,17 @@
 """GALI-PT against GALI-4 and against the same knowledge as a penalty on features: update-matched, same seeds, same settings.
 
-For each variant and seed: train, then on held-out images the pixel-MSE (images in [0, 1], z = mu), the feature-MSE under a judge network that is
-not M (another classifier, trained from another seed; its features standardised as M's are in training), and the error of linear-svm/v1 probes on hidden + mu
-from `--labels-n` labelled training images (with `--attributes`, the mean over the attributes' probes). Finished runs are kept in `--workdir` and not made again; an
-interrupted run is resumed.
+For each variant and seed: train, then on held-out images the pixel-MSE (images in [0, 1], z = mu), the feature-MSE under a judge network
+that is not M (another classifier, trained from another seed; its features standardised as M's are in training), and the error of
+linear-svm/v1 probes on hidden + mu from `--labels-n` labelled training images (with `--attributes`, the mean over the attributes' probes).
+Finished runs are kept in `--workdir` and not made again; an interrupted run is resumed.
 
     galirep train-classifier --data mnist.tar --out m     --image-size 16 --seed 0
     galirep train-classifier --data mnist.tar --out judge --image-size 16 --seed 1
-    python benchmarks/learned_knowledge.py --data mnist.tar --test-split test --image-size 16 --m classifier:m --judge classifier:judge --workdir runs/pt-mnist
+    python benchmarks/learned_knowledge.py --data mnist.tar --test-split test --image-size 16 --m classifier:m --judge classifier:judge
+    --workdir runs/pt-mnist
 
-Machine: 2 CPU cores; about 3 minutes a run at the default settings. Expected by the paper: GALI-PT best in every column. benchmarks/RESULTS.md has what was seen.
+Machine: 2 CPU cores; about 3 minutes a run at the default settings. Expected by the paper: GALI-PT best in every column.
+benchmarks/RESULTS.md has what was seen.
 """
 
 import argparse
@@ -50,7 +52,9 @@ def unit(pixels: np.ndarray) -> torch.Tensor:
 
 
 @torch.inference_mode()
-def evaluate(run: Path, train: Images, test: Images, targets: dict[str, tuple[np.ndarray, np.ndarray]], judge: Any, labels_n: int) -> dict[str, float]:
+def evaluate(
+    run: Path, train: Images, test: Images, targets: dict[str, tuple[np.ndarray, np.ndarray]], judge: Any, labels_n: int
+) -> dict[str, float]:
     encoder, generator, _ = load_autoencoder(run)
     pixel, feature, n = 0.0, 0.0, 0
     reference = torch.cat([judge(unit(test.pixels[i : i + 250])) for i in range(0, len(test), 250)])
@@ -97,9 +101,19 @@ def main() -> None:
     from galirep.config import parse_assignments
 
     common = {
-        "networks": "compact", "width": 16, "batch_size": 32, "d_regularizer": "r1r2", "r1_gamma": 0.1, "lr": 5e-4, "lr_d": 1e-3, "beta2": 0.99,
-        "schedule": "cosine", "log_every": 200, "sample_every": 0, "checkpoint_every": 500,
-    } | parse_assignments(args.set)  # fmt: skip
+        "networks": "compact",
+        "width": 16,
+        "batch_size": 32,
+        "d_regularizer": "r1r2",
+        "r1_gamma": 0.1,
+        "lr": 5e-4,
+        "lr_d": 1e-3,
+        "beta2": 0.99,
+        "schedule": "cosine",
+        "log_every": 200,
+        "sample_every": 0,
+        "checkpoint_every": 500,
+    } | parse_assignments(args.set)
     train = load_images(open_data(args.data), args.image_size)
     held_out = open_data(args.data, args.test_split)
     test = load_images(held_out.subset(np.linspace(0, len(held_out) - 1, args.test_n).round().astype(int)), args.image_size)
@@ -119,13 +133,22 @@ def main() -> None:
             if not done.exists():
                 adapter = args.m if galirep.get_variant(variant).needs_features else None
                 config = galirep.TrainConfig.from_dict(
-                    {"data": args.data, "image_size": args.image_size, "variant": variant, "adapter": adapter, "steps": args.steps, "seed": seed, **common}
+                    {
+                        "data": args.data,
+                        "image_size": args.image_size,
+                        "variant": variant,
+                        "adapter": adapter,
+                        "steps": args.steps,
+                        "seed": seed,
+                        **common,
+                    }
                 )
                 galirep.train(config, train, out=run, resume=run.exists())
                 done.write_text(json.dumps(evaluate(run, train, test, targets, judge, args.labels_n)))
             results.setdefault(variant, []).append(json.loads(done.read_text()))
     rows = [
-        {"variant": v, "seeds": args.seeds, "steps": args.steps, **{m: interval([r[m] for r in runs]) for m in METRICS}, "runs": runs} for v, runs in results.items()
+        {"variant": v, "seeds": args.seeds, "steps": args.steps, **{m: interval([r[m] for r in runs]) for m in METRICS}, "runs": runs}
+        for v, runs in results.items()
     ]
     if args.json:
         print(json.dumps({"rows": rows}))

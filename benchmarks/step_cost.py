@@ -1,13 +1,14 @@
 """What an update costs here, against the structure of the published code, in one run on one machine.
 
-The published structure: every tuple is its own call of D, the backward pass of D's loss runs on through E and G, then the backward pass of G's and E's
-loss runs through everything again, in NCHW layout with each convolution as a convolution. (The authors' code steps D between the two, which every torch
-since 1.5 refuses, so both gradients are taken before either step, as their later code does.) Both sides use the same losses, spectral norm, instance noise and Adam.
+The published structure: every tuple is its own call of D, the backward pass of D's loss runs on through E and G, then the backward pass of
+G's and E's loss runs through everything again, in NCHW layout with each convolution as a convolution. (The authors' code steps D between
+the two, which every torch since 1.5 refuses, so both gradients are taken before either step, as their later code does.) Both sides use the
+same losses, spectral norm, instance noise and Adam.
 
     python benchmarks/step_cost.py [--variants gali-4,gali-8] [--networks svhn32] [--batch-size 100] [--repeats 5] [--json]
 
-Expected on 2 idle CPU cores: ratio of at least 1.7 for GALI-4 and 2.5 for GALI-8 (seconds of the published structure / seconds here, medians of
-alternating steps). `--json` prints {"rows": [{"variant", "networks", "batch", "ratio", "seconds", "seconds_reference", ...}]}.
+Expected on 2 idle CPU cores: ratio of at least 1.7 for GALI-4 and 2.5 for GALI-8 (seconds of the published structure / seconds here,
+medians of alternating steps). `--json` prints {"rows": [{"variant", "networks", "batch", "ratio", "seconds", "seconds_reference", ...}]}.
 """
 
 import argparse
@@ -68,7 +69,9 @@ def published_networks(variant: Variant, latent: int) -> tuple[nn.Module, nn.Mod
             self.image = nn.Sequential(*(m for spec in layers for m in conv(*spec, norm=False)))
             self.latent = nn.Sequential(*conv(latent, 512, 1, 1, norm=False), *conv(512, 512, 1, 1, norm=False))
             joint = 512 * len(variant.kinds)
-            self.joint = nn.Sequential(*conv(joint, 1024, 1, 1, norm=False), *conv(1024, 1024, 1, 1, norm=False), nn.Conv2d(1024, variant.n, 1))
+            self.joint = nn.Sequential(
+                *conv(joint, 1024, 1, 1, norm=False), *conv(1024, 1024, 1, 1, norm=False), nn.Conv2d(1024, variant.n, 1)
+            )
 
         def forward(self, row: list[Tensor]) -> Tensor:
             embedded = [
@@ -163,11 +166,19 @@ def main() -> None:
                 if repeat:
                     times[side].append(time.perf_counter() - before)
         medians = {side: statistics.median(t) for side, t in times.items()}
-        rows.append({
-            "variant": name, "networks": args.networks, "batch": args.batch_size, "threads": args.threads, "repeats": args.repeats,
-            "ratio": round(statistics.median(a / b for a, b in zip(times["seconds_reference"], times["seconds"], strict=True)), 3),
-            **{side: round(t, 4) for side, t in medians.items()}, "torch": torch.__version__, "machine": platform.machine(),
-        })  # fmt: skip
+        rows.append(
+            {
+                "variant": name,
+                "networks": args.networks,
+                "batch": args.batch_size,
+                "threads": args.threads,
+                "repeats": args.repeats,
+                "ratio": round(statistics.median(a / b for a, b in zip(times["seconds_reference"], times["seconds"], strict=True)), 3),
+                **{side: round(t, 4) for side, t in medians.items()},
+                "torch": torch.__version__,
+                "machine": platform.machine(),
+            }
+        )
         if not args.json:
             row = rows[-1]
             print(f"{name:10} published structure {row['seconds_reference']:.3f} s, here {row['seconds']:.3f} s: {row['ratio']:.2f}x")

@@ -67,5 +67,3 @@ class LazyGroup(click.Group):
 @click.version_option(__version__, prog_name="galirep")
 def cli() -> None:
     """Train GALI encoders, embed image sets, probe and search the embeddings."""
-
-

@@ -33,12 +33,33 @@ def sample_command(run: Path, out: Path, count: int, columns: int, seed: int, de
 @_columns
 @shared("seed", "device", "overwrite", "data-root", "download")
 def reconstruct_command(
-    run: Path, data: str, split: str | None, out: Path, count: int, columns: int, seed: int, device: str, overwrite: bool, data_root: str | None,
-    download: bool, as_json: bool,
-) -> None:  # fmt: skip
+    run: Path,
+    data: str,
+    split: str | None,
+    out: Path,
+    count: int,
+    columns: int,
+    seed: int,
+    device: str,
+    overwrite: bool,
+    data_root: str | None,
+    download: bool,
+    as_json: bool,
+) -> None:
     """Show images drawn from a data set, each followed by its reconstruction G(mu(x)) by RUN."""
     from galirep.pictures import reconstruct
 
-    result = reconstruct(run, data, out, split=split, count=count, columns=columns, seed=seed, device=device, overwrite=overwrite, data_root=data_root,
-                         download=download)  # fmt: skip
+    result = reconstruct(
+        run,
+        data,
+        out,
+        split=split,
+        count=count,
+        columns=columns,
+        seed=seed,
+        device=device,
+        overwrite=overwrite,
+        data_root=data_root,
+        download=download,
+    )
     emit(as_json, result, f"{out}: {result['images']} images and their reconstructions, pixel-MSE {result['pixel_mse']:.4f} in [0, 1]")

@@ -34,7 +34,13 @@ def _setting_options(command: Any) -> Any:
 @click.command("train", epilog="Example: galirep train --data sklearn:digits --out runs/digits --epochs 20")
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="Run directory to make, or with --resume to go on with.")
 @click.option("--config", "config_file", type=click.Path(path_type=Path), help="YAML file of settings; options given here win over it.")
-@click.option("--set", "assignments", multiple=True, metavar="KEY=VALUE", help="One setting by its name in config.yaml; may be repeated, wins over all.")
+@click.option(
+    "--set",
+    "assignments",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="One setting by its name in config.yaml; may be repeated, wins over all.",
+)
 @click.option("--resume", is_flag=True, help="Go on from the run's last checkpoint; settings not given are the run's.")
 @click.option("--overwrite", is_flag=True, help="Replace a run that exists.")
 @click.option("--download", is_flag=True, help="Download a torchvision data set or pretrained weights that are missing.")
@@ -42,9 +48,16 @@ def _setting_options(command: Any) -> Any:
 @shared()
 @_setting_options
 def train_command(
-    out: Path, config_file: Path | None, assignments: tuple[str, ...], resume: bool, overwrite: bool, download: bool, dry_run: bool, as_json: bool,
+    out: Path,
+    config_file: Path | None,
+    assignments: tuple[str, ...],
+    resume: bool,
+    overwrite: bool,
+    download: bool,
+    dry_run: bool,
+    as_json: bool,
     **given: Any,
-) -> None:  # fmt: skip
+) -> None:
     """Train a GALI encoder on images and leave a run directory: checkpoints, pictures, metrics, an exported encoder."""
     config = _config(out, config_file, assignments, resume, given)
     if dry_run:
@@ -55,8 +68,15 @@ def train_command(
     from galirep.training import train
 
     result = train(config, out=out, resume=resume, overwrite=overwrite, download=download)
-    summary = {"run": str(result.run), "steps": result.steps, "loss_d": result.metrics.get("loss_d"), "loss_g": result.metrics.get("loss_g")}
-    emit(as_json, summary, f"{result.run}: {result.steps} updates; encoder in {result.run / 'export'}, pictures in {result.run / 'samples'}")
+    summary = {
+        "run": str(result.run),
+        "steps": result.steps,
+        "loss_d": result.metrics.get("loss_d"),
+        "loss_g": result.metrics.get("loss_g"),
+    }
+    emit(
+        as_json, summary, f"{result.run}: {result.steps} updates; encoder in {result.run / 'export'}, pictures in {result.run / 'samples'}"
+    )
 
 
 def _config(out: Path, config_file: Path | None, assignments: tuple[str, ...], resume: bool, given: dict[str, Any]) -> TrainConfig:

@@ -26,12 +26,12 @@ if TYPE_CHECKING:
     from galirep.config import TrainConfig as TrainConfig
     from galirep.data import open_data as open_data
     from galirep.embedding import embed as embed
-    from galirep.transformer import load_encoder as load_encoder
     from galirep.probing import probe as probe
     from galirep.retrieval import build_index as build_index
     from galirep.retrieval import retrieve as retrieve
     from galirep.store import load_embeddings as load_embeddings
     from galirep.training import train as train
+    from galirep.transformer import load_encoder as load_encoder
     from galirep.variant import Variant as Variant
     from galirep.variants import get_variant as get_variant
 

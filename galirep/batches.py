@@ -1,4 +1,6 @@
-"""Which images an update sees, as a function of the seed and the position alone, so that a resumed run sees what an uninterrupted one would have seen."""
+"""Which images an update sees, as a function of the seed and the position alone, so that a resumed run sees what an uninterrupted one would
+have seen.
+"""
 
 import numpy as np
 import torch
@@ -13,7 +15,8 @@ def stream(seed: int, *position: int) -> int:
 
 
 class Batches:
-    """Uint8 images (N, C, S, S) in memory, handed out as float32 in [-1, 1]; every epoch is a new permutation and batches run across its end.
+    """Uint8 images (N, C, S, S) in memory, handed out as float32 in [-1, 1]; every epoch is a new permutation and batches run across its
+    end.
 
     The images lie on the device if they take at most half of its free memory, else in host memory.
 
@@ -23,7 +26,9 @@ class Batches:
 
     def __init__(self, pixels: Tensor, batch_size: int, seed: int, device: torch.device) -> None:
         if batch_size > len(pixels):
-            raise ConfigError(f"a batch of {batch_size} is larger than the data set of {len(pixels)} images: pass --batch-size {len(pixels)} or less")
+            raise ConfigError(
+                f"a batch of {batch_size} is larger than the data set of {len(pixels)} images: pass --batch-size {len(pixels)} or less"
+            )
         self.n, self.size, self.device, self._seed, self._epoch = len(pixels), batch_size, device, seed, -1
         resident = device.type != "cuda" or 2 * pixels.nbytes <= torch.cuda.mem_get_info(device)[0]
         self._pixels = pixels.to(device) if resident else pixels

@@ -7,11 +7,13 @@ from torch import Tensor
 from galirep.expr import Expr
 
 
-def evaluate(exprs: Iterable[Expr], known: Mapping[Expr, Tensor], apply: Callable[[Expr, tuple[Tensor, ...]], Tensor]) -> dict[Expr, Tensor]:
+def evaluate(
+    exprs: Iterable[Expr], known: Mapping[Expr, Tensor], apply: Callable[[Expr, tuple[Tensor, ...]], Tensor]
+) -> dict[Expr, Tensor]:
     """The value of each expression, in the order given.
 
-    `known` holds the leaves, and any other value that need not be computed (such as cached features M(x)); `apply(expr, arguments)` computes the
-    rest. A sub-expression is computed once, so the stochastic E(x) is one and the same sample in every tuple that holds it.
+    `known` holds the leaves, and any other value that need not be computed (such as cached features M(x)); `apply(expr, arguments)`
+    computes the rest. A sub-expression is computed once, so the stochastic E(x) is one and the same sample in every tuple that holds it.
     """
     values = dict(known)
 

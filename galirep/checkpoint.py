@@ -43,7 +43,8 @@ def load_checkpoint(path: Path, device: str | torch.device = "cpu") -> dict[str,
     if not isinstance(content, dict) or "galirep_checkpoint" not in content:
         raise CheckpointError(f"{path} is no checkpoint of galirep")
     if content["galirep_checkpoint"] != FORMAT:
-        raise CheckpointError(f"{path} has checkpoint format {content['galirep_checkpoint']} (galirep {content['galirep_version']}); this galirep reads {FORMAT}")
+        theirs = f"format {content['galirep_checkpoint']} (galirep {content['galirep_version']})"
+        raise CheckpointError(f"{path} is a checkpoint of {theirs}; this galirep reads {FORMAT}")
     return content
 
 

@@ -14,8 +14,12 @@ import yaml
 from galirep.errors import ConfigError, unknown
 
 
-def setting(default: Any, help: str, *, choices: tuple[str, ...] = (), low: float | None = None, high: float | None = None, free: bool = False) -> Any:
-    """A field of `TrainConfig`. `low` and `high` are inclusive bounds; a `free` setting may differ when a run is resumed, since it cannot change its result."""
+def setting(
+    default: Any, help: str, *, choices: tuple[str, ...] = (), low: float | None = None, high: float | None = None, free: bool = False
+) -> Any:
+    """A field of `TrainConfig`. `low` and `high` are inclusive bounds; a `free` setting may differ when a run is resumed, since it cannot
+    change its result.
+    """
     return field(default=default, metadata={"help": help, "choices": choices, "low": low, "high": high, "free": free})
 
 
@@ -28,29 +32,41 @@ class TrainConfig:
     """
 
     # data
-    data: str = setting("", "Data set: a folder or .tar of class subfolders, sklearn:digits, torchvision:NAME, npz:FILE, hdf5:FILE, csv:FILE.", free=True)
+    data: str = setting(
+        "", "Data set: a folder or .tar of class subfolders, sklearn:digits, torchvision:NAME, npz:FILE, hdf5:FILE, csv:FILE.", free=True
+    )
     split: str | None = setting(None, "Split of the data set, where it has splits (default: its training split).")
     data_root: str | None = setting(None, "Folder that holds torchvision data sets.", free=True)
     image_size: int | None = setting(None, "Side of the square training images, pixels (default: that of the images).", low=8, high=1024)
     channels: int | None = setting(None, "Colour channels, 1 or 3 (default: those of the images).", low=1, high=3)
     max_upscale: float = setting(2.0, "Largest enlargement of an image; smaller images are refused.", low=1)
-    on_error: str = setting("fail", "What an unreadable image does: fail lists it and stops, skip leaves it out and logs it.", choices=("fail", "skip"))
+    on_error: str = setting(
+        "fail", "What an unreadable image does: fail lists it and stops, skip leaves it out and logs it.", choices=("fail", "skip")
+    )
     # game
     variant: str = setting("gali-4", "Variant of the game: a name (galirep list variants) or a .toml file.")
     adapter: str | None = setting(None, "Feature extractor M(.) of GALI-PT: timm:NAME[@WEIGHTS], classifier:DIR, module:function, ...")
-    objective: str = setting("product", "Objective of G and E (docs/training.md).", choices=("product", "minimax", "misclassification", "relativistic"))
-    penalty_weight: float = setting(1.0, "Multiplies the weights of the variant's penalties (paper, ALICE: 1.0 on SVHN, 0.02 on CelebA).", low=0)
+    objective: str = setting(
+        "product", "Objective of G and E (docs/training.md).", choices=("product", "minimax", "misclassification", "relativistic")
+    )
+    penalty_weight: float = setting(
+        1.0, "Multiplies the weights of the variant's penalties (paper, ALICE: 1.0 on SVHN, 0.02 on CelebA).", low=0
+    )
     # networks
     networks: str = setting("auto", "Network family: svhn32, celeba64, compact, or auto by size.")
     latent_dim: int | None = setting(None, "Dimensions of z (default: the family's).", low=1, high=8192)
     width: int = setting(32, "Channels of the first layer of compact networks.", low=4, high=1024)
     # discriminator
     d_regularizer: str = setting(
-        "sn", "Regularisation of D: spectral norm, with a learned scale, a gradient penalty, or none.", choices=("sn", "sn-scale", "r1r2", "none")
+        "sn",
+        "Regularisation of D: spectral norm, with a learned scale, a gradient penalty, or none.",
+        choices=("sn", "sn-scale", "r1r2", "none"),
     )
     r1_gamma: float = setting(0.1, "Weight of the gradient penalty (r1r2).", low=0)
     r1_every: int = setting(4, "Updates between two gradient penalties (r1r2); each weighs that much more.", low=1)
-    instance_noise: float = setting(0.1, "Standard deviation of the noise on D's images at the start; it falls linearly to 0.", low=0, high=10)
+    instance_noise: float = setting(
+        0.1, "Standard deviation of the noise on D's images at the start; it falls linearly to 0.", low=0, high=10
+    )
     # optimisation
     steps: int | None = setting(None, "Updates of G and E (default: from --epochs).", low=1)
     epochs: float | None = setting(None, "Passes over the data set (default: 100, unless --steps is given).", low=0)
@@ -64,7 +80,9 @@ class TrainConfig:
     schedule: str = setting("constant", "Learning rate over the run: constant, or a cosine to 0.", choices=("constant", "cosine"))
     warmup: int = setting(0, "Updates over which the learning rate rises from 0.", low=0)
     grad_clip: float = setting(0.0, "Largest gradient norm of each of E, G and D (0: no clipping).", low=0)
-    ema_half_life: float = setting(10_000.0, "Half-life of the averaged E and G that are evaluated and exported, images (0: no averaging).", low=0)
+    ema_half_life: float = setting(
+        10_000.0, "Half-life of the averaged E and G that are evaluated and exported, images (0: no averaging).", low=0
+    )
     # machine
     seed: int = setting(0, "Seed of everything random.", low=0, high=2**31 - 1)
     device: str = setting("auto", "auto, cpu, cuda or cuda:N.", free=True)
@@ -109,7 +127,7 @@ class TrainConfig:
         names = {f.name for f in dataclasses.fields(cls)}
         if wrong := [unknown("setting", str(key), names) for key in values if key not in names]:
             raise ConfigError("; ".join(wrong))
-        return cls(**{key: _number(cls, key, value) for key, value in values.items()})
+        return cls(**{key: _number(key, value) for key, value in values.items()})
 
     def differences(self, other: "TrainConfig") -> list[str]:
         """What differs between this and another run's settings, as `name: this, not that`, leaving out what cannot change the result."""
@@ -128,7 +146,7 @@ def setting_type(name: str) -> tuple[type, bool]:
     return next(t for t in options if t is not type(None)), type(None) in options
 
 
-def _number(cls: type, key: str, value: Any) -> Any:
+def _number(key: str, value: Any) -> Any:
     """An int where a float is meant is that float; YAML reads 2e-4 as text, which is a number too."""
     if setting_type(key)[0] is float and isinstance(value, int | str) and not isinstance(value, bool):
         try:
@@ -146,7 +164,7 @@ def _fault(f: "dataclasses.Field[Any]", value: Any) -> str | None:
         return f"{f.name} {value!r}: must be {kind.__name__}{' or null' if optional else ''}"
     choices, low, high = (f.metadata[k] for k in ("choices", "low", "high"))
     if choices and value not in choices:
-        return unknown(f.name, value, choices)
+        return unknown(f.name, str(value), choices)
     if value == float("inf"):
         return f"{f.name} {value!r}: must be finite"
     if (low is not None and not value >= low) or (high is not None and not value <= high):

@@ -1,6 +1,9 @@
-"""D: the variables of a variant -> logits (n, B, n). Each distinct variable is embedded once, whatever the number of tuples that hold it."""
+"""D: the variables of a variant -> logits (n, B, n). Each distinct variable is embedded once, whatever the number of tuples that hold
+it.
+"""
 
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -16,8 +19,10 @@ REGULARIZERS = ("sn", "sn-scale", "r1r2", "none")
 class Discriminator(nn.Module):
     """The n-way classifier of a variant's tuples: a trunk for each kind of variable, a joint head on the concatenated embeddings.
 
-    `regularizer`: `sn` puts spectral norm (Miyato et al. 2018) on every linear and convolution layer, as the paper does; `sn-scale` leaves the last
-    layer free and learns a scale of the logits (a D whose every layer is normalised is nearly 1-Lipschitz and may stay at chance); others leave D as it is.
+    `regularizer`: `sn` puts spectral norm (Miyato et al. 2018) on every linear and convolution layer, as the paper does; `sn-scale` leaves
+        the last
+    layer free and learns a scale of the logits (a D whose every layer is normalised is nearly 1-Lipschitz and may stay at chance); others
+    leave D as it is.
     """
 
     def __init__(self, variant: Variant, parts: Parts, regularizer: str = "sn") -> None:
@@ -25,7 +30,7 @@ class Discriminator(nn.Module):
         self.variant = variant
         self.trunks = nn.ModuleDict({kind: parts.trunks[kind] for kind in dict.fromkeys(variant.kinds)})
         widths = [sum(parts.trunk_dims[kind] for kind in variant.kinds), *parts.head_widths]
-        hidden = [nn.Sequential(nn.Linear(a, b), nn.LeakyReLU(parts.slope)) for a, b in zip(widths, widths[1:], strict=False)]
+        hidden = [nn.Sequential(nn.Linear(a, b), nn.LeakyReLU(parts.slope)) for a, b in pairwise(widths)]
         self.hidden, self.last = nn.Sequential(*hidden), nn.Linear(widths[-1], variant.n)
         init_normal(self.last, 0.01)
         self.log_scale = nn.Parameter(torch.zeros(())) if regularizer == "sn-scale" else None
@@ -42,7 +47,9 @@ class Discriminator(nn.Module):
             return self._head([[embedded[e] for e in row] for row in self.variant.tuples])
 
     def tuples(self, rows: Sequence[Sequence[Tensor]]) -> Tensor:
-        """n tuples of m tensors, none of them shared -> logits (n, B, n): the same function as `forward`, for gradients of one tuple at a time."""
+        """n tuples of m tensors, none of them shared -> logits (n, B, n): the same function as `forward`, for gradients of one tuple at a
+        time.
+        """
         with parametrize.cached():
             batch = rows[0][0].shape[0]
             embedded: list[list[Tensor]] = [[] for _ in rows]
@@ -52,7 +59,8 @@ class Discriminator(nn.Module):
             return self._head(embedded)
 
     def _embed(self, values: Mapping[Expr, Tensor]) -> dict[Expr, Tensor]:
-        # One call of a trunk for the variables that take a gradient and one for those that do not: the way back to G and E never passes the latter.
+        # One call of a trunk for the variables that take a gradient and one for those that do not: the way back to G and E never passes the
+        # latter.
         groups: dict[tuple[str, bool], list[Expr]] = {}
         for e in self.variant.variables:
             groups.setdefault((e.kind, values[e].requires_grad), []).append(e)

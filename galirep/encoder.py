@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import re
+import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -13,16 +14,19 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from galirep.checkpoint import sha256_tensors
-from galirep.errors import CheckpointError, PluginError, unknown
+from galirep.errors import CheckpointError, ConfigError, PluginError, unknown
 from galirep.files import replacing, write_text
 from galirep.networks import NETWORKS, Encoder, Generator, Shapes, family
 
 EXPORT_FORMAT = 1
+EXPORTED = ("encoder.safetensors", "generator.safetensors", "encoder.json", "README.md")
 Self = TypeVar("Self", bound="GaliEncoder")
 
 
 class GaliEncoder(nn.Module):
-    """E as a `FeatureExtractor`: images of exactly its size -> the chosen layers side by side; frozen, in eval mode, with gradients to the input."""
+    """E as a `FeatureExtractor`: images of exactly its size -> the chosen layers side by side; frozen, in eval mode, with gradients to the
+    input.
+    """
 
     exact_size = True
 
@@ -71,7 +75,8 @@ class GaliEncoder(nn.Module):
 
 
 def export_networks(folder: Path, nets: Mapping[str, nn.Module], about: Mapping[str, Any], card: str) -> None:
-    """Write `encoder.safetensors` and `generator.safetensors` with `about` in their header, `encoder.json` with the same, and the model card README.md.
+    """Write `encoder.safetensors` and `generator.safetensors` with `about` in their header, `encoder.json` with the same, and the model
+    card README.md.
 
     `about` needs `networks`, `shapes` and `name`. Each file is replaced in one step and can be read alone.
     """
@@ -120,6 +125,29 @@ def load_autoencoder(run: Path, device: str | torch.device = "cpu") -> tuple[Enc
     return encoder, generator, about
 
 
+def export_run(run: str | Path, out: str | Path, *, overwrite: bool = False) -> list[Path]:
+    """Copy what a run exported (encoder, generator, encoder.json, model card) into the folder `out`, checked on the way; gives the files
+    written.
+
+    Raises:
+        CheckpointError: see `load_network`.
+        ConfigError: `out` exists, unless `overwrite`.
+    """
+    run, out = Path(run), Path(out)
+    if out.exists() and (not out.is_dir() or any(out.iterdir())) and not overwrite:
+        raise ConfigError(f"{out} exists: choose another name or pass --overwrite")
+    if not out.parent.is_dir():
+        raise ConfigError(f"cannot write {out}: the folder {out.parent} does not exist")
+    load_autoencoder(run)
+    out.mkdir(exist_ok=True)
+    written = []
+    for name in EXPORTED:
+        with replacing(out / name) as temporary:
+            shutil.copyfile(run / "export" / name, temporary)
+        written.append(out / name)
+    return written
+
+
 def build_run(argument: str, *, download: bool = False) -> GaliEncoder:  # noqa: ARG001 (nothing to download)
     """`run:RUN`: the encoder that a training run exported (its averaged weights).
 
@@ -137,7 +165,8 @@ def build_run(argument: str, *, download: bool = False) -> GaliEncoder:  # noqa:
 
 
 def build_random(argument: str, *, download: bool = False) -> GaliEncoder:  # noqa: ARG001
-    """`random:NETWORKS[,size=N][,channels=N][,width=N][,latent=N][,seed=N]` or `random:RUN`: an untrained E, the baseline that training has to beat.
+    """`random:NETWORKS[,size=N][,channels=N][,width=N][,latent=N][,seed=N]` or `random:RUN`: an untrained E, the baseline that training has
+    to beat.
 
     With a run directory the networks are those of the run. BatchNorm stands at its initial statistics.
 

@@ -34,3 +34,9 @@ def unknown(what: str, got: str, known: Iterable[str]) -> str:
     near = difflib.get_close_matches(got, names, n=1, cutoff=0.6)
     hint = f"did you mean {near[0]!r}? " if near else ""
     return f"unknown {what} {got!r}: {hint}known: {', '.join(names)}"
+
+
+def few(items: Iterable[object], most: int = 5, separator: str = ", ") -> str:
+    """The first of many in one line: `a, b and 3 more`."""
+    every = list(items)
+    return separator.join(map(str, every[:most])) + (f" and {len(every) - most} more" if len(every) > most else "")

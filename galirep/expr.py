@@ -1,6 +1,7 @@
 """The paper's notation as data: "E(G(E(x)))" is a typed expression tree over images, latents, masks and the networks.
 
-An `Expr` is hashable and prints as it was written, so it is at once the key of a tensor, the label of a curve and the text kept in a checkpoint.
+An `Expr` is hashable and prints as it was written, so it is at once the key of a tensor, the label of a curve and the text kept in a
+checkpoint.
 """
 
 import ast

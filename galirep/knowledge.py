@@ -4,20 +4,26 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from galirep.batches import Batches
 from galirep.data import Images
 from galirep.errors import PluginError
+from galirep.feature_cache import cached_features
 from galirep.features import describe, load_extractor
+
+Extract = Callable[[Tensor], Tensor]
 
 
 @dataclass(frozen=True)
 class Knowledge:
-    """`extract`: images (B, C, S, S) in [-1, 1] -> (B, dim), standardised; `features`: the same of every real image (N, dim), on the host; `about`: whose."""
+    """`extract`: images (B, C, S, S) in [-1, 1] -> (B, dim), standardised; `features`: the same of every real image (N, dim), on the host;
+    `about`: whose.
+    """
 
-    extract: Callable[[Tensor], Tensor] | None = None
+    extract: Extract | None = None
     features: Tensor | None = None
     about: dict[str, Any] | None = None
 
@@ -27,45 +33,57 @@ class Knowledge:
         return 0 if self.features is None else self.features.shape[1]
 
 
-def load_knowledge(
-    spec: str | None, adapter: Callable[[Tensor], Tensor] | None, images: Images, batches: Batches, *, download: bool = False
-) -> Knowledge:
-    """M from a spec or a callable, shifted and scaled so that its features of the real images have mean 0 in each dimension and mean square 1 overall.
+def load_knowledge(spec: str | None, adapter: Extract | None, images: Images, batches: Batches, *, download: bool = False) -> Knowledge:
+    """M from a spec or, where one is given, a callable; its features of real images have mean 0 in each dimension and mean square 1 over
+    all.
 
-    The affine map changes nothing that M knows, and gives D inputs of one size whatever the network. Features of real images are computed once and,
-    for an extractor with a hash, kept on disk.
+    That affine map changes nothing that M knows, and gives D inputs of one size whatever the network. The features of real images are
+    computed once and, for a spec, kept on disk (see `galirep.feature_cache`).
 
     Raises:
-        PluginError: the extractor cannot be built, or gives something else than (B, d) finite numbers, or lets no gradient pass.
+        PluginError: the extractor cannot be built, gives something else than (B, d) finite numbers, or lets no gradient pass.
     """
-    if adapter is None:
-        assert spec is not None
-        adapter = load_extractor(spec, download=download, device=batches.device)
-        about = describe(adapter, spec)
-        identity = {"spec": spec, "name": about.name, "tag": about.tag, "sha256": about.sha256, "preprocessing": dict(about.preprocessing)}
-    else:
-        name = getattr(adapter, "name", type(adapter).__name__)
-        identity = {"spec": None, "name": name, "tag": getattr(adapter, "tag", ""), "sha256": getattr(adapter, "sha256", ""), "preprocessing": {}}
+    if adapter is not None:
+        name = str(getattr(adapter, "name", type(adapter).__name__))
+        about: dict[str, Any] = {
+            "spec": None,
+            "name": name,
+            "tag": getattr(adapter, "tag", ""),
+            "sha256": getattr(adapter, "sha256", ""),
+            "preprocessing": {},
+        }
         if isinstance(adapter, torch.nn.Module):
-            adapter.requires_grad_(False).eval().to(batches.device)
-    _require_gradient(adapter, batches, identity["name"])
-    with torch.no_grad():
-        features = torch.cat([adapter(batches.images(part)).float().cpu() for part in torch.arange(batches.n).split(256)])
+            adapter = adapter.requires_grad_(False).eval().to(batches.device)
+        raw = adapter
+        _require_gradient(raw, batches, name)
+        with torch.no_grad():
+            features = torch.cat([raw(batches.images(part)).float().cpu() for part in torch.split(torch.arange(batches.n), 256)])
+    else:
+        assert spec is not None
+        extractor = load_extractor(spec, download=download, device=batches.device)
+        known = describe(extractor, spec)
+        about = {"spec": spec, "name": known.name, "tag": known.tag, "sha256": known.sha256, "preprocessing": dict(known.preprocessing)}
+        raw = extractor
+        _require_gradient(raw, batches, known.name)
+        features = torch.from_numpy(np.array(cached_features(extractor, images.tensor(), images.fingerprint, device=batches.device)))
     mean = features.mean(0)
-    scale = (features - mean).square().mean().sqrt().clamp_min(1e-12)
-    shift_on_device, scale_on_device = mean.to(batches.device), scale.to(batches.device)
-    raw = adapter
+    rms = (features - mean).square().mean().sqrt().clamp_min(1e-12)
+    shift, scale = mean.to(batches.device), 1 / rms.to(batches.device)
 
     def extract(x: Tensor) -> Tensor:
-        return (raw(x) - shift_on_device) / scale_on_device
+        return (raw(x) - shift) * scale
 
-    return Knowledge(extract, (features - mean) / scale, identity)
+    return Knowledge(extract, (features - mean) / rms, about)
 
 
-def _require_gradient(adapter: Callable[[Tensor], Tensor], batches: Batches, name: str) -> None:
+def _require_gradient(extract: Extract, batches: Batches, name: str) -> None:
+    """Refuse an extractor that G could not learn from, before anything long begins."""
     x = batches.images(torch.arange(2)).requires_grad_()
-    out = adapter(x)
+    out = extract(x)
     if not isinstance(out, Tensor) or out.ndim != 2 or len(out) != 2 or not bool(out.isfinite().all()):
-        raise PluginError(f"the extractor {name!r} must give (2, d) finite numbers for two images, not {tuple(out.shape) if isinstance(out, Tensor) else out!r}")
+        got = tuple(out.shape) if isinstance(out, Tensor) else type(out).__name__
+        raise PluginError(f"the extractor {name!r} must give (2, d) finite numbers for two images, not {got}")
     if not out.requires_grad:
-        raise PluginError(f"the extractor {name!r} lets no gradient pass to its input (torch.no_grad inside it?), so G cannot learn from it")
+        raise PluginError(
+            f"the extractor {name!r} lets no gradient pass to its input (torch.no_grad inside it?), so G cannot learn from it"
+        )

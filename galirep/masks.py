@@ -9,7 +9,8 @@ ERASED = -2.0  # outside the images' range [-1, 1], so that E can tell a hole fr
 def random_boxes(batch: int, size: int, generator: torch.Generator, device: torch.device | str = "cpu") -> Tensor:
     """One box an image: (B, 1, S, S) bool, True inside.
 
-    Height and width are uniform on {1, ..., S}, the corner uniform over the places where the box fits; the mean area is about 0.258 of the image.
+    Height and width are uniform on {1, ..., S}, the corner uniform over the places where the box fits; the mean area is about 0.258 of the
+    image.
     """
     u = torch.rand(4, batch, 1, generator=generator, device=device)
     height, width = ((u[i] * size).floor().clamp(max=size - 1) + 1 for i in (0, 1))

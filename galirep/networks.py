@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
@@ -16,7 +17,9 @@ GRID = 4  # hidden convolutions are max-pooled to at most GRID x GRID before the
 
 @dataclass(frozen=True)
 class Shapes:
-    """What the networks must fit: square images of `size` with `channels` colours, `latent` dimensions of z, `features` of M (0 without M), `width`."""
+    """What the networks must fit: square images of `size` with `channels` colours, `latent` dimensions of z, `features` of M (0 without M),
+    `width`.
+    """
 
     size: int
     channels: int
@@ -27,7 +30,9 @@ class Shapes:
 
 @dataclass(frozen=True)
 class Parts:
-    """One family's networks: E, G, and D's trunk for each kind of variable with its output width, and the hidden widths of D's joint head."""
+    """One family's networks: E, G, and D's trunk for each kind of variable with its output width, and the hidden widths of D's joint
+    head.
+    """
 
     encoder: "Encoder"
     generator: "Generator"
@@ -38,11 +43,14 @@ class Parts:
 
 
 class Encoder(nn.Module):
-    """Images (B, C, S, S) in [-1, 1] -> mu, log sigma, each (B, latent), of a Gaussian posterior; log sigma is clamped to `LOG_SIGMA_RANGE`."""
+    """Images (B, C, S, S) in [-1, 1] -> mu, log sigma, each (B, latent), of a Gaussian posterior; log sigma is clamped to
+    `LOG_SIGMA_RANGE`.
+    """
 
     def __init__(self, blocks: Mapping[str, nn.Module], hidden: int, latent: int) -> None:
         super().__init__()
         self.blocks = nn.ModuleDict(blocks)
+        self.latent = latent
         self.head = nn.Linear(hidden, 2 * latent)
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
@@ -53,7 +61,9 @@ class Encoder(nn.Module):
         return mu, log_sigma.clamp(*LOG_SIGMA_RANGE)
 
     def layers(self, images: Tensor) -> dict[str, Tensor]:
-        """Every hidden layer by name, then mu, each (B, d): convolutions are max-pooled to at most 4 x 4 and flattened as (channel, row, column)."""
+        """Every hidden layer by name, then mu, each (B, d): convolutions are max-pooled to at most 4 x 4 and flattened as (channel, row,
+        column).
+        """
         out: dict[str, Tensor] = {}
         for name, block in self.blocks.items():
             images = block(images)
@@ -96,17 +106,30 @@ def _dense(cin: int, cout: int, slope: float, *, norm: bool = True) -> nn.Sequen
 
 
 def _mlp(widths: Sequence[int], slope: float) -> nn.Sequential:
-    return nn.Sequential(*(_dense(a, b, slope, norm=False) for a, b in zip(widths, widths[1:], strict=False)))
+    return nn.Sequential(*(_dense(a, b, slope, norm=False) for a, b in pairwise(widths)))
 
 
 def _seed(latent: int, channels: int, side: int, slope: float) -> nn.Sequential:
     """A transposed convolution of a 1 x 1 image, written as the matrix product it is."""
-    return nn.Sequential(nn.Linear(latent, channels * side * side), nn.Unflatten(1, (channels, side, side)), nn.BatchNorm2d(channels), nn.LeakyReLU(slope))
+    return nn.Sequential(
+        nn.Linear(latent, channels * side * side), nn.Unflatten(1, (channels, side, side)), nn.BatchNorm2d(channels), nn.LeakyReLU(slope)
+    )
 
 
-def _paper(shapes: Shapes, convs: Sequence[tuple[int, int, int]], ups: Sequence[tuple[int, int, int]], *, slope: float, fc: int | None,
-           to_pixels: Sequence[int], latent_trunk: Sequence[int], head: Sequence[int]) -> Parts:  # fmt: skip
-    """The paper's networks (GALI's Tables of architectures): (kernel, stride, out) of E's convolutions, the last of which covers its 4 x 4 input."""
+def _paper(
+    shapes: Shapes,
+    convs: Sequence[tuple[int, int, int]],
+    ups: Sequence[tuple[int, int, int]],
+    *,
+    slope: float,
+    fc: int | None,
+    to_pixels: Sequence[int],
+    latent_trunk: Sequence[int],
+    head: Sequence[int],
+) -> Parts:
+    """The paper's networks (GALI's Tables of architectures): (kernel, stride, out) of E's convolutions, the last of which covers its 4 x 4
+    input.
+    """
     *inner, (last, _, top) = convs
     widths = [shapes.channels, *(out for _, _, out in inner)]
 
@@ -154,8 +177,12 @@ def svhn32(shapes: Shapes) -> Parts:
         shapes,
         [(5, 1, 32), (4, 2, 64), (4, 1, 128), (4, 2, 256), (4, 1, 512)],
         [(4, 1, 256), (4, 2, 128), (4, 1, 64), (4, 2, 32), (5, 1, 32)],
-        slope=0.01, fc=512, to_pixels=(32,), latent_trunk=(512, 512), head=(1024, 1024),
-    )  # fmt: skip
+        slope=0.01,
+        fc=512,
+        to_pixels=(32,),
+        latent_trunk=(512, 512),
+        head=(1024, 1024),
+    )
 
 
 def celeba64(shapes: Shapes) -> Parts:
@@ -164,12 +191,18 @@ def celeba64(shapes: Shapes) -> Parts:
         shapes,
         [(2, 1, 64), (7, 2, 128), (5, 2, 256), (7, 2, 256), (4, 1, 512)],
         [(4, 1, 512), (7, 2, 256), (5, 2, 256), (7, 2, 128), (2, 1, 64)],
-        slope=0.02, fc=None, to_pixels=(), latent_trunk=(1024, 1024), head=(2048, 2048),
-    )  # fmt: skip
+        slope=0.02,
+        fc=None,
+        to_pixels=(),
+        latent_trunk=(1024, 1024),
+        head=(2048, 2048),
+    )
 
 
 def compact(shapes: Shapes) -> Parts:
-    """4 x 4 convolutions of stride 2 down to a side of 2 or 3 and back, width doubling up to 8 x `width`; any square size of 8, 16, 24, ..., 128."""
+    """4 x 4 convolutions of stride 2 down to a side of 2 or 3 and back, width doubling up to 8 x `width`; any square size of 8, 16, 24,
+    ..., 128.
+    """
     sides = [shapes.size]
     while sides[-1] > 3:
         sides.append(sides[-1] // 2)
@@ -229,7 +262,13 @@ class Family:
 NETWORKS = {
     "svhn32": Family(svhn32, lambda s: s == 32, "32", 256, "the paper's networks for 32 x 32 images"),
     "celeba64": Family(celeba64, lambda s: s == 64, "64", 256, "the paper's networks for 64 x 64 images"),
-    "compact": Family(compact, lambda s: 8 <= s <= 128 and s % 8 == 0, "8, 16, 24, ..., 128", 64, "strided 4 x 4 convolutions, for small images and machines"),
+    "compact": Family(
+        compact,
+        lambda s: 8 <= s <= 128 and s % 8 == 0,
+        "8, 16, 24, ..., 128",
+        64,
+        "strided 4 x 4 convolutions, for small images and machines",
+    ),
 }
 
 

@@ -22,13 +22,21 @@ def rate_factor(config: TrainConfig, step: int, steps: int) -> float:
 
 
 class Optimizers:
-    """Adam for G and E (one step for both) and Adam for D, with gradient clipping and, in fp16, a loss scale; no step waits for the device."""
+    """Adam for G and E (one step for both) and Adam for D, with gradient clipping and, in fp16, a loss scale; no step waits for the
+    device.
+    """
 
     def __init__(self, game: Game, config: TrainConfig, device: torch.device) -> None:
         betas = (config.beta1, config.beta2)
-        self.rates = {"E": config.lr if config.lr_e is None else config.lr_e, "G": config.lr, "D": config.lr if config.lr_d is None else config.lr_d}
+        self.rates = {
+            "E": config.lr if config.lr_e is None else config.lr_e,
+            "G": config.lr,
+            "D": config.lr if config.lr_d is None else config.lr_d,
+        }
         self._nets, self._clip = game.players(), config.grad_clip
-        self._both = torch.optim.Adam([{"params": list(self._nets[n].parameters()), "lr": self.rates[n]} for n in "EG"], betas=betas, fused=True)
+        self._both = torch.optim.Adam(
+            [{"params": list(self._nets[n].parameters()), "lr": self.rates[n]} for n in "EG"], betas=betas, fused=True
+        )
         self._d = torch.optim.Adam(self._nets["D"].parameters(), lr=self.rates["D"], betas=betas, fused=True)
         self.scaler = torch.amp.GradScaler(device.type, enabled=config.precision == "fp16")
 

@@ -14,7 +14,9 @@ from galirep.files import replacing, require_free
 from galirep.runlog import beside, save_grid
 
 
-def sample(run: str | Path, out: str | Path, *, count: int = 64, columns: int = 8, seed: int = 0, device: str = "auto", overwrite: bool = False) -> Path:
+def sample(
+    run: str | Path, out: str | Path, *, count: int = 64, columns: int = 8, seed: int = 0, device: str = "auto", overwrite: bool = False
+) -> Path:
     """Write a PNG grid of `count` images G(z), z ~ N(0, I), by the run's averaged generator.
 
     Raises:
@@ -22,15 +24,27 @@ def sample(run: str | Path, out: str | Path, *, count: int = 64, columns: int = 
         ConfigError: `out` exists, or a count below 1.
     """
     target = _target(out, count, columns, overwrite)
-    encoder, generator, about = load_autoencoder(Path(run), where := device_of(device))
+    _, generator, about = load_autoencoder(Path(run), where := device_of(device))
     z = torch.randn(count, about["shapes"]["latent"], generator=torch.Generator().manual_seed(seed)).to(where)
     with torch.inference_mode():
-        images = torch.cat([generator(part) for part in z.split(256)])
+        images = torch.cat([generator(part) for part in torch.split(z, 256)])
     return _write(target, images, columns)
 
 
-def reconstruct(run: str | Path, data: str | ImageSource, out: str | Path, *, split: str | None = None, count: int = 32, columns: int = 8, seed: int = 0,
-                device: str = "auto", overwrite: bool = False, data_root: str | None = None, download: bool = False) -> dict[str, Any]:  # fmt: skip
+def reconstruct(
+    run: str | Path,
+    data: str | ImageSource,
+    out: str | Path,
+    *,
+    split: str | None = None,
+    count: int = 32,
+    columns: int = 8,
+    seed: int = 0,
+    device: str = "auto",
+    overwrite: bool = False,
+    data_root: str | None = None,
+    download: bool = False,
+) -> dict[str, Any]:
     """Write a PNG grid of `count` images drawn from the data, each followed by G(mu(x)); give the pixel-MSE of those shown.
 
     The error is that of images in [0, 1], a mean over pixels and channels. Unreadable images are passed over.

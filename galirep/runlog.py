@@ -102,7 +102,8 @@ class RunDirectory:
         write_text(
             self.path / "summary.md",
             f"# {config.variant} on {config.data}\n\n"
-            f"{metrics['step']} updates on {info['data']['images']} images; loss of D {metrics['loss_d']:.4f}, of G and E {metrics['loss_g']:.4f}.\n\n"
+            f"{metrics['step']} updates on {info['data']['images']} images; "
+            f"loss of D {metrics['loss_d']:.4f}, of G and E {metrics['loss_g']:.4f}.\n\n"
             "- `export/`: the averaged encoder and generator (`galirep embed --encoder` takes this directory)\n"
             "- `samples/`: pictures over time; `metrics.jsonl`: numbers over time; `checkpoints/last.pt`: the state to resume from\n\n"
             f"| setting | value |\n|---|---|\n{rows}\n",
@@ -163,7 +164,9 @@ def now() -> str:
 
 
 def save_grid(path: Path, images: Tensor, columns: int) -> None:
-    """Write images (N, C, S, S) in [-1, 1] as one PNG, `columns` in a row; small ones are enlarged by whole pixels so that a person can see them."""
+    """Write images (N, C, S, S) in [-1, 1] as one PNG, `columns` in a row; small ones are enlarged by whole pixels so that a person can see
+    them.
+    """
     times = max(1, 48 // images.shape[-1])
     big = images.float().cpu().repeat_interleave(times, 2).repeat_interleave(times, 3)
     save_image(make_grid(big, nrow=columns, padding=2, normalize=True, value_range=(-1, 1), pad_value=1.0), path, format="png")
@@ -183,7 +186,7 @@ class Board:
         except ImportError:
             self._writer = None
         else:
-            self._writer = SummaryWriter(str(folder), purge_step=step)  # type: ignore[no-untyped-call]
+            self._writer = SummaryWriter(str(folder), purge_step=step)
 
     def add(self, metrics: Mapping[str, Any]) -> None:
         """Add every number of a line of metrics.jsonl."""
@@ -191,19 +194,25 @@ class Board:
             for name, value in metrics.items():
                 for key, number in value.items() if isinstance(value, dict) else [("", value)]:
                     if isinstance(number, int | float) and name != "step":
-                        self._writer.add_scalar(f"{name}/{key}" if key else name, number, metrics["step"])  # type: ignore[no-untyped-call]
-            self._writer.flush()  # type: ignore[no-untyped-call]
+                        self._writer.add_scalar(f"{name}/{key}" if key else name, number, metrics["step"])
+            self._writer.flush()
 
 
 def model_card(about: Mapping[str, Any]) -> str:
     """README.md of an export: what the encoder is, what it was trained on and how to use it."""
     shapes, data = about["shapes"], about["data"]
-    knowledge = f"\nIts training used the features of {about['adapter']['name']}, so it carries that network's supervision along.\n" if about["adapter"] else ""
+    knowledge = (
+        f"\nIts training used the features of {about['adapter']['name']}, so it carries that network's supervision along.\n"
+        if about["adapter"]
+        else ""
+    )
     return (
         f"# {about['name']}\n\nA GALI encoder and generator (Dandi et al. 2021, arXiv 2006.08089) made by galirep {__version__}.\n\n"
-        f"- variant `{about['variant']['name']}`, {about['step']} updates, batch {about['config']['batch_size']}, seed {about['config']['seed']}\n"
+        f"- variant `{about['variant']['name']}`, {about['step']} updates, "
+        f"batch {about['config']['batch_size']}, seed {about['config']['seed']}\n"
         f"- trained on `{data['spec']}`{' (' + data['split'] + ')' if data['split'] else ''}: {data['images']} images, without labels\n"
-        f"- images {shapes['size']} x {shapes['size']}, {shapes['channels']} channels, in [-1, 1]; latent dimension {shapes['latent']}\n{knowledge}\n"
+        f"- images {shapes['size']} x {shapes['size']}, {shapes['channels']} channels, in [-1, 1]; "
+        f"latent dimension {shapes['latent']}\n{knowledge}\n"
         "```python\nimport galirep\n\nencoder = galirep.load_encoder('RUN')  # this run's directory\n"
         "features = encoder.transform(images)  # uint8 (N, H, W) or (N, H, W, 3)\n```\n"
     )

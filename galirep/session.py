@@ -27,11 +27,19 @@ _M_OF_X = Expr("M", (Expr("x"),))
 class Session:
     """The state of a run at `step`. Everything random is derived from the seed and the step, so `state_dict` holds no random state.
 
-    `config` is complete (no setting that `train` fills in is None); `extract` is M(.), `features` its values (N, d) on the images of `batches`.
+    `config` is complete (no setting that `train` fills in is None); `extract` is M(.), `features` its values (N, d) on the images of
+    `batches`.
     """
 
-    def __init__(self, config: TrainConfig, variant: Variant, shapes: Shapes, batches: Batches,
-                 extract: Callable[[Tensor], Tensor] | None = None, features: Tensor | None = None) -> None:  # fmt: skip
+    def __init__(
+        self,
+        config: TrainConfig,
+        variant: Variant,
+        shapes: Shapes,
+        batches: Batches,
+        extract: Callable[[Tensor], Tensor] | None = None,
+        features: Tensor | None = None,
+    ) -> None:
         assert config.steps is not None
         self.config, self.variant, self.shapes, self.batches, self.features = config, variant, shapes, batches, features
         self.steps, self.step, self.lr_scale, self.rollbacks = config.steps, 0, 1.0, 0
@@ -41,12 +49,15 @@ class Session:
             parts = NETWORKS[config.networks].build(shapes)
             discriminator = Discriminator(variant, parts, config.d_regularizer)
         parts.generator.start_from(batches.images(batches.spread(1000)).mean(0).cpu())
-        nets = [net.to(device, memory_format=torch.channels_last) for net in (parts.encoder, parts.generator, discriminator)]
-        self.game = Game(variant, *nets, extract)  # type: ignore[arg-type]
+        self.game = Game(variant, parts.encoder, parts.generator, discriminator, extract)
+        for net in self.game.players().values():
+            net.to(device).to(memory_format=torch.channels_last)
         self.optimizers, self.average = Optimizers(self.game, config, device), Average(self.game, config.ema_half_life)
         self.shown_images = batches.images(batches.spread(_SHOWN))
         self._autocast, self._generator = autocast_of(device, config.precision), torch.Generator(device)
-        self.shown_z = torch.randn(2 * _SHOWN, shapes.latent, generator=torch.Generator().manual_seed(stream(config.seed, _SHOW))).to(device)
+        self.shown_z = torch.randn(2 * _SHOWN, shapes.latent, generator=torch.Generator().manual_seed(stream(config.seed, _SHOW))).to(
+            device
+        )
         self._begin_interval()
         if config.compile:
             for net in self.game.players().values():
@@ -65,7 +76,9 @@ class Session:
             x = self.batches.images(chosen)
             known = {} if self.features is None else {_M_OF_X: self.features[chosen].to(x.device, non_blocking=True)}
             self._waited += time.perf_counter() - before
-            gamma = config.r1_gamma * config.r1_every if penalized and number % config.r1_every == 0 else 0.0  # lazy: seldom, and that much stronger
+            gamma = (
+                config.r1_gamma * config.r1_every if penalized and number % config.r1_every == 0 else 0.0
+            )  # lazy: seldom, and that much stronger
             rules = Rules(config.objective, config.penalty_weight, gamma, self._autocast, self.optimizers.scaler.scale)
             self._generator.manual_seed(stream(config.seed, _STEP, number))
             statistics = update(self.game, x, self._generator, rules, noise=noise, known=known, d_only=d_only)
@@ -82,7 +95,9 @@ class Session:
         self._since, self._waited, self._started = 0, 0.0, time.perf_counter()
 
     def report(self) -> dict[str, Any]:
-        """Means since the last report, as plain numbers (waits for the device); `probs` is D's mean class-probability matrix, row = true class."""
+        """Means since the last report, as plain numbers (waits for the device); `probs` is D's mean class-probability matrix, row = true
+        class.
+        """
         means = {name: (total / count).float().cpu().tolist() for name, (total, count) in self._totals.items()}
         with torch.no_grad():
             mu, log_sigma = self.average.nets["E"](self.shown_images)
@@ -109,7 +124,7 @@ class Session:
         count, size = _CALIBRATION
         spread = self.batches.spread(count * size)
         spread = spread[torch.randperm(len(spread), generator=torch.Generator().manual_seed(0))]  # batches of mixed classes
-        parts = [p for p in spread.split(size) if len(p) > 1]
+        parts = [p for p in torch.split(spread, size) if len(p) > 1]
         self.average.calibrate([self.batches.images(p) for p in parts], stream(self.config.seed, _CALIBRATE))
 
     @torch.no_grad()

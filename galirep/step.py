@@ -1,4 +1,5 @@
-"""One adversarial update: both losses' gradients from one forward pass, and statistics. Which optimizer takes them is the caller's business.
+"""One adversarial update: both losses' gradients from one forward pass, and statistics. Which optimizer takes them is the caller's
+business.
 
 The paper's authors descend simultaneously: G and E get their gradient through the D of before its step. So one forward serves both losses:
 the chains are evaluated once, D sees their values on detached leaves, dL_D/dl goes back to D's weights only and dL_G/dl to the leaves only,
@@ -50,10 +51,14 @@ class Rules:
     scale: Callable[[Tensor], Tensor] = field(default=lambda loss: loss)  # of a loss, for half precision
 
 
-def play(game: Game, x: Tensor, generator: torch.Generator, exprs: Iterable[Expr], known: Mapping[Expr, Tensor] | None = None) -> dict[Expr, Tensor]:
-    """The values of `exprs` for real images x (B, C, S, S) and fresh z, masks and posterior samples; `known` gives values that need no computing."""
+def play(
+    game: Game, x: Tensor, generator: torch.Generator, exprs: Iterable[Expr], known: Mapping[Expr, Tensor] | None = None
+) -> dict[Expr, Tensor]:
+    """The values of `exprs` for real images x (B, C, S, S) and fresh z, masks and posterior samples; `known` gives values that need no
+    computing.
+    """
     batch, size, device = x.shape[0], x.shape[-1], x.device
-    latent = game.encoder.head.out_features // 2
+    latent = game.encoder.latent
     leaves = {Expr("x"): x, Expr("z"): torch.randn(batch, latent, generator=generator, device=device)}
     leaves |= {Expr(name): masks.random_boxes(batch, size, generator, device) for name in game.variant.masks}
 
@@ -63,28 +68,38 @@ def play(game: Game, x: Tensor, generator: torch.Generator, exprs: Iterable[Expr
                 # E's running statistics are those of real images, masked or not: the stream that it embeds later.
                 with _statistics_kept(game.encoder) if "G" in e.heads else nullcontext():
                     mu, log_sigma = game.encoder(args[0])
-                return mu + log_sigma.exp() * torch.randn(mu.shape, generator=generator, device=device, dtype=mu.dtype)
+                noise = torch.randn(mu.shape, generator=generator, device=device, dtype=mu.dtype)
+                return torch.addcmul(mu, log_sigma.exp(), noise)
             case "G":
-                out: Tensor = game.generator(args[0])
-                return out
+                image: Tensor = game.generator(args[0])
+                return image
             case "M":
                 assert game.extract is not None
-                return game.extract(args[0].float())
+                return game.extract(_full(args[0]))
             case "Erase":
                 return masks.erase(*args)
-        return masks.mix(*args)
+            case _:
+                return masks.mix(*args)
 
     return evaluate(exprs, leaves | dict(known or {}), apply)
 
 
-def update(game: Game, x: Tensor, generator: torch.Generator, rules: Rules, *, noise: float = 0.0, known: Mapping[Expr, Tensor] | None = None,
-           d_only: bool = False) -> dict[str, Tensor]:  # fmt: skip
+def update(
+    game: Game,
+    x: Tensor,
+    generator: torch.Generator,
+    rules: Rules,
+    *,
+    noise: float = 0.0,
+    known: Mapping[Expr, Tensor] | None = None,
+    d_only: bool = False,
+) -> dict[str, Tensor]:
     """Put the gradients of one update into `.grad` of D and, unless `d_only`, of E and G; give its statistics as tensors on the device.
 
-    `x` are real images (B, C, S, S) in [-1, 1], `noise` the standard deviation of the instance noise on every image that D sees. A variable that
-    stands in several tuples carries the same noise in each, which leaves every expectation as it is. Gradients are replaced, not added to.
-    Statistics: `loss_d`, `loss_g`, `probs` (n, n: row = true class, column = named class), and where they apply `penalty` and `r1`, the terms added
-    to the losses.
+    `x` are real images (B, C, S, S) in [-1, 1], `noise` the standard deviation of the instance noise on every image that D sees. A variable
+    that stands in several tuples carries the same noise in each, which leaves every expectation as it is. Gradients are replaced, not added
+    to. Statistics: `loss_d`, `loss_g`, `probs` (n, n: row = true class, column = named class), and where they apply `penalty` and `r1`, the
+    terms added to the losses.
     """
     variant, d = game.variant, game.discriminator
     d_loss, g_loss = OBJECTIVES[rules.objective]
@@ -98,7 +113,7 @@ def update(game: Game, x: Tensor, generator: torch.Generator, rules: Rules, *, n
             leaf = leaf + noise * torch.randn(leaf.shape, generator=generator, device=leaf.device, dtype=leaf.dtype)
         leaves[e] = leaf.requires_grad_(e.learned and not d_only)
     with rules.autocast():
-        logits = d(leaves).float()
+        logits = _full(d(leaves))
 
     scores = logits.detach().requires_grad_()
     loss_d = d_loss(scores)
@@ -122,7 +137,7 @@ def update(game: Game, x: Tensor, generator: torch.Generator, rules: Rules, *, n
     roots, gradients = [values[e] for e in learned], list(onward)
     statistics["loss_g"] = loss_g.detach()
     if variant.penalized:
-        terms = [p.weight * _DISTANCES[p.distance](values[a].float(), values[b].float()) for p, a, b in variant.penalized]
+        terms = [p.weight * _DISTANCES[p.distance](_full(values[a]), _full(values[b])) for p, a, b in variant.penalized]
         penalty = rules.penalty_weight * torch.stack(terms).sum()
         roots.append(rules.scale(penalty))
         gradients.append(torch.ones_like(roots[-1]))
@@ -131,25 +146,30 @@ def update(game: Game, x: Tensor, generator: torch.Generator, rules: Rules, *, n
     return statistics
 
 
+def _full(value: Tensor) -> Tensor:
+    """Float32 where autocast made it less."""
+    return value if value.dtype == torch.float64 else value.float()
+
+
 _DISTANCES = {"l1": F.l1_loss, "l2": F.mse_loss}
 
 
 def _penalize_gradient(d: Discriminator, leaves: Mapping[Expr, Tensor], rules: Rules) -> Tensor:
     """Add the gradient of a zero-centred penalty to D's `.grad`; give its value.
 
-    gamma/n sum_y mean ||grad psi_y(t_y)||^2 over the images and latents of each class's own tuple, with psi_y = l_y - mean_{j != y} l_j. For n = 2 it
-    is gamma/2 (R1 + R2) (Mescheder et al. 2018; Huang et al. 2024) of the difference of the logits. The tuples share no tensor here, so that each
-    gradient is of one class.
+    gamma/n sum_y mean ||grad psi_y(t_y)||^2 over the images and latents of each class's own tuple, with psi_y = l_y - mean_{j != y} l_j.
+    For n = 2 it is gamma/2 (R1 + R2) (Mescheder et al. 2018; Huang et al. 2024) of the difference of the logits. The tuples share no tensor
+    here, so that each gradient is of one class.
     """
     rows = [[leaves[e].detach().clone().requires_grad_() for e in row] for row in d.variant.tuples]
     with rules.autocast():
-        logits = d.tuples(rows).float()
+        logits = _full(d.tuples(rows))
     n = len(rows)
     own = logits.diagonal(dim1=0, dim2=2).T  # (n, B)
     psi = own - (logits.sum(-1) - own) / (n - 1)
     inputs = [leaf for row in rows for leaf, kind in zip(row, d.variant.kinds, strict=True) if kind != "features"]
     gradients = torch.autograd.grad(psi.sum(), inputs, create_graph=True)
-    penalty = rules.r1_gamma / n * torch.stack([g.float().square().sum() / g.shape[0] for g in gradients]).sum()
+    penalty = rules.r1_gamma / n * torch.stack([_full(g).square().sum() / g.shape[0] for g in gradients]).sum()
     weights = list(d.parameters())
     for p, g in zip(weights, torch.autograd.grad(rules.scale(penalty), weights, allow_unused=True), strict=True):
         if g is not None and p.grad is not None:

@@ -51,13 +51,15 @@ def train(
 ) -> TrainResult:
     """Train E, G and D and leave a run directory at `out`.
 
-    `data` takes the place of `config.data` where it is given, `adapter` (images in [-1, 1] -> features (B, d)) that of `config.adapter`. With `resume`
-    a run that was interrupted goes on from its last checkpoint, on a CPU to the very numbers of a run never interrupted. SIGINT and SIGTERM save first.
-    Where losses or gradients become NaN the run goes back to its last checkpoint at half the learning rate, at most `MAX_ROLLBACKS` times.
+    `data` takes the place of `config.data` where it is given, `adapter` (images in [-1, 1] -> features (B, d)) that of `config.adapter`.
+    With `resume` a run that was interrupted goes on from its last checkpoint, on a CPU to the very numbers of a run never interrupted.
+    SIGINT and SIGTERM save first. Where losses or gradients become NaN the run goes back to its last checkpoint at half the learning rate,
+    at most `MAX_ROLLBACKS` times.
 
     Raises:
         GalirepError: a setting, the data or the adapter does not fit (nothing is written then), or training breaks down for good.
-        CheckpointError: `resume` with other settings or data than the run's (each difference is listed), or a checkpoint that cannot be read.
+        CheckpointError: `resume` with other settings or data than the run's (each difference is listed), or a checkpoint that cannot be
+            read.
         KeyboardInterrupt: the run was interrupted, after saving.
     """
     run = RunDirectory(out)
@@ -90,7 +92,9 @@ def train(
         while session.step < session.steps and not stopped.is_set():
             session.advance()
             bar.update(session.step - bar.n)
-            due = {every: session.step % every == 0 or session.step == session.steps for every in (config.log_every, config.checkpoint_every)}
+            due = {
+                every: session.step % every == 0 or session.step == session.steps for every in (config.log_every, config.checkpoint_every)
+            }
 
             if due[config.log_every] or due[config.checkpoint_every] or stopped.is_set():
                 metrics = session.report()
@@ -119,20 +123,26 @@ def train(
 
 
 def _prepare(
-    config: TrainConfig, data: Images | ImageSource | None, adapter: Callable[[Tensor], Tensor] | None, download: bool, stored: Variant | None
+    config: TrainConfig,
+    data: Images | ImageSource | None,
+    adapter: Callable[[Tensor], Tensor] | None,
+    download: bool,
+    stored: Variant | None,
 ) -> tuple[TrainConfig, Session, dict[str, Any]]:
-    """Everything that can be wrong is found here, before anything is written: the complete settings, a session at step 0, and run.json's content."""
+    """Everything that can be wrong is found here, before anything is written: the complete settings, a session at step 0, and run.json's
+    content.
+    """
     gone = stored is not None and config.variant.endswith(".toml") and not Path(config.variant).exists()  # a run keeps its variant's text
     variant, device = stored if stored is not None and gone else get_variant(config.variant), device_of(config.device)
     autocast_of(device, config.precision)
     if variant.needs_features and config.adapter is None and adapter is None:
-        raise ConfigError(f"the variant {variant.name!r} uses M(.): name a feature extractor with --adapter, e.g. timm:resnet18@weights.pth or classifier:DIR")
+        raise ConfigError(
+            f"the variant {variant.name!r} uses M(.): name a feature extractor, e.g. --adapter timm:resnet18@weights.pth or classifier:DIR"
+        )
     if not variant.needs_features and (config.adapter is not None or adapter is not None):
         raise ConfigError(f"the variant {variant.name!r} has no M(.), so it takes no adapter: leave --adapter out, or take gali-pt")
     images = data if isinstance(data, Images) else _load(config, data, download)
-    if config.networks != "auto" or config.image_size is not None:
-        family(config.networks, images.pixels.shape[-1])
-    config = _complete(config, variant, images)
+    config = _complete(config, images)
     batches = Batches(images.tensor(), config.batch_size, config.seed, device)
     shapes = Shapes(images.pixels.shape[-1], images.pixels.shape[1], config.latent_dim or 0, config.width)
     knowledge = Knowledge()
@@ -148,8 +158,14 @@ def _load(config: TrainConfig, data: ImageSource | None, download: bool) -> Imag
     source = data if data is not None else open_data(config.data, config.split, root=config.data_root, download=download)
     size = config.image_size or native_side(source)
     family(config.networks, size)  # a size that no network takes is told before any image is decoded
-    on_error = "skip" if config.on_error == "skip" else "fail"
-    return load_images(source, size, config.channels, num_workers=config.num_workers, on_error=on_error, max_upscale=config.max_upscale)
+    return load_images(
+        source,
+        size,
+        config.channels,
+        num_workers=config.num_workers,
+        on_error="skip" if config.on_error == "skip" else "fail",
+        max_upscale=config.max_upscale,
+    )
 
 
 def native_side(source: ImageSource) -> int:
@@ -160,11 +176,11 @@ def native_side(source: ImageSource) -> int:
     """
     for index in range(min(10, len(source))):
         with contextlib.suppress(DataError):
-            return min(source.read(index).shape[:2])
+            return int(min(source.read(index).shape[:2]))
     raise DataError(f"none of the first images of {source.spec} can be read, so their size is unknown: pass --image-size")
 
 
-def _complete(config: TrainConfig, variant: Variant, images: Images) -> TrainConfig:
+def _complete(config: TrainConfig, images: Images) -> TrainConfig:
     """The settings with everything filled in that the data decides."""
     networks, found = family(config.networks, images.pixels.shape[-1])
     per_step = config.batch_size * config.d_steps
@@ -173,7 +189,6 @@ def _complete(config: TrainConfig, variant: Variant, images: Images) -> TrainCon
         config,
         data=images.spec,
         split=images.split,
-        variant=config.variant,
         image_size=images.pixels.shape[-1],
         channels=images.pixels.shape[1],
         networks=networks,
@@ -206,7 +221,9 @@ def _roll_back(run: RunDirectory, session: Session, info: Mapping[str, Any], war
     rollbacks, scale = session.rollbacks + 1, session.lr_scale / 2
     if rollbacks > MAX_ROLLBACKS:
         run.write_info({**info, "status": "failed", "step": session.step, "steps": session.steps, "reason": where, "updated": now()})
-        raise GalirepError(f"{where}, after {MAX_ROLLBACKS} returns to {run.last} at half the learning rate each: begin anew with a lower --lr")
+        raise GalirepError(
+            f"{where}, after {MAX_ROLLBACKS} returns to {run.last} at half the learning rate each: begin anew with a lower --lr"
+        )
     session.load_state_dict(load_checkpoint(run.last))
     session.rollbacks, session.lr_scale = rollbacks, scale
     run.rewind(session.step)

@@ -17,7 +17,8 @@ from galirep.features import FeatureExtractor, describe, load_extractor
 
 
 class ImageTransformer(TransformerMixin, BaseEstimator):  # type: ignore[misc]
-    """Images to features with a fixed extractor. There is nothing to fit; `clone` and pickling keep the spec and load the weights anew when needed.
+    """Images to features with a fixed extractor. There is nothing to fit; `clone` and pickling keep the spec and load the weights anew when
+    needed.
 
     Args:
         spec: a run directory or any extractor spec, as for `galirep embed --encoder`.
@@ -54,7 +55,8 @@ class ImageTransformer(TransformerMixin, BaseEstimator):  # type: ignore[misc]
     def transform(self, X: ArrayLike | Tensor | Sequence[Any]) -> NDArray[np.float32]:
         """Images to (N, dim) float32.
 
-        `X`: uint8 images (N, H, W), (N, H, W, C) or (N, C, H, W), or a sequence of such images of any sizes (brought to the encoder's size as `embed`
+        `X`: uint8 images (N, H, W), (N, H, W, C) or (N, C, H, W), or a sequence of such images of any sizes (brought to the encoder's size
+            as `embed`
         does), or float images (N, C, H, W) in [-1, 1], used as they are.
 
         Raises:
@@ -79,8 +81,9 @@ class ImageTransformer(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         if not isinstance(X, np.ndarray) and len({np.shape(image) for image in X}) == 1:
             X = np.asarray(X)
         if isinstance(X, np.ndarray) and X.dtype.kind == "f":
-            if X.ndim != 4 or X.shape[1] not in (1, 3) or not (np.isfinite(X).all() and -1.001 <= X.min() and X.max() <= 1.001):
-                raise DataError(f"float images must be (N, 1 or 3, H, W) in [-1, 1], not {X.shape} from {X.min():g} to {X.max():g}; give uint8 images otherwise")
+            if X.ndim != 4 or X.shape[1] not in (1, 3) or not (np.isfinite(X).all() and X.min() >= -1.001 and X.max() <= 1.001):
+                found = f"{X.shape} from {X.min():g} to {X.max():g}"
+                raise DataError(f"float images must be (N, 1 or 3, H, W) in [-1, 1], not {found}; give uint8 images otherwise")
             return X.astype(np.float32, copy=False)
         about = describe(self.extractor)
         side = about.image_size if about.exact_size else None
@@ -88,19 +91,21 @@ class ImageTransformer(TransformerMixin, BaseEstimator):  # type: ignore[misc]
 
 
 def _channels_last(image: Any) -> NDArray[np.uint8]:
-    image = np.asarray(image)
-    if image.dtype != np.uint8 or image.ndim not in (2, 3):
-        raise DataError(f"an image must be uint8 (H, W), (H, W, C) or (C, H, W), not {image.dtype} {image.shape}")
-    if image.ndim == 2:
-        return image[:, :, None]
-    if image.shape[2] in (1, 3):
-        return image
-    if image.shape[0] in (1, 3):
-        return image.transpose(1, 2, 0)
-    raise DataError(f"an image must have 1 or 3 channels, first or last, not the shape {image.shape}")
+    pixels: NDArray[np.uint8] = np.asarray(image)
+    if pixels.dtype != np.uint8 or pixels.ndim not in (2, 3):
+        raise DataError(f"an image must be uint8 (H, W), (H, W, C) or (C, H, W), not {pixels.dtype} {pixels.shape}")
+    if pixels.ndim == 2:
+        return pixels[:, :, None]
+    if pixels.shape[2] in (1, 3):
+        return pixels
+    if pixels.shape[0] in (1, 3):
+        return np.moveaxis(pixels, 0, 2)
+    raise DataError(f"an image must have 1 or 3 channels, first or last, not the shape {pixels.shape}")
 
 
-def load_encoder(spec: str | Path, layers: Sequence[str] | None = None, *, device: str = "auto", batch_size: int = 256, download: bool = False) -> ImageTransformer:
+def load_encoder(
+    spec: str | Path, layers: Sequence[str] | None = None, *, device: str = "auto", batch_size: int = 256, download: bool = False
+) -> ImageTransformer:
     """The encoder of a run directory, or any extractor spec, loaded and ready: a callable on tensors and a scikit-learn transformer.
 
     >>> encoder = galirep.load_encoder("runs/mnist")      # doctest: +SKIP

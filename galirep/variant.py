@@ -74,7 +74,9 @@ class Variant:
                 raise SpecError(f"the weight of a penalty must be a number of 0 or more, not {penalty.weight!r}")
             left, right = (self._parse(t) for t in (penalty.left, penalty.right))
             if left.kind != right.kind or left.kind == "mask" or not (left.learned or right.learned):
-                raise SpecError(f"the penalty on {left} and {right} needs two images, latents or features of which E or G makes at least one")
+                raise SpecError(
+                    f"the penalty on {left} and {right} needs two images, latents or features of which E or G makes at least one"
+                )
 
     @cached_property
     def _names(self) -> dict[str, Expr]:
@@ -147,13 +149,23 @@ class Variant:
         if unknown := sorted(set(data) - {"name", "classes", "where", "penalties", "about"}):
             raise SpecError(f"variant {name!r}: unknown key {unknown[0]!r}; known: name, classes, where, penalties, about")
         classes, where, penalties = data.get("classes"), data.get("where", {}), data.get("penalties", [])
-        if not (isinstance(classes, list) and all(isinstance(row, list) and row and all(isinstance(t, str) for t in row) for row in classes)):
+        if not (
+            isinstance(classes, list) and all(isinstance(row, list) and row and all(isinstance(t, str) for t in row) for row in classes)
+        ):
             raise SpecError(f"variant {name!r}: classes must be a list of lists of expressions, e.g. [['x', 'E(x)'], ['G(z)', 'z']]")
         if not (isinstance(where, dict) and all(isinstance(text, str) for text in where.values())):
             raise SpecError(f"variant {name!r}: where must be a table of names and expressions, e.g. y = 'G(E(x))'")
         if not (isinstance(penalties, list) and all(_is_penalty(row) for row in penalties)):
-            raise SpecError(f"variant {name!r}: penalties must be a list of [distance, left, right, weight], e.g. ['l2', 'x', 'G(E(x))', 1.0]")
-        return cls(str(name), tuple(map(tuple, classes)), tuple(where.items()), tuple(Penalty(*row) for row in penalties), str(data.get("about", "")))
+            raise SpecError(
+                f"variant {name!r}: penalties must be a list of [distance, left, right, weight], e.g. ['l2', 'x', 'G(E(x))', 1.0]"
+            )
+        return cls(
+            str(name),
+            tuple(map(tuple, classes)),
+            tuple(where.items()),
+            tuple(Penalty(*row) for row in penalties),
+            str(data.get("about", "")),
+        )
 
     @classmethod
     def from_toml(cls, path: str | Path) -> "Variant":

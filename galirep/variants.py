@@ -20,21 +20,33 @@ GALI_4 = Variant(
 GALI_8 = Variant(
     "gali-8",
     (
-        ("x", "a", "y", "b"), ("x", "b", "y", "a"), ("y", "a", "x", "b"), ("y", "b", "x", "a"),
-        ("u", "z", "v", "c"), ("u", "c", "v", "z"), ("v", "z", "u", "c"), ("v", "c", "u", "z"),
+        ("x", "a", "y", "b"),
+        ("x", "b", "y", "a"),
+        ("y", "a", "x", "b"),
+        ("y", "b", "x", "a"),
+        ("u", "z", "v", "c"),
+        ("u", "c", "v", "z"),
+        ("v", "z", "u", "c"),
+        ("v", "c", "u", "z"),
     ),
     where=(("a", "E(x)"), ("y", "G(a)"), ("b", "E(y)"), ("u", "G(z)"), ("c", "E(u)"), ("v", "G(c)")),
     about="the eight permutations of images and latents in both chains, as 4-tuples",
-)  # fmt: skip
+)
 GALI_MIX = Variant(
     "gali-mix",
     (
-        ("x", "E(M1(x))"), ("G(z)", "z"), ("x", "E(M2(y))"), ("G(E(M3(G(z))))", "z"),
-        ("w", "E(M1(x))"), ("w", "E(M2(y))"), ("x", "E(M4(w))"), ("y", "E(M4(w))"),
+        ("x", "E(M1(x))"),
+        ("G(z)", "z"),
+        ("x", "E(M2(y))"),
+        ("G(E(M3(G(z))))", "z"),
+        ("w", "E(M1(x))"),
+        ("w", "E(M2(y))"),
+        ("x", "E(M4(w))"),
+        ("y", "E(M4(w))"),
     ),
     where=(("y", "G(E(M1(x)))"), ("w", "Mix(x, y, M1)")),
     about="eight pairs over masked and mixed images, for inpainting",
-)  # fmt: skip
+)
 GALI_PT = Variant(
     "gali-pt",
     (("x", "E(x)", "M(x)"), ("G(z)", "z", "M(G(z))"), ("x", "E(G(E(x)))", "M(G(E(x)))"), ("G(E(G(z)))", "z", "M(G(z))")),
@@ -70,9 +82,19 @@ GALI_4_L1_FEATURES = Variant(
 VARIANTS = {
     v.name: v
     for v in (
-        ALI, ALICE, GALI_4, GALI_8, GALI_MIX, GALI_PT, MASKED_ALI, MASKED_ALICE, MASKED_GALI_4, GALI_4_L2_FEATURES, GALI_4_L1_FEATURES,
+        ALI,
+        ALICE,
+        GALI_4,
+        GALI_8,
+        GALI_MIX,
+        GALI_PT,
+        MASKED_ALI,
+        MASKED_ALICE,
+        MASKED_GALI_4,
+        GALI_4_L2_FEATURES,
+        GALI_4_L1_FEATURES,
     )
-}  # fmt: skip
+}
 
 
 def get_variant(name: str | Path | Variant) -> Variant:
