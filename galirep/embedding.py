@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 from galirep.data import ImageSource, open_data
 from galirep.devices import device_of
-from galirep.errors import ConfigError, DataError
+from galirep.errors import ConfigError, DataError, few
 from galirep.extraction import build_extractor, identity
 from galirep.features import Description, FeatureExtractor
 from galirep.pipeline import BATCH_SIZE, Batch, Sink, extract_batch, prefetched, read_batches, to_numpy
@@ -167,4 +167,4 @@ def _errors_of_complete(path: Path, meta: StoreMeta, locking: bool | None) -> li
 
 
 def _listed(errors: Sequence[tuple[str, str]]) -> str:
-    return "; ".join(f"{name}: {reason}" for name, reason in errors[:10]) + (f"; and {len(errors) - 10} more" if len(errors) > 10 else "")
+    return few((f"{name}: {reason}" for name, reason in errors), 10, "; ")

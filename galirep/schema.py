@@ -174,9 +174,24 @@ def _check_outline(file: h5py.File, path: Path) -> None:
         width, _ = file["features"].shape[1], file["errors"].dtype["reason"]
     except (KeyError, ValueError, TypeError, OSError) as err:
         raise DataError(f"{path} is damaged: {' '.join(str(err).split())}") from err
+    if "parts" in file:
+        _check_parts(file, path)
     too_short = [name for name, shape in {**shapes, "features": file["features"].shape}.items() if shape[0] < rows]
     if too_short or width != meta.dim:
         raise DataError(f"{path} is damaged: it records {rows} rows of {meta.dim} columns, {', '.join(too_short) or 'features'} has fewer")
+
+
+def _check_parts(file: h5py.File, path: Path) -> None:
+    """HDF5 itself gives zeros, in silence, for the rows of a part that is gone."""
+    for part in map(json.loads, file["parts"].asstr()[:]):
+        place = path.parent / part["path"]
+        try:
+            with h5py.File(place, "r", locking=False) as other:
+                same = other.attrs.get("file_id") == part["file_id"] and other["features"].shape[0] >= part["rows"]
+        except OSError as err:
+            raise DataError(f"{path} points at {place}, which cannot be read: put it back, or merge again without --virtual") from err
+        if not same:
+            raise DataError(f"{path} points at {place}, which is another file now: merge again")
 
 
 @contextmanager
@@ -190,7 +205,7 @@ def naming_lack_of_space(path: Path) -> Iterator[None]:
         yield
     except (OSError, RuntimeError, ValueError) as err:  # HDF5 names the cause only in its text
         if getattr(err, "errno", None) in _NO_SPACE or any(f"errno = {number}" in str(err) for number in _NO_SPACE):
-            raise DataError(f"no space left for {path}: free some, then --resume; a complete file of before is untouched") from err
+            raise DataError(f"no space left for {path}: free some and run it again; a complete file of before is untouched") from err
         raise
 
 

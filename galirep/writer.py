@@ -4,7 +4,7 @@ import contextlib
 import os
 import secrets
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime, timezone
 from pathlib import Path
 from types import TracebackType
@@ -14,8 +14,8 @@ import h5py
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from galirep.errors import ConfigError, DataError, unknown
-from galirep.files import require_free
+from galirep.errors import ConfigError, DataError, few, unknown
+from galirep.files import replacing, require_free
 from galirep.schema import (
     DTYPES,
     ERROR,
@@ -142,13 +142,13 @@ class EmbeddingWriter:
             rows = np.where(valid[:, None], features, 0).astype(self.meta.dtype)
         if len(bad := np.flatnonzero(~np.isfinite(rows).all(axis=1))):
             why = "NaN or infinite" if not np.isfinite(features[bad]).all() else f"too large for {self.meta.dtype} (take float32)"
-            names = _few(self._file["ids"].asstr()[start + bad].tolist())
+            names = few(self._file["ids"].asstr()[start + bad].tolist())
             raise DataError(f"features are {why} for {len(bad)} of {len(rows)} images: {names}")
         with naming_lack_of_space(partial_path(self.path)):
             self._file["features"][start:stop] = rows
             self._file["valid"][start:stop] = valid
             if errors:
-                _append_errors(self._file["errors"], start, errors)
+                append_errors(self._file["errors"], start, errors)
             self._file.flush()  # the rows first, then the number that vouches for them
             self._file.attrs["n_written"] = stop
             self._file.flush()
@@ -181,6 +181,24 @@ class EmbeddingWriter:
         self.close()
 
 
+@contextlib.contextmanager
+def writing_whole(
+    path: Path, meta: StoreMeta, ids: Sequence[str], labels: ArrayLike | None, *, overwrite: bool = False, locking: bool | None = None
+) -> Iterator[EmbeddingWriter]:
+    """A writer of a file made in one go: whole at `path` after a clean exit, which needs all rows; else `path` is as it was.
+
+    Raises:
+        ConfigError, DataError: as for `EmbeddingWriter.create`.
+    """
+    with replacing(path, overwrite) as temporary:
+        try:
+            with EmbeddingWriter.create(temporary, meta, ids, labels, locking=locking) as writer:
+                yield writer
+                writer.finish()
+        finally:
+            partial_path(temporary).unlink(missing_ok=True)
+
+
 def require_startable(path: Path, *, overwrite: bool = False, resume: bool = False) -> None:
     """Refuse an output that exists, complete or not, unless it is to be overwritten or resumed.
 
@@ -209,7 +227,8 @@ def write_outline(file: h5py.File, meta: StoreMeta, ids: Sequence[str], labels: 
         file.attrs[name] = value
 
 
-def _append_errors(table: h5py.Dataset, start: int, errors: Mapping[int, str]) -> None:
+def append_errors(table: h5py.Dataset, start: int, errors: Mapping[int, str]) -> None:
+    """Add to /errors those of the rows `start` + key; what it holds of such rows is replaced."""
     kept = int((table["row"] < start).sum())  # those of a block that a kill left without its n_written are overwritten
     new = [(start + row, errors[row].encode()[: ERROR["reason"].itemsize].decode(errors="ignore").encode()) for row in sorted(errors)]
     table.resize((kept + len(new),))
@@ -238,7 +257,3 @@ def _refuse_if_in_use(partial: Path) -> None:
 def _close(file: h5py.File) -> None:
     with contextlib.suppress(OSError, RuntimeError):  # the disk is full: the error that matters is already on its way
         file.close()
-
-
-def _few(names: Sequence[str]) -> str:
-    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")

@@ -1,0 +1,48 @@
+"""`galirep export`: what PATH is decides what is exported."""
+
+from pathlib import Path
+
+import click
+
+from .common import emit, shared
+
+
+FORMATS = ["npy-parquet", "hdf5", "safetensors"]
+
+
+@click.command("export")
+@click.argument("path", type=click.Path(exists=True, path_type=Path), metavar="RUN|FILE.h5|FOLDER")
+@click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder, or FILE.h5, to make.")
+@click.option("--format", "form", type=click.Choice(FORMATS), help="What to write [default: what fits].")
+@click.option("--layers", metavar="LIST", help="Of a FILE.h5: layers, with commas [default: all].")
+@click.option("--rows-per-file", type=click.IntRange(1), default=1_000_000, show_default=True, help="Of npy-parquet: rows in a pair of files.")
+@shared("overwrite")
+def export_command(path: Path, out: Path, form: str | None, layers: str | None, rows_per_file: int, overwrite: bool, as_json: bool) -> None:
+    """Export the encoder of a run (safetensors), or embeddings in the layout of clip-retrieval and back.
+
+    \b
+    Examples:
+      galirep export runs/mnist --out encoder
+      galirep export test.h5 --format npy-parquet --out folder
+      galirep export folder --format hdf5 --out back.h5
+    """
+    from galirep.encoder import export_run
+    from galirep.interchange import export_embeddings, import_embeddings, is_npy_parquet
+
+    fitting = "npy-parquet" if path.is_file() else "hdf5" if is_npy_parquet(path) else "safetensors"
+    if form not in (None, fitting):
+        raise click.UsageError(f"--format {form} does not fit {path}, which is exported as {fitting}")
+    if layers is not None and fitting != "npy-parquet":
+        raise click.UsageError(f"--layers chooses columns of a FILE.h5; {path} is none")
+    if fitting == "safetensors":
+        written = export_run(path, out, overwrite=overwrite)
+        emit(as_json, {"path": str(out), "files": [str(file) for file in written]}, f"{out}: {', '.join(file.name for file in written)}")
+        return
+    if fitting == "hdf5":
+        result = import_embeddings(path, out, overwrite=overwrite)
+    else:
+        names = layers.split(",") if layers else None
+        result = export_embeddings(path, out, layers=names, rows_per_file=rows_per_file, overwrite=overwrite)
+    pairs = f" in {result.files} pairs of files" if fitting == "npy-parquet" else ""
+    text = f"{result.path}: {result.rows} rows of {result.dim} columns{pairs}"
+    emit(as_json, {**vars(result), "path": str(result.path)}, text)
