@@ -28,7 +28,7 @@ class Hdf5Source(ImageSource):
         self._path = str(path)
         self._open: Any = None
         try:
-            with h5py.File(self._path, "r") as file:
+            with h5py.File(self._path, "r", locking="best-effort") as file:
                 self._dataset = dataset or _pick(spec, [k for k, v in file.items() if isinstance(v, h5py.Dataset)], IMAGE_NAMES[:2])
                 images = file.get(self._dataset)
                 if not isinstance(images, h5py.Dataset):
@@ -45,7 +45,7 @@ class Hdf5Source(ImageSource):
 
     def _row(self, index: int) -> NDArray[Any]:
         if self._open is None:
-            self._open = h5py.File(self._path, "r")[self._dataset]
+            self._open = h5py.File(self._path, "r", locking="best-effort")[self._dataset]
         row: NDArray[Any] = self._open[index]
         return row
 

@@ -33,7 +33,7 @@ SPECS = {
 """How each kind of data set is written, and what it is."""
 
 
-def open_data(spec: str, split: str | None = None, *, root: str | Path | None = None, download: bool = False) -> ImageSource:
+def open_data(spec: str | Path, split: str | None = None, *, root: str | Path | None = None, download: bool = False) -> ImageSource:
     """The image set that `spec` names, written as in `SPECS`; docs/data.md states the ids, labels and splits of each kind.
 
     `split` None takes the training split where there are splits. `root` is where torchvision's sets lie (default `$GALIREP_DATA`, or
@@ -42,6 +42,7 @@ def open_data(spec: str, split: str | None = None, *, root: str | Path | None = 
     Raises:
         DataError: unknown kind, nothing there, no images in it, or no such split.
     """
+    spec = str(spec)
     kind, colon, name = spec.partition(":")
     if kind == "torchvision":
         return open_torchvision(spec, split, root, download)

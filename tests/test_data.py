@@ -201,6 +201,7 @@ def test_load_images(mixed):
     assert images.ids == ["a/0.png", "a/1.png", "b/2.png", "b/3.png"] and images.labels.tolist() == [0, 0, 1, 1]
     assert images.label_names == ("a", "b") and images.errors == [] and images.spec == str(mixed) and images.split is None
     assert images.fingerprint == open_data(str(mixed)).fingerprint
+    assert open_data(mixed).fingerprint == images.fingerprint, "a Path names a folder as well"
     tensor = images.tensor()
     assert tensor.dtype == torch.uint8 and tensor.shape == (4, 3, 8, 8) and tensor.data_ptr() == images.pixels.ctypes.data
 
@@ -231,6 +232,12 @@ def test_ten_bad_images_are_named_and_all_are_counted(tmp_path):
         (tmp_path / f"{i:02}.png").write_bytes(b"")
     with pytest.raises(DataError, match=r"12 of 12 images .* 09\.png: the file is empty \(0 bytes\); and 2 more$"):
         load_images(open_data(str(tmp_path)), 8)
+
+
+def test_arrays_are_resized_whatever_their_order_in_memory():
+    last = load_images(ArraySource("last", COLOUR), 12).pixels
+    np.testing.assert_array_equal(load_images(ArraySource("first", np.ascontiguousarray(COLOUR.transpose(0, 3, 1, 2))), 12).pixels, last)
+    assert last.shape == (5, 3, 12, 12)
 
 
 def test_what_does_not_fit_in_memory_is_refused_before_it_is_tried():
