@@ -1,0 +1,411 @@
+"""One update: what is evaluated how often, and both gradients against ordinary backward passes."""
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from galirep.chains import evaluate
+from galirep.discriminator import Discriminator
+from galirep.expr import Expr, parse
+from galirep.losses import OBJECTIVES
+from galirep.masks import erase, mix, random_boxes
+from galirep.networks import NETWORKS, Shapes
+from galirep.step import Game, Rules, play, update
+from galirep.variant import Penalty, Variant
+from galirep.variants import VARIANTS, get_variant
+
+BATCH, SIZE, LATENT, FEATURES = 4, 8, 5, 6
+
+
+def extractor():
+    """A smooth M(.) that is an ordinary module, with weights of its own."""
+    return nn.Sequential(nn.Conv2d(1, 3, 3), nn.Tanh(), nn.Flatten(), nn.Linear(3 * 36, FEATURES))
+
+
+def make(variant="gali-4", regularizer="none", double=False):
+    variant = get_variant(variant)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        parts = NETWORKS["compact"].build(Shapes(SIZE, 1, LATENT, width=4, features=FEATURES if variant.needs_features else 0))
+        m = extractor() if variant.needs_features else None
+        discriminator = Discriminator(variant, parts, regularizer)
+        nn.init.normal_(discriminator.last.weight, 0, 0.5)  # away from uniform, so that every gradient counts
+    game = Game(variant, parts.encoder, parts.generator, discriminator, m)
+    if double:
+        for net in [*game.players().values(), *([m] if m else [])]:
+            net.double()
+    return game
+
+
+def images(seed=0, double=False):
+    return torch.rand(BATCH, 1, SIZE, SIZE, generator=torch.Generator().manual_seed(seed), dtype=torch.float64 if double else torch.float32) * 2 - 1
+
+
+def source(seed=7):
+    return torch.Generator().manual_seed(seed)
+
+
+def count_calls(game):
+    calls = dict.fromkeys("EGM", 0)
+
+    def hook(name):
+        return lambda *_: calls.__setitem__(name, calls[name] + 1)
+
+    for name, net in (("E", game.encoder), ("G", game.generator), ("M", game.extract)):
+        if net is not None:
+            net.register_forward_hook(hook(name))
+    return calls
+
+
+def gradients(net):
+    return {name: None if p.grad is None else p.grad.clone() for name, p in net.named_parameters()}
+
+
+def assert_same(got, wanted):
+    """Equal up to rounding: a bias before BatchNorm has no gradient but for that."""
+    assert got.keys() == wanted.keys()
+    largest = max(float(g.abs().max()) for g in wanted.values())
+    for name, g in wanted.items():
+        torch.testing.assert_close(got[name], g, rtol=1e-4, atol=1e-5 * largest, msg=lambda text, name=name: f"{name}: {text}")
+
+
+# --- the chains
+
+
+def test_a_shared_expression_is_computed_once_and_given_once():
+    calls = []
+
+    def apply(e, args):
+        calls.append(str(e))
+        return sum(args)
+
+    wanted = [parse("E(G(E(x)))"), parse("E(x)"), parse("G(E(x))"), parse("x")]
+    values = evaluate(wanted, {Expr("x"): torch.ones(1)}, apply)
+    assert list(values) == wanted and calls == ["E(x)", "G(E(x))", "E(G(E(x)))"]
+
+
+@pytest.mark.parametrize(
+    ("variant", "e", "g"),
+    [
+        ("ali", 1, 1), ("alice", 1, 2), ("gali-4", 3, 3), ("gali-8", 3, 3), ("gali-mix", 4, 3), ("gali-pt", 3, 3),
+        ("masked-ali", 1, 1), ("masked-alice", 1, 2), ("masked-gali-4", 3, 3), ("gali-4-l2-features", 3, 3), ("gali-4-l1-features", 3, 3),
+    ],
+)  # fmt: skip
+def test_e_and_g_run_once_for_each_distinct_variable(variant, e, g):
+    game = make(variant)
+    calls = count_calls(game)
+    update(game, images(), source(), Rules())
+    m = {"gali-pt": 3, "gali-4-l2-features": 2, "gali-4-l1-features": 2}.get(variant, 0)  # M(x), M(G(z)), M(G(E(x)))
+    assert calls == {"E": e, "G": g, "M": m}
+
+
+def test_every_variant_has_a_count():
+    marks = test_e_and_g_run_once_for_each_distinct_variable.pytestmark[0]
+    assert {case[0] for case in marks.args[1]} == VARIANTS.keys()
+
+
+def test_known_features_are_used_and_not_computed():
+    game = make("gali-pt")
+    calls, m_of_x = count_calls(game), parse("M(x)")
+    values = play(game, images(), source(), game.variant.expressions, {m_of_x: torch.full((BATCH, FEATURES), 3.0)})
+    assert calls["M"] == 2 and (values[m_of_x] == 3).all()
+
+
+def test_e_of_x_is_a_sample_of_the_posterior_and_the_same_in_every_tuple():
+    game = make("gali-8")
+    values = play(game, images(), source(), game.variant.variables)
+    mu, log_sigma = copy.deepcopy(game.encoder)(images())
+    z, first = (torch.randn(BATCH, LATENT, generator=g) for g in [source()] for _ in range(2))
+    torch.testing.assert_close(values[Expr("z")], z)
+    torch.testing.assert_close(values[parse("E(x)")], mu + log_sigma.exp() * first)
+    seen = []
+    game.discriminator.trunks["latent"].register_forward_hook(lambda m, args, out: seen.append(args[0]))
+    game.discriminator(values)
+    assert sum(int((row == values[parse("E(x)")][0]).all()) for rows in seen for row in rows) == 1
+
+
+def test_masks_of_a_game_are_independent_and_the_same_wherever_named():
+    game = make("gali-mix")
+    names = [Expr(f"M{i}") for i in (1, 2, 3, 4)]
+    values = play(game, images(), source(), [*names, parse("M1(x)"), parse("Mix(x, G(E(M1(x))), M1)"), parse("G(E(M1(x)))")])
+    assert len({tuple(values[m].flatten().tolist()) for m in names}) == 4
+    x, m1 = images(), values[names[0]]
+    torch.testing.assert_close(values[parse("M1(x)")], erase(x, m1))
+    torch.testing.assert_close(values[parse("Mix(x, G(E(M1(x))), M1)")], mix(x, values[parse("G(E(M1(x)))")], m1))
+
+
+# --- both gradients
+
+
+def reference(game, x, generator, objective="product", penalty_weight=1.0, noise=0.0):
+    """Losses of D and of G and E as anyone would write them: every variable by its own call, every tuple by its own call of D, no detour over leaves."""
+    draw = lambda *shape: torch.randn(*shape, generator=generator, dtype=torch.float32).to(x.dtype)  # noqa: E731
+    known = {Expr("x"): x, Expr("z"): draw(BATCH, LATENT)}
+    for name in game.variant.masks:
+        known[Expr(name)] = random_boxes(BATCH, SIZE, generator)
+
+    def value(e):
+        if e in known:
+            return known[e]
+        args = [value(a) for a in e.args]
+        if e.head == "E":
+            mu, log_sigma = game.encoder(*args)
+            known[e] = mu + log_sigma.exp() * torch.randn(mu.shape, generator=generator, dtype=mu.dtype)
+        else:
+            known[e] = {"G": game.generator, "M": game.extract, "Erase": erase, "Mix": mix}[e.head](*args)
+        return known[e]
+
+    values = {e: value(e) for e in game.variant.expressions}
+    seen = {e: values[e] for e in game.variant.variables}
+    if noise:
+        seen = {e: v + noise * torch.randn(v.shape, generator=generator) if e.kind == "image" else v for e, v in seen.items()}
+
+    def losses(detach):
+        rows = []
+        for row in game.variant.tuples:
+            parts = [game.discriminator.trunks[e.kind](seen[e].detach() if detach else seen[e]) for e in row]
+            rows.append(game.discriminator.last(game.discriminator.hidden(torch.cat(parts, 1))))
+        return torch.stack(rows)
+
+    d_loss, g_loss = OBJECTIVES[objective]
+    distances = {"l1": lambda a, b: (a - b).abs().mean(), "l2": lambda a, b: (a - b).square().mean()}
+    penalty = sum(p.weight * distances[p.distance](values[a], values[b]) for p, a, b in game.variant.penalized)
+    return d_loss(losses(detach=True)), g_loss(losses(detach=False)) + penalty_weight * penalty
+
+
+@pytest.mark.parametrize(
+    ("variant", "objective", "noise"),
+    [*((v, "product", 0.1) for v in VARIANTS), ("gali-4", "minimax", 0.0), ("gali-8", "misclassification", 0.0), ("gali-4", "relativistic", 0.0)],
+)
+def test_gradients_are_those_of_ordinary_backward_passes(variant, objective, noise):
+    game = make(variant)
+    plain = copy.deepcopy(game)
+    statistics = update(game, images(), source(), Rules(objective, penalty_weight=0.3), noise=noise)
+
+    loss_d, loss_g = reference(plain, images(), source(), objective, 0.3, noise)
+    plain.discriminator.requires_grad_(False)
+    loss_g.backward()  # through D, whose weights take no part
+    assert all(p.grad is None for p in plain.discriminator.parameters())
+    plain.discriminator.requires_grad_(True)
+    loss_d, _ = reference(plain, images(), source(), objective, 0.3, noise)
+    to_eg = {n: gradients(plain.players()[n]) for n in "EG"}
+    loss_d.backward()
+
+    torch.testing.assert_close(statistics["loss_d"], loss_d.detach())
+    torch.testing.assert_close(statistics["loss_g"] + statistics.get("penalty", 0), loss_g.detach())
+    assert_same(gradients(game.discriminator), gradients(plain.discriminator))
+    for name in "EG":
+        assert_same(gradients(game.players()[name]), to_eg[name])
+        assert all(torch.equal(p.grad, to_eg[name][k]) for k, p in plain.players()[name].named_parameters()), "D's loss reached E or G in the reference"
+
+
+def test_spectral_norm_takes_part_in_the_gradient_and_moves_by_one_iteration():
+    game = make("gali-4", "sn")
+    plain = copy.deepcopy(game)
+    update(game, images(), source(), Rules())
+    with nn.utils.parametrize.cached():
+        loss_d, _ = reference(plain, images(), source())
+    loss_d.backward()
+    assert_same(gradients(game.discriminator), gradients(plain.discriminator))
+    for (name, one), other in zip(game.discriminator.named_buffers(), plain.discriminator.buffers(), strict=True):
+        torch.testing.assert_close(one, other, msg=name)
+
+
+def test_gradients_are_replaced_not_added():
+    game, again = make(), make()
+    update(again, images(1), source(1), Rules())
+    for net in (*game.players().values(),):
+        for p in net.parameters():
+            p.grad = torch.full_like(p, 1e6)
+    update(game, images(1), source(1), Rules())
+    for name, net in game.players().items():
+        assert_same(gradients(net), gradients(again.players()[name]))
+
+
+@pytest.mark.parametrize("variant", ("gali-4", "gali-pt", "gali-mix"))
+def test_an_update_of_d_alone_leaves_e_and_g_as_they_are(variant):
+    game, full = make(variant), make(variant)
+    for net in (game.encoder, game.generator):
+        for p in net.parameters():
+            p.grad = torch.full_like(p, 3.0)
+    needed = []
+    game.generator.register_forward_hook(lambda m, args, out: needed.append(torch.is_grad_enabled() or out.requires_grad))
+    statistics = update(game, images(), source(), Rules(), d_only=True)
+    assert needed and not any(needed)
+    assert all((p.grad == 3).all() for net in (game.encoder, game.generator) for p in net.parameters())
+    update(full, images(), source(), Rules())
+    assert_same(gradients(game.discriminator), gradients(full.discriminator))
+    assert set(statistics) == {"loss_d", "probs"}
+
+
+def test_an_update_of_d_alone_computes_no_side_of_a_penalty():
+    game = make("alice")
+    calls = count_calls(game)
+    update(game, images(), source(), Rules(), d_only=True)
+    assert calls["G"] == 1
+
+
+def test_m_gets_no_weight_gradient_but_passes_one_to_g():
+    game = make("gali-4-l2-features")
+    game.extract.requires_grad_(False)
+    update(game, images(), source(), Rules(penalty_weight=1.0))
+    with_m = gradients(game.generator)
+    assert all(p.grad is None for p in game.extract.parameters())
+    other = make("gali-4-l2-features")
+    update(other, images(), source(), Rules(penalty_weight=0.0))
+    assert any((with_m[k] - g).abs().max() > 1e-6 for k, g in gradients(other.generator).items())
+
+
+def test_statistics_of_an_update():
+    game = make("alice", "r1r2")
+    statistics = update(game, images(), source(), Rules(r1_gamma=1.0), noise=0.0)
+    assert set(statistics) == {"loss_d", "loss_g", "probs", "penalty", "r1"}
+    assert all(isinstance(v, torch.Tensor) and not v.requires_grad for v in statistics.values())
+    torch.testing.assert_close(statistics["probs"].sum(1), torch.ones(2))
+    reached = play(game, images(), source(), [parse("x"), parse("G(E(x))")])
+    torch.testing.assert_close(statistics["penalty"], (reached[parse("x")] - reached[parse("G(E(x))")]).square().mean().detach())
+
+
+class NoHostSync(TorchDispatchMode):
+    """Fails where a value of a tensor is asked for, which on a GPU would make the host wait."""
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        name = func.overloadpacket.__name__
+        assert name not in ("_local_scalar_dense", "nonzero", "item", "equal", "masked_select", "unique_dim", "_unique2"), f"{name} waits for the device"
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize(
+    ("variant", "regularizer", "rules"), [("gali-mix", "sn", Rules()), ("gali-pt", "r1r2", Rules(r1_gamma=1.0)), ("gali-4", "none", Rules("relativistic"))]
+)
+def test_nothing_waits_for_the_device(variant, regularizer, rules):
+    game = make(variant, regularizer)
+    with NoHostSync():
+        update(game, images(), source(), rules, noise=0.1)
+        update(game, images(), source(), rules, noise=0.1, d_only=True)
+    with pytest.raises(AssertionError, match="waits for the device"), NoHostSync():
+        images().mean().item()
+
+
+def test_running_statistics_of_e_follow_the_real_stream_alone():
+    game = make("gali-4")
+    alone = copy.deepcopy(game.encoder)
+    update(game, images(), source(), Rules())
+    update(game, images(1), source(), Rules(), d_only=True)
+    alone(images()), alone(images(1))
+    norms = [m for m in game.encoder.modules() if isinstance(m, nn.BatchNorm2d | nn.BatchNorm1d)]
+    for mine, theirs in zip(norms, [m for m in alone.modules() if isinstance(m, nn.BatchNorm2d | nn.BatchNorm1d)], strict=True):
+        torch.testing.assert_close((mine.running_mean, mine.running_var), (theirs.running_mean, theirs.running_var), rtol=0, atol=0)
+        assert mine.momentum == theirs.momentum == 0.1
+
+
+def test_noise_is_shared_by_the_tuples_of_a_variable_and_only_on_images():
+    game = make("gali-4")
+    seen = {"image": [], "latent": []}
+    for kind, trunk in game.discriminator.trunks.items():
+        trunk.register_forward_hook(lambda m, args, out, kind=kind: seen[kind].append(args[0].detach()))
+    for noise in (0.0, 0.5):
+        update(game, images(), source(), Rules(), noise=noise)
+    clean, noisy = seen["image"][:2], seen["image"][2:]
+    assert [len(v) for v in clean] == [len(v) for v in noisy] == [BATCH, 2 * BATCH]  # x once for its two tuples; G(z), G(E(G(z)))
+    added = torch.cat(noisy) - torch.cat(clean)
+    assert float(added.std()) == pytest.approx(0.5, rel=0.15) and abs(torch.corrcoef(added.flatten(1))[0, 1:]).max() < 0.6
+    for one, other in zip(seen["latent"][:2], seen["latent"][2:], strict=True):
+        assert torch.equal(one, other)
+
+
+# --- the gradient penalty
+
+
+def game_with_smooth_d(variant):
+    """Double precision and smooth activations: a penalty with derivatives that finite differences can see."""
+    game = make(variant, "r1r2", double=True)
+    for module in list(game.discriminator.modules()):
+        for name, child in module.named_children():
+            if isinstance(child, nn.LeakyReLU):
+                setattr(module, name, nn.Softplus(beta=3))
+    return game
+
+
+def spelled_out_penalty(d, values, gamma):
+    """gamma/n sum_y mean_i ||grad psi_y||^2, one class and one image at a time."""
+    n, total = d.variant.n, 0.0
+    for y, row in enumerate(d.variant.tuples):
+        for i in range(BATCH):
+            own = [values[e][i : i + 1].detach().requires_grad_() for e in row]
+            logits = d.last(d.hidden(torch.cat([d.trunks[e.kind](v) for e, v in zip(row, own, strict=True)], 1)))[0]
+            psi = logits[y] - torch.stack([logits[j] for j in range(n) if j != y]).mean()
+            for e, g in zip(row, torch.autograd.grad(psi, own, create_graph=True), strict=True):
+                if e.kind != "features":
+                    total = total + g.square().sum() / BATCH
+    return gamma / n * total
+
+
+def values_for(game):
+    generator = torch.Generator().manual_seed(3)
+    sizes = {"image": (1, SIZE, SIZE), "latent": (LATENT,), "features": (FEATURES,)}
+    return {e: torch.randn(BATCH, *sizes[e.kind], generator=generator, dtype=torch.float64) for e in game.variant.variables}
+
+
+def penalty_gradient(game, values, gamma):
+    """What `update` adds to D's gradient: the variables are given as known, so that only the penalty is at work."""
+    with_penalty, without = copy.deepcopy(game), copy.deepcopy(game)
+    statistics = update(with_penalty, values[Expr("x")], source(), Rules(r1_gamma=gamma), known=values, d_only=True)
+    update(without, values[Expr("x")], source(), Rules(), known=values, d_only=True)
+    one, other = gradients(with_penalty.discriminator), gradients(without.discriminator)
+    return statistics["r1"], {k: one[k] - other[k] for k in one}
+
+
+@pytest.mark.parametrize("variant", ("ali", "gali-4", "gali-8", "gali-pt"))
+def test_the_gradient_penalty_is_the_spelled_out_one(variant):
+    game = game_with_smooth_d(variant)
+    values, gamma = values_for(game), 0.7
+    value, added = penalty_gradient(game, values, gamma)
+    slow = spelled_out_penalty(game.discriminator, values, gamma)
+    torch.testing.assert_close(value, slow.detach())
+    weights = dict(game.discriminator.named_parameters())
+    expected = torch.autograd.grad(slow, list(weights.values()), allow_unused=True)
+    wanted = {k: torch.zeros_like(w) if g is None else g for (k, w), g in zip(weights.items(), expected, strict=True)}
+    for name, g in wanted.items():
+        torch.testing.assert_close(added[name], g, rtol=1e-6, atol=1e-12)
+
+
+def test_the_gradient_penalty_agrees_with_finite_differences():
+    game = game_with_smooth_d("gali-4")
+    values, d = values_for(game), game.discriminator
+    _, added = penalty_gradient(game, values, 0.7)
+    generator, h = torch.Generator().manual_seed(5), 1e-5
+    for name, weight in d.named_parameters():
+        direction = torch.randn(weight.shape, generator=generator, dtype=torch.float64)
+        sides = []
+        for sign in (1, -1):
+            with torch.no_grad():
+                weight += sign * h * direction
+            sides.append(float(penalty_gradient(game, values, 0.7)[0]))
+            with torch.no_grad():
+                weight -= sign * h * direction
+        assert (sides[0] - sides[1]) / (2 * h) == pytest.approx(float((added[name] * direction).sum()), rel=1e-5, abs=1e-9), name
+
+
+def test_the_gradient_penalty_of_two_classes_is_r1_and_r2():
+    """gamma/2 (R1 + R2) of the difference of the logits (Mescheder et al. 2018)."""
+    game = game_with_smooth_d("ali")
+    values, d = values_for(game), game.discriminator
+    value, _ = penalty_gradient(game, values, 0.7)
+    total = 0.0
+    for row in d.variant.tuples:
+        inputs = [values[e].requires_grad_() for e in row]
+        logits = d.last(d.hidden(torch.cat([d.trunks[e.kind](v) for e, v in zip(row, inputs, strict=True)], 1)))
+        total += sum(g.square().flatten(1).sum(1).mean() for g in torch.autograd.grad((logits[:, 0] - logits[:, 1]).sum(), inputs))
+    torch.testing.assert_close(value, 0.7 / 2 * total)
+
+
+def test_a_users_variant_with_three_classes_and_a_penalty_on_latents_plays():
+    variant = Variant("mine", (("x", "E(x)"), ("G(z)", "z"), ("G(E(x))", "E(x)")), penalties=(Penalty("l1", "E(x)", "E(G(E(x)))", 2.0),))
+    game = make(variant)
+    statistics = update(game, images(), source(), Rules())
+    assert statistics["probs"].shape == (3, 3) and statistics["penalty"] > 0
+    assert all(p.grad is not None and p.grad.isfinite().all() for net in game.players().values() for p in net.parameters())
