@@ -49,8 +49,7 @@ class Optimizers:
                     self.scaler.unscale_(optimizer) if name == names[0] else None
                     nn.utils.clip_grad_norm_(group["params"], self._clip)
             self.scaler.step(optimizer)
-        if not d_only:
-            self.scaler.update()
+        self.scaler.update()
 
     def state_dict(self) -> dict[str, object]:
         """All that a resumed run needs."""
@@ -69,7 +68,7 @@ class Average:
     def __init__(self, game: Game, half_life: float) -> None:
         self.half_life = half_life
         self._live = {n: game.players()[n] for n in "EG"}
-        self.nets = {n: copy.deepcopy(net).requires_grad_(False) for n, net in self._live.items()}
+        self.nets = {n: copy.deepcopy(net).requires_grad_(False).eval() for n, net in self._live.items()}
 
     @torch.no_grad()
     def update(self, images: int, seen: int) -> None:
