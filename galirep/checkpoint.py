@@ -1,6 +1,7 @@
 """Checkpoints: one file of tensors and plain data, written in one step and read without running code from it."""
 
 import hashlib
+import io
 import pickle
 import zipfile
 from collections.abc import Mapping
@@ -19,8 +20,10 @@ FORMAT = 1
 
 def save_checkpoint(path: Path, content: Mapping[str, Any]) -> None:
     """Write tensors and plain data; the file that was there survives whatever happens meanwhile."""
+    buffer = io.BytesIO()  # torch's own writer turns a full disk into a RuntimeError of its internals
+    torch.save({"galirep_checkpoint": FORMAT, "galirep_version": __version__, **content}, buffer)
     with replacing(path) as temporary:
-        torch.save({"galirep_checkpoint": FORMAT, "galirep_version": __version__, **content}, temporary)
+        temporary.write_bytes(buffer.getbuffer())
 
 
 def load_checkpoint(path: Path, device: str | torch.device = "cpu") -> dict[str, Any]:

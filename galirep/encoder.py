@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor, nn
 
 from galirep.checkpoint import sha256_tensors
@@ -35,7 +35,7 @@ class GaliEncoder(nn.Module):
         self.encoder, self.shapes, self.name, self.tag = encoder.requires_grad_(False), shapes, name, tag
         self.eval()
         with torch.no_grad():
-            probe = encoder.layers(torch.zeros(1, shapes.channels, shapes.size, shapes.size))
+            probe = encoder.layers(torch.zeros(1, shapes.channels, shapes.size, shapes.size, device=encoder.head.weight.device))
         self.known_layers = {layer: value.shape[1] for layer, value in probe.items()}
         chosen = tuple(layers) if layers is not None else tuple(self.known_layers)[-4:]  # the last three hidden layers and mu
         for layer in chosen:
@@ -84,7 +84,8 @@ def export_networks(folder: Path, nets: Mapping[str, nn.Module], about: Mapping[
     for name, net in nets.items():
         tensors = {k: v.detach().cpu().contiguous() for k, v in net.state_dict().items()}
         with replacing(folder / f"{name}.safetensors") as temporary:
-            save_file(tensors, temporary, metadata={"galirep": json.dumps(header), "sha256": sha256_tensors(tensors)})
+            # not save_file, which turns a full disk into an error that names none
+            temporary.write_bytes(save(tensors, metadata={"galirep": json.dumps(header), "sha256": sha256_tensors(tensors)}))
     write_text(folder / "encoder.json", json.dumps(header, indent=2) + "\n")
     write_text(folder / "README.md", card)
 
