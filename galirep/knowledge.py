@@ -83,7 +83,8 @@ def _require_gradient(extract: Extract, batches: Batches, name: str) -> None:
     if not isinstance(out, Tensor) or out.ndim != 2 or len(out) != 2 or not bool(out.isfinite().all()):
         got = tuple(out.shape) if isinstance(out, Tensor) else type(out).__name__
         raise PluginError(f"the extractor {name!r} must give (2, d) finite numbers for two images, not {got}")
-    if not out.requires_grad:
+    passed = torch.autograd.grad(out.sum(), x, allow_unused=True)[0] if out.requires_grad else None
+    if passed is None:
         raise PluginError(
             f"the extractor {name!r} lets no gradient pass to its input (torch.no_grad inside it?), so G cannot learn from it"
         )
