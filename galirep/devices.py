@@ -1,5 +1,6 @@
 """Where networks run and in which arithmetic."""
 
+import sys
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 
@@ -37,3 +38,15 @@ def autocast_of(device: torch.device, precision: str) -> Callable[[], AbstractCo
         raise ConfigError(f"precision 'fp16' needs a CUDA device, not {device.type}: take fp32 or bf16")
     dtype = torch.bfloat16 if precision == "bf16" else torch.float16
     return lambda: torch.autocast(device.type, dtype)
+
+
+def peak_memory(device: torch.device) -> float:
+    """The most memory held so far, MiB: of the device where it is a GPU, else of this process (0 where the system does not tell)."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**20
+    try:
+        import resource
+    except ImportError:  # Windows
+        return 0.0
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / 2**20 if sys.platform == "darwin" else peak / 2**10  # bytes there, KiB elsewhere

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from galirep.batches import Batches, stream
 from galirep.config import TrainConfig
-from galirep.devices import autocast_of
+from galirep.devices import autocast_of, peak_memory
 from galirep.discriminator import Discriminator
 from galirep.expr import Expr
 from galirep.networks import NETWORKS, Shapes
@@ -103,7 +103,6 @@ class Session:
             mu, log_sigma = self.average.nets["E"](self.shown_images)
         seconds = time.perf_counter() - self._started
         images = self._since * self.config.batch_size * self.config.d_steps
-        memory = torch.cuda.max_memory_allocated(self.batches.device) / 2**20 if self.batches.device.type == "cuda" else 0.0
         out = {
             "step": self.step,
             "epoch": round(self.step * self.config.d_steps * self.config.batch_size / self.batches.n, 3),
@@ -114,7 +113,7 @@ class Session:
             "lr": self.optimizers.rates["G"] * self.lr_scale * rate_factor(self.config, self.step - 1, self.steps),
             "seconds": {"interval": round(seconds, 3), "data_wait": round(self._waited, 3)},
             "images_per_second": round(images / seconds, 1),
-            "gpu_memory_mib": round(memory, 1),
+            "peak_memory_mib": round(peak_memory(self.batches.device), 1),
         }
         self._begin_interval()
         return out

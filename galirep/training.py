@@ -68,12 +68,15 @@ def train(
     if resume:
         _require_same(run, config, info)
         if run.last.exists():
-            session.load_state_dict(load_checkpoint(run.last))
+            state = load_checkpoint(run.last)
+            if differences := config.differences(TrainConfig.from_dict(state["config"])):
+                raise CheckpointError(f"{run.last} is a checkpoint of another run: {'; '.join(differences)}")
+            session.load_state_dict(state)
         run.rewind(session.step)
         info = {**run.info(), "status": "running"}
     else:
         run.create(config, info)
-    log, board, metrics = run.logger(), Board(run.path / "tb", session.step), {}
+    log, board, metrics = run.logger(), Board(run.path / "tb", session.step), (run.metrics() or [{}])[-1]
     log.info("%s at step %d of %d", "resumed" if resume else "begun", session.step, session.steps)
     for image_id, reason in info["data"]["errors"]:
         log.warning("left out %s: %s", image_id, reason)
@@ -87,8 +90,8 @@ def train(
         run.write_info({**info, "step": session.step, "steps": session.steps, "updated": now()})
 
     with stop_signals() as stopped, tqdm(total=session.steps, initial=session.step, unit="step", disable=None, dynamic_ncols=True) as bar:
-        if not run.last.exists():
-            save()  # so that there is something to go back to
+        if not run.last.exists() or session.step == session.steps:
+            save()  # so that there is something to go back to; at the end, what a kill just after the last checkpoint may have left out
         while session.step < session.steps and not stopped.is_set():
             session.advance()
             bar.update(session.step - bar.n)
@@ -249,7 +252,8 @@ def status_line(metrics: Mapping[str, Any], n: int) -> str:
     """One line for people: the losses beside chance, D's probability of each true class, sigma of E, throughput."""
     own = " ".join(f"{row[i]:.2f}" for i, row in enumerate(metrics["probs"]))
     wait = 100 * metrics["seconds"]["data_wait"] / max(metrics["seconds"]["interval"], 1e-9)
+    rate, memory = metrics["images_per_second"], metrics["peak_memory_mib"]
     return (
         f"step {metrics['step']} D {metrics['loss_d']:.3f} GE {metrics['loss_g']:.3f} (chance {chance(n):.3f}) p(true) {own} "
-        f"sigma {metrics['sigma']:.2f} {metrics['images_per_second']:.0f} img/s, data wait {wait:.0f}%"
+        f"sigma {metrics['sigma']:.2f} {rate:.0f} img/s, data wait {wait:.0f}%, {memory:.0f} MiB"
     )
