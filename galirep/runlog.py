@@ -75,8 +75,15 @@ class RunDirectory:
         return TrainConfig.from_dict(read_config(self.config_file))
 
     def info(self) -> dict[str, Any]:
-        """What run.json says."""
-        info: dict[str, Any] = json.loads(self.info_file.read_text(encoding="utf-8"))
+        """What run.json says.
+
+        Raises:
+            CheckpointError: it is no JSON object.
+        """
+        try:
+            info: dict[str, Any] = dict(json.loads(self.info_file.read_text(encoding="utf-8")))
+        except ValueError:
+            raise CheckpointError(f"{self.info_file} is no JSON object, so {self.path} is no run that can go on") from None
         return info
 
     def write_info(self, info: Mapping[str, Any]) -> None:
