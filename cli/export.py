@@ -6,7 +6,6 @@ import click
 
 from .common import emit, shared
 
-
 FORMATS = ["npy-parquet", "hdf5", "safetensors"]
 
 
