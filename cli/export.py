@@ -14,7 +14,7 @@ FORMATS = ["npy-parquet", "hdf5", "safetensors"]
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder, or FILE.h5, to make.")
 @click.option("--format", "form", type=click.Choice(FORMATS), help="What to write [default: what fits].")
 @click.option("--layers", metavar="LIST", help="Of a FILE.h5: layers, with commas [default: all].")
-@click.option("--rows-per-file", type=click.IntRange(1), default=1_000_000, show_default=True, help="Of npy-parquet: rows in a pair of files.")
+@click.option("--rows-per-file", type=click.IntRange(1), default=1_000_000, show_default=True, help="Rows a pair of files.")
 @shared("overwrite")
 def export_command(path: Path, out: Path, form: str | None, layers: str | None, rows_per_file: int, overwrite: bool, as_json: bool) -> None:
     """Export the encoder of a run (safetensors), or embeddings in the layout of clip-retrieval and back.
