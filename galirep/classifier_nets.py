@@ -37,7 +37,7 @@ class Net:
 def _digits(size: int, channels: int) -> nn.Sequential:
     layers: list[nn.Module] = []
     for width in (32, 64, 128):
-        layers += [nn.Conv2d(channels, width, 3, padding=1, bias=False), nn.BatchNorm2d(width), nn.ReLU(), nn.MaxPool2d(2)]
+        layers += [nn.Conv2d(channels, width, 3, padding=1, bias=False), nn.MaxPool2d(2), nn.BatchNorm2d(width), nn.ReLU()]
         channels = width
     return nn.Sequential(*layers, nn.Flatten(), nn.Linear(128 * (size // 8) ** 2, HIDDEN), nn.ReLU())
 
@@ -54,7 +54,7 @@ def _attributes(size: int, channels: int) -> nn.Sequential:
 
 
 NETS = {
-    "digits": Net(_digits, 8, "3 x [conv3, BatchNorm, ReLU, pool] 32-64-128, FC 256-n"),
+    "digits": Net(_digits, 8, "3 x [conv3, pool, BatchNorm, ReLU] 32-64-128, FC 256-n"),
     "attributes": Net(_attributes, 16, "4 x [conv3, pool, ReLU] 64-128-256-512, FC 2048-1024-256-n (Dandi et al. 2021, CelebA attributes)"),
 }
 

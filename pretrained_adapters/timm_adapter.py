@@ -106,7 +106,8 @@ def _load(name: str, config: dict[str, Any], path: Path, size: int) -> Any:
     head = head if isinstance(head, str) else head[0]
     classes = config.get("num_classes", 1000)
     # the head is dropped in the end; it is built as wide as the file's so that timm loads strictly, whatever the file was tuned for
-    widths = [state[f"{head}.weight"].shape[0]] if f"{head}.weight" in state else list(dict.fromkeys([classes, 0]))
+    known = f"{head}.weight" in state
+    widths = [state[f"{head}.weight"].shape[0]] if known else [classes, 0]
     shape = {"img_size": size} if size and config.get("fixed_input_size") else {}
     refusals = []
     for width in widths:
@@ -118,6 +119,8 @@ def _load(name: str, config: dict[str, Any], path: Path, size: int) -> Any:
             continue
         model.reset_classifier(0)
         return model
+    if not known:  # under other names the head cannot be told, but it usually stands last
+        widths += list(state.values())[-1].shape[:1]
     for width in widths:
         model = _untrained(name, width, shape)
         if (renamed := same_order(state, model.state_dict())) is not None:
