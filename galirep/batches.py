@@ -10,7 +10,7 @@ from galirep.errors import ConfigError
 
 
 def stream(seed: int, *position: int) -> int:
-    """A 63-bit seed for one purpose at one position of a run; different positions give independent streams."""
+    """A 63-bit seed for one purpose at one position of a run; different positions (of one length) give independent streams."""
     return int(np.random.SeedSequence((seed, *position)).generate_state(1, np.uint64)[0] >> 1)
 
 
