@@ -6,9 +6,10 @@ the intercept regularised like a weight, as LinearSVC does by default):
     F(w) = 1/2 |w|^2 + C sum_i max(0, 1 - y_i w.x_i)^2        with x_i = (features, 1)
 
 LinearSVC turns dense features into liblinear's sparse format, takes one class at a time and has no warm start: minutes a fit at
-10,000 x 5,376, and at the large C of `ali-l2svm/v1` it does not converge. Here fewer rows than columns are solved by Newton steps on the
-Gram matrix, exact at any C; more rows than columns by L-BFGS on all classes at once, preconditioned by the Hessian of all rows.
-F is 1-strongly convex, so F(w) - min F <= 1/2 |grad F(w)|^2: fitting stops, and is called converged, where that is below `TOLERANCE` F(w).
+10,000 x 5,376, and at the large C of `ali-l2svm/v1` it does not converge. Here Newton steps solve what is small on one side, exactly and
+at any C, on the Gram matrix of the rows or on the columns; what is large on both goes to L-BFGS, all classes at once, preconditioned by
+the Hessian of all rows. F is 1-strongly convex, so F(w) - min F <= 1/2 |grad F(w)|^2: fitting stops, and is called converged, where that
+is below `TOLERANCE` F(w).
 """
 
 from collections.abc import Iterable, Iterator
@@ -17,15 +18,17 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.linalg import cho_factor, cho_solve, cholesky, solve_triangular
+from scipy.linalg import LinAlgError, cho_factor, cho_solve, cholesky, solve_triangular
 from scipy.optimize import minimize
 
 TOLERANCE = 1e-5
-_GRAM_ROWS = 2000  # a Newton step solves a system of up to this many rows; beyond it L-BFGS is quicker
+_GRAM_ROWS = 2000  # up to this many rows, a Newton step on their Gram matrix is quick
+_COLUMN_WORK = 1e9  # up to this rows x columns^2, so is one on the columns
 _STEPS = 100
 _ITERATIONS = 2000
 
 Matrix = NDArray[np.float64]
+_Fit = tuple[float, Matrix, bool]  # C, coefficients, converged
 
 
 @dataclass(frozen=True)
@@ -50,8 +53,16 @@ def fit_path(features: NDArray[np.floating[Any]], labels: NDArray[Any], grid: It
     signs = np.where(codes[:, None] == np.arange(len(classes)), 1.0, -1.0)  # (N, K)
     rows = np.ones((len(features), features.shape[1] + 1))
     rows[:, :-1] = features
-    fits = _by_rows if len(rows) <= min(rows.shape[1], _GRAM_ROWS) else _by_columns
-    for C, coef, converged in fits(rows, signs, grid):
+    n, width = rows.shape
+    fits: Iterator[_Fit]
+    if n <= min(2 * width, _GRAM_ROWS):
+        gram = rows @ rows.T
+        fits = ((C, rows.T @ dual, converged) for C, dual, converged in _exactly(gram, signs, grid, dual=True))
+    elif n * width**2 <= _COLUMN_WORK:
+        fits = _exactly(rows, signs, grid, dual=False)
+    else:
+        fits = _iteratively(rows, signs, grid)
+    for C, coef, converged in fits:
         yield LinearSVM(classes, coef, C, converged)
 
 
@@ -60,45 +71,53 @@ def fit(features: NDArray[np.floating[Any]], labels: NDArray[Any], C: float) -> 
     return next(fit_path(features, labels, [C]))
 
 
-def _by_rows(rows: Matrix, signs: Matrix, grid: Iterable[float]) -> Iterator[tuple[float, Matrix, bool]]:
-    gram = rows @ rows.T
-    # past this C, 1/(2C) is lost in the rounding of the Gram matrix, and the margin is hard
-    largest = 1 / (2e-10 * max(float(np.mean(np.diag(gram))), 1e-10))
-    dual = np.zeros_like(signs)
+def _exactly(matrix: Matrix, signs: Matrix, grid: Iterable[float], dual: bool) -> Iterator[_Fit]:
+    squares = np.diag(matrix) if dual else np.sum(matrix * matrix, axis=1)
+    # past this C, 1/(2C) is lost in the rounding of what it is added to, and the classifier does not change any more
+    largest = 1 / (2e-10 * max(float(np.mean(squares)), 1e-10))
+    solution = np.zeros((matrix.shape[1], signs.shape[1]))
     for C in grid:
         converged = True
         for column in range(signs.shape[1]):
-            dual[:, column], done = _newton(gram, signs[:, column], min(C, largest), dual[:, column])
+            solution[:, column], done = _newton(matrix, signs[:, column], min(C, largest), solution[:, column], dual)
             converged = converged and done
-        yield C, rows.T @ dual, converged
+        yield C, solution.copy(), converged
 
 
-def _newton(gram: Matrix, sign: Matrix, C: float, dual: Matrix) -> tuple[Matrix, bool]:
-    """w = sum_i dual_i x_i for one class, by Newton steps (Chapelle 2007, "Training a support vector machine in the primal")."""
+def _newton(matrix: Matrix, sign: Matrix, C: float, found: Matrix, dual: bool) -> tuple[Matrix, bool]:
+    """One class by Newton steps with a line search (Chapelle 2007, "Training a support vector machine in the primal").
 
-    def objective(dual: Matrix, score: Matrix) -> float:
-        return float(dual @ score / 2 + C * np.sum(np.maximum(1 - sign * score, 0) ** 2))
+    `matrix` holds the rows x_i and `found` is w; or, `dual`, it is their Gram matrix and w is the sum of found_i x_i.
+    """
 
-    score = gram @ dual
+    def objective(found: Matrix, score: Matrix) -> float:
+        return float(found @ (score if dual else found) / 2 + C * np.sum(np.maximum(1 - sign * score, 0) ** 2))
+
+    score = matrix @ found
     for _ in range(_STEPS):
-        within = np.flatnonzero(sign * score < 1)  # the rows with a loss; only they are in the solution
-        system = gram[np.ix_(within, within)]
-        system.flat[:: len(within) + 1] += 1 / (2 * C)
-        step = -dual
-        step[within] += cho_solve(cho_factor(system, overwrite_a=True, check_finite=False), sign[within], check_finite=False)
-        change, before, length = gram @ step, objective(dual, score), 1.0
-        while objective(dual + length * step, score + length * change) > before * (1 + 1e-12) and length > 1e-6:
+        within = np.flatnonzero(sign * score < 1)  # the rows with a loss: only they shape the solution
+        part = matrix[within]
+        system, target = (part[:, within], sign[within]) if dual else (part.T @ part, part.T @ sign[within])
+        system.flat[:: len(system) + 1] += 1 / (2 * C)
+        step = -found
+        try:
+            step[within if dual else slice(None)] += cho_solve(cho_factor(system, overwrite_a=True, check_finite=False), target)
+        except LinAlgError:
+            return found, False
+        change, before, length = matrix @ step, objective(found, score), 1.0
+        while objective(found + length * step, score + length * change) > before * (1 + 1e-12) and length > 1e-6:
             length /= 2
-        dual, score = dual + length * step, score + length * change
+        found, score = found + length * step, score + length * change
         slack = np.maximum(1 - sign * score, 0)
-        gradient = dual - 2 * C * sign * slack  # of F, in the same terms as `dual`
-        settled = length == 1 and np.array_equal(np.flatnonzero(slack), within)
-        if settled or gradient @ gram @ gradient / 2 <= TOLERANCE * objective(dual, score):
-            return dual, True
-    return dual, False
+        if length == 1 and np.array_equal(np.flatnonzero(slack), within):
+            return found, True  # the quadratic that the step minimised is F itself here
+        gradient = found - 2 * C * (sign * slack if dual else matrix.T @ (sign * slack))
+        if gradient @ (matrix @ gradient if dual else gradient) / 2 <= TOLERANCE * objective(found, score):
+            return found, True
+    return found, False
 
 
-def _by_columns(rows: Matrix, signs: Matrix, grid: Iterable[float]) -> Iterator[tuple[float, Matrix, bool]]:
+def _iteratively(rows: Matrix, signs: Matrix, grid: Iterable[float]) -> Iterator[_Fit]:
     covariance = rows.T @ rows
     coef = np.zeros((rows.shape[1], signs.shape[1]))
     for C in grid:
