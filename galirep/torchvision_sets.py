@@ -69,6 +69,7 @@ def _load(spec: str, name: str, folder: Path, arguments: dict[str, Any]) -> Any:
     except Exception as err:  # its readers raise RuntimeError for missing files and anything for damaged ones
         if arguments["download"]:
             raise DataError(f"{spec} could not be downloaded to {folder}: {one_line(err)}") from err
+        reason = one_line(err).partition(". ")[0]  # without its advice on torchvision's own arguments
         raise DataError(
-            f"{spec} is not in {folder}, or damaged there ({one_line(err)}): name its folder with --data-root, or fetch it with --download"
+            f"{spec} cannot be read from {folder} ({reason}): name its folder with --data-root, or fetch it with --download"
         ) from err
