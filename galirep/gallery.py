@@ -83,7 +83,6 @@ def _open_embeddings(embeddings: Embeddings, metric: str, backend: str, device: 
             vectors[rows] = prepared
     if vectors is None:
         vectors = flat_vectors(index)
-        assert vectors is not None
     scan = FaissScan(index, metric, device) if index else TorchScan(vectors, metric, device)
     about = {"factory": "Flat", "exact": True, "backend": _backend(scan), "recall_at_10": 1.0, "nprobe": None}
     search = Search(scan, metric, n, vectors)

@@ -107,7 +107,11 @@ def _naming(factory: str) -> Iterator[None]:
 
 def _make(faiss: Any, dim: int, string: str, metric: str) -> Any:
     with _naming(string):
-        return faiss.index_factory(dim, string, faiss.METRIC_L2 if metric == "l2" else faiss.METRIC_INNER_PRODUCT)
+        index = faiss.index_factory(dim, string, faiss.METRIC_L2 if metric == "l2" else faiss.METRIC_INNER_PRODUCT)
+    inner = faiss.downcast_index(index.index) if isinstance(index, faiss.IndexPreTransform) else index
+    if hasattr(inner, "do_polysemous_training"):  # simulated annealing, seconds a byte of code, for a filter that no search here uses
+        inner.do_polysemous_training = False
+    return index
 
 
 def _to_gpu(faiss: Any, index: Any, device: str) -> Any:

@@ -197,9 +197,15 @@ def read_rows(path: Path) -> tuple[NDArray[np.object_], NDArray[np.int64] | None
         return file["ids"].asstr()[:], file["labels"][:] if "labels" in file else None
 
 
-def flat_vectors(index: Any) -> NDArray[np.float32] | None:
-    """The (N, D) vectors of a flat index without a copy, valid while the index lives; None of an index that holds codes."""
-    faiss = load_faiss()
-    if not isinstance(index, faiss.IndexFlat):
-        return None
-    return faiss.rev_swig_ptr(index.get_xb(), index.ntotal * index.d).reshape(index.ntotal, index.d)  # type: ignore[no-any-return]
+class _Memory:
+    """The vectors inside a flat index as numpy sees memory; an array made of it keeps the index alive."""
+
+    def __init__(self, index: Any) -> None:
+        self.index = index
+        memory = load_faiss().rev_swig_ptr(index.get_xb(), index.ntotal * index.d)
+        self.__array_interface__ = {**memory.__array_interface__, "shape": (index.ntotal, index.d)}
+
+
+def flat_vectors(index: Any) -> NDArray[np.float32]:
+    """The (N, D) vectors of a flat index, without a copy."""
+    return np.asarray(_Memory(index))

@@ -86,7 +86,8 @@ def open_queries(
     extractor = extractor_of(gallery.meta, download=download, device=device)
     features, errors = extract(extractor, source, device=device, num_workers=num_workers, precision=gallery.meta.precision)
     if errors:
-        raise DataError(f"{len(errors)} of {len(source)} query images cannot be read: {'; '.join(list(errors.values())[:5])}")
+        shown = "; ".join(f"{source.ids[i]}: {reason}" for i, reason in list(errors.items())[:5])
+        raise DataError(f"{len(errors)} of {len(source)} query images cannot be read: {shown}")
     meta = replace(gallery.meta, source=source.spec, split=source.split, fingerprint=source.fingerprint, label_names=source.label_names)
     yield Queries(source.spec, meta, np.array(source.ids, dtype=object), source.labels, _InMemory(features), source)
 
