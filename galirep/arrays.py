@@ -58,9 +58,9 @@ class Hdf5Source(ImageSource):
         return self._rows.image(row, self.ids[index])
 
     def content(self, index: int) -> bytes:
-        """The row's values."""
+        """The row's type, shape and values."""
         try:
-            return bytes(self._row(index).tobytes())
+            return self._rows.content(self._row(index))
         except OSError:
             return b""
 

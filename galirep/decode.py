@@ -117,20 +117,21 @@ def _parallel(job: _Job, tasks: Sequence[range], workers: int) -> Iterator[_Resu
         for number in range(len(tasks)):
             process, reader = crew[number % workers]
             try:
-                yield reader.recv()
+                result = reader.recv()
             except (EOFError, OSError) as err:
-                process.join()
+                process.join(10)
                 code = process.exitcode or 0
                 how = f"was killed by signal {-code}" if code < 0 else "died"
                 raise DataError(
                     f"a worker that decoded images of {job.source.spec} {how}: out of memory, or started from a script without "
                     "`if __name__ == '__main__':`? --num-workers 0 decodes without workers"
                 ) from err
+            yield result
     finally:
         for process, reader in crew:
             reader.close()
-            if process.pid is not None:
-                process.terminate()
+            if process.pid is not None:  # it was started
+                process.kill()  # it has nothing to lose, and may have inherited that SIGTERM is ignored
                 process.join()
 
 

@@ -132,8 +132,8 @@ class ArraySource(ImageSource):
         return self._rows.image(self._images[index], self.ids[index])
 
     def content(self, index: int) -> bytes:
-        """The row's values."""
-        return bytes(self._images[index].tobytes())
+        """The row's type, shape and values."""
+        return self._rows.content(self._images[index])
 
     def sizes(self) -> list[int]:
         """The size of a row, for each."""
@@ -164,6 +164,10 @@ class Rows:
         if row.ndim == 2:
             return row[:, :, None]
         return row.transpose(1, 2, 0) if self._planes_first else row
+
+    def content(self, row: NDArray[Any]) -> bytes:
+        """What the fingerprint covers of one row."""
+        return f"{row.dtype.str}{row.shape}".encode() + row.tobytes()
 
 
 def check_labels(spec: str, labels: Any, count: int) -> Labels | None:

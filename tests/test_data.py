@@ -264,6 +264,12 @@ def test_arrays_are_resized_whatever_their_order_in_memory():
     assert last.shape == (5, 3, 12, 12)
 
 
+def test_the_fingerprint_of_arrays_covers_shape_values_and_labels():
+    variants = [GREY, GREY.reshape(5, 4, 9), 255 - GREY, (GREY / 255).astype(np.float32), COLOUR]
+    prints = {ArraySource("x", images, labels).fingerprint for images in variants for labels in (None, [0, 1, 2, 3, 4], [0, 1, 2, 3, -1])}
+    assert len(prints) == 15 and ArraySource("elsewhere", GREY).fingerprint in prints
+
+
 def test_what_does_not_fit_in_memory_is_refused_before_it_is_tried():
     source = ArraySource("huge", np.broadcast_to(np.uint8(0), (10**9, 1, 1)), ids=range(10**9))
     with pytest.raises(DataError, match=r"of memory, and .* free: choose a smaller --image-size"):
