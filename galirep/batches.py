@@ -48,10 +48,14 @@ class Batches:
     def images(self, indices: Tensor) -> Tensor:
         """The images of these indices: (B, C, S, S) float32 in [-1, 1] on the device."""
         if self._pixels.device == self.device:
-            chosen = self._pixels[indices.to(self.device, non_blocking=True)]
+            chosen = self._pixels[self.to_device(indices)]
         else:
-            chosen = self._pixels[indices].pin_memory().to(self.device, non_blocking=True)
+            chosen = self.to_device(self._pixels[indices])
         return (chosen.float() / 127.5 - 1).contiguous(memory_format=torch.channels_last)
+
+    def to_device(self, values: Tensor) -> Tensor:
+        """A tensor of the host on the device, without waiting for what the device is doing: from page-locked memory where it is a GPU."""
+        return values.pin_memory().to(self.device, non_blocking=True) if self.device.type == "cuda" else values
 
     def spread(self, count: int) -> Tensor:
         """Up to `count` indices evenly spread over the data set: the images that pictures and statistics are made of."""

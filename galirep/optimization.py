@@ -43,10 +43,10 @@ class Optimizers:
     def step(self, factor: float, *, d_only: bool) -> None:
         """Apply the gradients in `.grad` at `factor` times the learning rates."""
         for optimizer, names in ((self._d, "D"), *(() if d_only else ((self._both, "EG"),))):
+            self.scaler.unscale_(optimizer)  # so that clipping and the reported norms are of the gradients themselves
             for name, group in zip(names, optimizer.param_groups, strict=True):
                 group["lr"] = self.rates[name] * factor
                 if self._clip:
-                    self.scaler.unscale_(optimizer) if name == names[0] else None
                     nn.utils.clip_grad_norm_(group["params"], self._clip)
             self.scaler.step(optimizer)
         self.scaler.update()

@@ -74,7 +74,7 @@ class Session:
             before = time.perf_counter()
             chosen = self.batches.indices(number)
             x = self.batches.images(chosen)
-            known = {} if self.features is None else {_M_OF_X: self.features[chosen].to(x.device, non_blocking=True)}
+            known = {} if self.features is None else {_M_OF_X: self.batches.to_device(self.features[chosen])}
             self._waited += time.perf_counter() - before
             gamma = (
                 config.r1_gamma * config.r1_every if penalized and number % config.r1_every == 0 else 0.0

@@ -101,7 +101,7 @@ def train(
 
             if due[config.log_every] or due[config.checkpoint_every] or stopped.is_set():
                 metrics = session.report()
-                if not _finite(metrics):
+                if not _finite(metrics, config.precision):
                     _roll_back(run, session, info, log.warning)
                     continue
                 run.add_metrics(metrics)
@@ -214,8 +214,9 @@ def _require_same(run: RunDirectory, config: TrainConfig, info: Mapping[str, Any
         raise CheckpointError(f"{run.path} is a run of another configuration: {'; '.join(differences)}")
 
 
-def _finite(metrics: Mapping[str, Any]) -> bool:
-    norms = metrics["gradient_norms"].values()
+def _finite(metrics: Mapping[str, Any], precision: str) -> bool:
+    """Whether training is sound. In fp16 an infinite gradient now and then is how the loss scale finds its level; such a step is left out."""
+    norms = metrics["gradient_norms"].values() if precision != "fp16" else ()
     return all(math.isfinite(v) for v in (metrics["loss_d"], metrics["loss_g"], *norms))
 
 
