@@ -47,10 +47,8 @@ class Batches:
 
     def images(self, indices: Tensor) -> Tensor:
         """The images of these indices: (B, C, S, S) float32 in [-1, 1] on the device."""
-        if self._pixels.device == self.device:
-            chosen = self._pixels[self.to_device(indices)]
-        else:
-            chosen = self.to_device(self._pixels[indices])
+        resident = self._pixels.device == self.device
+        chosen = self._pixels[self.to_device(indices)] if resident else self.to_device(self._pixels[indices])
         return (chosen.float() / 127.5 - 1).contiguous(memory_format=torch.channels_last)
 
     def to_device(self, values: Tensor) -> Tensor:

@@ -215,7 +215,7 @@ def _require_same(run: RunDirectory, config: TrainConfig, info: Mapping[str, Any
 
 
 def _finite(metrics: Mapping[str, Any], precision: str) -> bool:
-    """Whether training is sound. In fp16 an infinite gradient now and then is how the loss scale finds its level; such a step is left out."""
+    """Whether training is sound. In fp16 an infinite gradient now and then is how the loss scale finds its level; that step is left out."""
     norms = metrics["gradient_norms"].values() if precision != "fp16" else ()
     return all(math.isfinite(v) for v in (metrics["loss_d"], metrics["loss_g"], *norms))
 
