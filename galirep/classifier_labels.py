@@ -49,7 +49,7 @@ class Targets:
         return {
             "n": len(values),
             "accuracy": float(right.double().mean()),
-            "commonest": float(counts.max() / len(values)),
+            "commonest": int(counts.max()) / len(values),
             "classes": recall,
         }
 
