@@ -78,7 +78,7 @@ def probe(
         "error_stderr": float(np.sqrt(mean * (1 - mean) / len(judged.labels))),
         "errors": outcome.errors,
         "baseline_error": baseline,
-        "baseline": f"always answering {fitted.name(commonest)!r}, the commonest class of TRAIN, has error {baseline:.4f}",
+        "baseline": f"always answering {fitted.name(commonest)!r}, the commonest class of TRAIN: error {100 * baseline:.2f} %",
         "converged": outcome.converged,
         **outcome.extra,
         "notes": notes,
