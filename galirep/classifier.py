@@ -1,22 +1,15 @@
 """`classifier:DIR`: a net that `galirep train-classifier` made, as a feature extractor; and the files of its export."""
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
-
-from galirep.checkpoint import sha256_tensors
 from galirep.classifier_nets import Classifier, build_net
-from galirep.errors import CheckpointError, PluginError
+from galirep.errors import PluginError
+from galirep.exports import load_export, save_export
 from galirep.features import NetworkExtractor
-from galirep.files import replacing, write_json, write_text
+from galirep.files import write_json, write_text
 from galirep.frozen import freeze
-
-EXPORT_FORMAT = 1
-_FILE = "classifier.safetensors"
 
 
 def export_classifier(folder: Path, net: Classifier, about: Mapping[str, Any]) -> None:
@@ -25,10 +18,7 @@ def export_classifier(folder: Path, net: Classifier, about: Mapping[str, Any]) -
     `about` needs `net`, `image_size`, `channels`, `names` (of classes or attributes), `binary` and `report`.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    tensors = {name: value.detach().cpu().contiguous() for name, value in net.state_dict().items()}
-    header = {"format": EXPORT_FORMAT, **about, "sha256": sha256_tensors(tensors)}
-    with replacing(folder / _FILE) as temporary:
-        save_file(tensors, temporary, metadata={"galirep_classifier": json.dumps(header)})
+    header = save_export(folder / "classifier.safetensors", "classifier", net, about)
     write_json(folder / "classifier.json", header)
     write_text(folder / "README.md", _card(header))
 
@@ -37,24 +27,9 @@ def load_classifier(folder: Path) -> tuple[Classifier, dict[str, Any]]:
     """The exported net of a run directory (or of an export folder itself), frozen, and what its header says.
 
     Raises:
-        CheckpointError: there is none, or the file is damaged, foreign or of a newer format.
+        CheckpointError: see `galirep.exports.load_export`.
     """
-    path = next((p for p in (folder / "export" / _FILE, folder / _FILE) if p.is_file()), None)
-    if path is None:
-        raise CheckpointError(f"{folder} holds no exported classifier (export/{_FILE}): train one with galirep train-classifier")
-    try:
-        with safe_open(path, "pt") as file:
-            text = (file.metadata() or {}).get("galirep_classifier")
-            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (no mapping)
-    except (SafetensorError, OSError) as err:
-        raise CheckpointError(f"{path} is truncated or damaged: {err}") from None
-    if text is None:
-        raise CheckpointError(f"{path} is no classifier that galirep exported")
-    about: dict[str, Any] = json.loads(text)
-    if about["format"] != EXPORT_FORMAT:
-        raise CheckpointError(f"{path} has export format {about['format']}; this galirep reads {EXPORT_FORMAT}")
-    if sha256_tensors(tensors) != about["sha256"]:
-        raise CheckpointError(f"{path} is damaged: its tensors do not have the hash that was written with them")
+    tensors, about = load_export(folder, "classifier")
     net = build_net(about["net"], about["image_size"], about["channels"], len(about["names"]))
     net.load_state_dict(tensors)
     return freeze(net), about

@@ -1,7 +1,6 @@
 """A trained E as a feature extractor (`run:RUN`), the untrained one as a baseline (`random:NETWORKS`), and the files of an exported run."""
 
 import dataclasses
-import json
 import re
 import shutil
 from collections.abc import Mapping, Sequence
@@ -9,16 +8,14 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
 from torch import Tensor, nn
 
 from galirep.checkpoint import sha256_tensors
 from galirep.errors import CheckpointError, ConfigError, PluginError, unknown
-from galirep.files import replacing, write_text
+from galirep.exports import load_export, save_export
+from galirep.files import replacing, write_json, write_text
 from galirep.networks import NETWORKS, Encoder, Generator, Shapes, family
 
-EXPORT_FORMAT = 1
 EXPORTED = ("encoder.safetensors", "generator.safetensors", "encoder.json", "README.md")
 Self = TypeVar("Self", bound="GaliEncoder")
 
@@ -80,13 +77,10 @@ def export_networks(folder: Path, nets: Mapping[str, nn.Module], about: Mapping[
 
     `about` needs `networks`, `shapes` and `name`. Each file is replaced in one step and can be read alone.
     """
-    header = {"format": EXPORT_FORMAT, **about}
-    for name, net in nets.items():
-        tensors = {k: v.detach().cpu().contiguous() for k, v in net.state_dict().items()}
-        with replacing(folder / f"{name}.safetensors") as temporary:
-            # not save_file, which turns a full disk into an error that names none
-            temporary.write_bytes(save(tensors, metadata={"galirep": json.dumps(header), "sha256": sha256_tensors(tensors)}))
-    write_text(folder / "encoder.json", json.dumps(header, indent=2) + "\n")
+    for kind, net in nets.items():
+        header = save_export(folder / f"{kind}.safetensors", kind, net, about)
+        if kind == "encoder":
+            write_json(folder / "encoder.json", header)
     write_text(folder / "README.md", card)
 
 
@@ -94,24 +88,9 @@ def load_network(run: Path, which: str, device: str | torch.device = "cpu") -> t
     """The exported `encoder` or `generator` of a run directory (or of an export folder itself) in eval mode, and what its header says.
 
     Raises:
-        CheckpointError: nothing was exported there yet, or the file is damaged, foreign or of a newer format.
+        CheckpointError: see `galirep.exports.load_export`.
     """
-    path = next((p for p in (run / "export" / f"{which}.safetensors", run / f"{which}.safetensors") if p.is_file()), None)
-    if path is None:
-        raise CheckpointError(f"{run} holds no exported {which} (export/{which}.safetensors): a run has one from its first checkpoint on")
-    try:
-        with safe_open(path, "pt", device=str(device)) as file:
-            metadata = file.metadata() or {}
-            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (no mapping)
-    except (SafetensorError, OSError) as err:
-        raise CheckpointError(f"{path} is truncated or damaged: {err}") from None
-    if "galirep" not in metadata:
-        raise CheckpointError(f"{path} is no network that galirep exported")
-    about: dict[str, Any] = json.loads(metadata["galirep"])
-    if about["format"] != EXPORT_FORMAT:
-        raise CheckpointError(f"{path} has export format {about['format']}; this galirep reads {EXPORT_FORMAT}")
-    if sha256_tensors(tensors) != metadata["sha256"]:
-        raise CheckpointError(f"{path} is damaged: its tensors do not have the hash that was written with them")
+    tensors, about = load_export(run, which, device)
     parts = NETWORKS[about["networks"]].build(Shapes(**about["shapes"]))
     net: nn.Module = parts.encoder if which == "encoder" else parts.generator
     net.load_state_dict(tensors)

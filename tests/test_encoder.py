@@ -12,7 +12,12 @@ from galirep.features import load_extractor
 from galirep.networks import NETWORKS, Shapes
 
 SHAPES = Shapes(16, 1, 6, width=4)
-ABOUT = {"name": "gali-4-compact", "networks": "compact", "step": 30, "shapes": {"size": 16, "channels": 1, "latent": 6, "width": 4, "features": 0}}
+ABOUT = {
+    "name": "gali-4-compact",
+    "networks": "compact",
+    "step": 30,
+    "shapes": {"size": 16, "channels": 1, "latent": 6, "width": 4, "features": 0},
+}
 
 
 @pytest.fixture(scope="module")
@@ -126,8 +131,8 @@ def test_exports_of_others(run):
     path = run / "export" / "encoder.safetensors"
     tensors = load_file(path)
     save_file(tensors, path)
-    assert "is no network that galirep exported" in refused(run)
-    save_file(tensors, path, metadata={"galirep": json.dumps({"format": 9}), "sha256": ""})
+    assert "is no encoder that galirep exported" in refused(run)
+    save_file(tensors, path, metadata={"galirep": json.dumps({"kind": "encoder", "format": 9})})
     assert "has export format 9; this galirep reads 1" in refused(run)
 
 

@@ -22,10 +22,10 @@ LEVELS = (
     },
     {"variant", "chains", "checkpoint", "runlog", "features", "pixels", "sources", "writer", "search"},
     {
-        *("variants", "discriminator", "encoder", "classifier", "feature_cache"),
+        *("variants", "discriminator", "exports", "feature_cache"),
         *("arrays", "decode", "folders", "torchvision_sets", "store", "curation", "evaluation"),
     },
-    {"step", "data", "labelled", "index_file", "interchange", "merge", "results"},
+    {"step", "encoder", "classifier", "data", "labelled", "index_file", "interchange", "merge", "results"},
     {
         *("optimization", "knowledge", "classifier_labels", "pipeline"),
         *("protocols", "gallery", "index_build", "pictures", "transformer", "inspection"),
