@@ -14,7 +14,7 @@ from torch import nn
 
 from galirep.checkpoint import load_checkpoint
 from galirep.config import TrainConfig, read_config
-from galirep.data import Images, load_images, open_data
+from galirep.data import Images
 from galirep.encoder import load_autoencoder
 from galirep.errors import CheckpointError, ConfigError, DataError, GalirepError, PluginError
 from galirep.features import load_extractor
