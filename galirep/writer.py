@@ -37,6 +37,8 @@ _CHUNK_BYTES = 1 << 18
 class EmbeddingWriter:
     """Writes `FILE.h5.partial` block by block; `finish` gives it its name. Make one with `create` or `resume`.
 
+    `n_written` rows are safely in the file.
+
         with EmbeddingWriter.create("x.h5", StoreMeta("mine", (("features", 8),), n_expected=2), ids=["a", "b"]) as writer:
             writer.append(np.eye(2, 8))
             writer.finish()
@@ -47,7 +49,8 @@ class EmbeddingWriter:
     """
 
     def __init__(self, path: Path, file: h5py.File, meta: StoreMeta) -> None:
-        self.path, self.meta, self._file = path, meta, file
+        self.path, self.meta, self.n_written, self._file = path, meta, int(file.attrs["n_written"]), file
+        self._features, self._valid = file["features"], file["valid"]
 
     @classmethod
     def create(
@@ -105,13 +108,9 @@ class EmbeddingWriter:
             raise DataError(f"{partial} cannot be resumed: {'; '.join(differ)}; run as the first time, or pass --overwrite")
         writer = cls(Path(path), file, meta)
         if not writer.complete:
-            file.attrs["n_written"] = writer.n_written // multiple_of * multiple_of
+            writer.n_written = writer.n_written // multiple_of * multiple_of
+            file.attrs.modify("n_written", writer.n_written)
         return writer
-
-    @property
-    def n_written(self) -> int:
-        """Rows that are safely in the file."""
-        return int(self._file.attrs["n_written"])
 
     @property
     def errors(self) -> list[tuple[str, str]]:
@@ -145,13 +144,14 @@ class EmbeddingWriter:
             names = few(self._file["ids"].asstr()[start + bad].tolist())
             raise DataError(f"features are {why} for {len(bad)} of {len(rows)} images: {names}")
         with naming_lack_of_space(partial_path(self.path)):
-            self._file["features"][start:stop] = rows
-            self._file["valid"][start:stop] = valid
+            self._features[start:stop] = rows
+            self._valid[start:stop] = valid
             if errors:
                 append_errors(self._file["errors"], start, errors)
             self._file.flush()  # the rows first, then the number that vouches for them
-            self._file.attrs["n_written"] = stop
+            self._file.attrs.modify("n_written", stop)  # in place, where assigning would make the attribute anew
             self._file.flush()
+            self.n_written = stop
 
     def finish(self) -> Path:
         """Mark the file complete and give it its name, replacing an older one in one step.
@@ -163,7 +163,7 @@ class EmbeddingWriter:
             raise DataError(f"{self.path} has {self.n_written} of {self.meta.n_expected} rows")
         partial = partial_path(self.path)
         with naming_lack_of_space(partial):
-            self._file.attrs["complete"] = True
+            self._file.attrs.modify("complete", True)
             self._file.close()
             with partial.open("rb") as file:
                 os.fsync(file.fileno())
