@@ -14,7 +14,7 @@ from torch import nn
 
 from galirep.checkpoint import load_checkpoint
 from galirep.config import TrainConfig, read_config
-from galirep.data import Images
+from galirep.data import Images, load_images, open_data
 from galirep.encoder import load_autoencoder
 from galirep.errors import CheckpointError, ConfigError, DataError, GalirepError, PluginError
 from galirep.features import load_extractor
@@ -391,7 +391,7 @@ def test_nan_is_told_and_rolled_back_at_half_the_learning_rate(tmp_path, monkeyp
 def test_nan_that_comes_back_ends_the_run_after_three_returns(tmp_path, monkeypatch):
     run = tmp_path / "run"
     break_weights(monkeypatch, times=100)
-    with pytest.raises(GalirepError, match="became infinite or NaN by step 6, after 3 returns to .* begin anew with a lower --lr"):
+    with pytest.raises(GalirepError, match=r"became infinite or NaN by step 6, after 3 returns to .* begin anew with a lower --lr"):
         train(config(steps=8, checkpoint_every=2), tiny(), out=run)
     assert info_of(run)["status"] == "failed" and load_checkpoint(run / "checkpoints" / "last.pt")["step"] == 4
     assert (run / "train.log").read_text().count("back to step 4") == 3
@@ -419,3 +419,41 @@ def test_a_full_disk_keeps_the_last_checkpoint_and_the_run_goes_on_later(tmp_pat
     train(settings, tiny(), out=run, resume=True)
     assert_same_checkpoint(run, whole)
     assert metrics_of(run) == metrics_of(whole)
+
+
+# --- learning
+
+
+@pytest.fixture(scope="module")
+def digits():
+    return load_images(open_data("sklearn:digits"), 8, num_workers=0)
+
+
+@pytest.mark.parametrize("variant", ("gali-4", "gali-8"))
+def test_each_side_wins_against_one_that_stands_still(variant, digits, tmp_path):
+    settings = {
+        "variant": variant,
+        "width": 8,
+        "batch_size": 32,
+        "steps": 40,
+        "d_regularizer": "none",
+        "instance_noise": 0.0,
+        "log_every": 10,
+    }
+    train(config(**settings, lr=0.0, lr_d=2e-3), digits, out=tmp_path / "d")
+    own = metrics_of(tmp_path / "d")[-1]
+    n = get_variant(variant).n
+    assert own["loss_d"] < 0.8 * chance(n) and np.diag(own["probs"]).mean() > 1.5 / n
+    train(config(**settings, lr=2e-3, lr_d=0.0), digits, out=tmp_path / "g")
+    losses = [row["loss_g"] for row in metrics_of(tmp_path / "g")]
+    assert losses == sorted(losses, reverse=True) and losses[-1] < losses[0]
+
+
+def test_training_learns_to_rebuild_digits(digits, tmp_path):
+    """After 100 updates G(mu(x)) is nearer to x than the mean image is: about half its squared error."""
+    settings = {"variant": "alice", "width": 8, "latent_dim": 8, "batch_size": 32, "steps": 100, "log_every": 100}
+    train(config(**settings, d_regularizer="r1r2", r1_gamma=1.0, lr=2e-3, beta2=0.99, ema_half_life=1000.0), digits, out=tmp_path / "run")
+    encoder, generator, _ = load_autoencoder(tmp_path / "run")
+    x = digits.tensor().float() / 127.5 - 1
+    error = float((generator(encoder(x)[0]) - x).square().mean())
+    assert error < 0.75 * float((x - x.mean(0)).square().mean())
