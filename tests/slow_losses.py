@@ -1,4 +1,4 @@
-"""The objectives spelled out as sums of cross-entropies and loops over classes: slow, plain, and what the closed forms in galirep.losses must equal.
+"""The objectives spelled out as sums of cross-entropies and loops over classes: slow, plain, what galirep.losses must equal.
 
 Logits are (n, B, n): row = true class, column = named class.
 """

@@ -46,7 +46,10 @@ def test_every_setting_has_help_a_type_and_a_default_that_fits():
         ({"channels": 2}, "channels 2: must be 1 or 3"),
         ({"epochs": 0.0}, "epochs 0: must be more than 0"),
         ({"steps": 5, "epochs": 2.0}, "steps 5 and epochs 2: give one of them"),
-        ({"objective": "prodct"}, "unknown objective 'prodct': did you mean 'product'? known: minimax, misclassification, product, relativistic"),
+        (
+            {"objective": "prodct"},
+            "unknown objective 'prodct': did you mean 'product'? known: minimax, misclassification, product, relativistic",
+        ),
         ({"d_regularizer": "r1r2", "compile": True}, "leave one out"),
         ({"d_regularizer": "r1r2", "precision": "fp16"}, "take precision fp32 or bf16"),
         ({"data": ""}, "give a data set"),
@@ -94,7 +97,14 @@ def test_numbers_as_yaml_reads_them(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("text", "says"), [("- a\n- b\n", "not list"), ("", "not NoneType"), ("a: [", "is no valid YAML"), ("just words", "not str"), ("\x80", "is no valid YAML")]
+    ("text", "says"),
+    [
+        ("- a\n- b\n", "not list"),
+        ("", "not NoneType"),
+        ("a: [", "is no valid YAML"),
+        ("just words", "not str"),
+        ("\x80", "is no valid YAML"),
+    ],
 )
 def test_a_file_that_is_no_mapping_is_refused(tmp_path, text, says):
     path = tmp_path / "settings.yaml"

@@ -39,7 +39,9 @@ def test_walk_and_heads_hold_every_part():
     assert expr.heads == {"E", "Erase", "G", "z", "M1"}
 
 
-@pytest.mark.parametrize(("text", "learned"), [("x", False), ("z", False), ("M(x)", False), ("M1(x)", False), ("E(x)", True), ("M(G(z))", True)])
+@pytest.mark.parametrize(
+    ("text", "learned"), [("x", False), ("z", False), ("M(x)", False), ("M1(x)", False), ("E(x)", True), ("M(G(z))", True)]
+)
 def test_learned_is_what_e_or_g_had_a_part_in(text, learned):
     assert parse(text).learned is learned
 

@@ -30,7 +30,7 @@ def chi_square(values, support):
 
 def test_boxes_are_full_rectangles_of_at_least_one_pixel(boxes):
     assert boxes.shape == (DRAWS, 1, SIZE, SIZE) and boxes.dtype == torch.bool
-    height, width, top, left, full = sides(boxes)
+    height, width, _, _, full = sides(boxes)
     assert height.min() == 1 and width.min() == 1 and full.all()
     assert torch.equal(boxes.sum((1, 2, 3)), height * width)
 

@@ -123,7 +123,9 @@ def test_compact_takes_every_multiple_of_8(size, channels):
     assert mu.shape == log_sigma.shape == (2, 5)
     assert parts.generator(mu).shape == x.shape
     inputs = {"image": x, "latent": mu, "features": torch.zeros(2, 7)}
-    assert {kind: trunk(inputs[kind]).shape for kind, trunk in parts.trunks.items()} == dict.fromkeys(inputs, (2, parts.trunk_dims["image"]))
+    assert {kind: trunk(inputs[kind]).shape for kind, trunk in parts.trunks.items()} == dict.fromkeys(
+        inputs, (2, parts.trunk_dims["image"])
+    )
     deepest = [m for m in parts.encoder.modules() if isinstance(m, nn.Conv2d)][-1]
     assert deepest.out_channels <= 8 * 4
 
@@ -148,7 +150,9 @@ def test_g_starts_from_the_mean_image():
         torch.testing.assert_close(parts.generator(torch.randn(2, 4)), mean.clamp(-0.98, 0.98).expand(2, -1, -1, -1))
 
 
-@pytest.mark.parametrize(("name", "size", "found"), [("auto", 32, "svhn32"), ("auto", 64, "celeba64"), ("auto", 16, "compact"), ("compact", 32, "compact")])
+@pytest.mark.parametrize(
+    ("name", "size", "found"), [("auto", 32, "svhn32"), ("auto", 64, "celeba64"), ("auto", 16, "compact"), ("compact", 32, "compact")]
+)
 def test_auto_picks_by_size(name, size, found):
     assert family(name, size)[0] == found and family(name, size)[1] is NETWORKS[found]
 

@@ -40,8 +40,8 @@ def make(variant="gali-4", regularizer="none", double=False):
     return game
 
 
-def images(seed=0, double=False):
-    return torch.rand(BATCH, 1, SIZE, SIZE, generator=torch.Generator().manual_seed(seed), dtype=torch.float64 if double else torch.float32) * 2 - 1
+def images(seed=0):
+    return torch.rand(BATCH, 1, SIZE, SIZE, generator=torch.Generator().manual_seed(seed)) * 2 - 1
 
 
 def source(seed=7):
@@ -141,9 +141,8 @@ def test_masks_of_a_game_are_independent_and_the_same_wherever_named():
 
 
 def reference(game, x, generator, objective="product", penalty_weight=1.0, noise=0.0):
-    """Losses of D and of G and E as anyone would write them: every variable by its own call, every tuple by its own call of D, no detour over leaves."""
-    draw = lambda *shape: torch.randn(*shape, generator=generator, dtype=torch.float32).to(x.dtype)  # noqa: E731
-    known = {Expr("x"): x, Expr("z"): draw(BATCH, LATENT)}
+    """Losses of D and of G and E as anyone would write them: each tuple by its own call of D, no detour over leaves."""
+    known = {Expr("x"): x, Expr("z"): torch.randn(BATCH, LATENT, generator=generator)}
     for name in game.variant.masks:
         known[Expr(name)] = random_boxes(BATCH, SIZE, generator)
 
@@ -178,14 +177,19 @@ def reference(game, x, generator, objective="product", penalty_weight=1.0, noise
 
 @pytest.mark.parametrize(
     ("variant", "objective", "noise"),
-    [*((v, "product", 0.1) for v in VARIANTS), ("gali-4", "minimax", 0.0), ("gali-8", "misclassification", 0.0), ("gali-4", "relativistic", 0.0)],
+    [
+        *((v, "product", 0.1) for v in VARIANTS),
+        ("gali-4", "minimax", 0.0),
+        ("gali-8", "misclassification", 0.0),
+        ("gali-4", "relativistic", 0.0),
+    ],
 )
 def test_gradients_are_those_of_ordinary_backward_passes(variant, objective, noise):
     game = make(variant)
     plain = copy.deepcopy(game)
     statistics = update(game, images(), source(), Rules(objective, penalty_weight=0.3), noise=noise)
 
-    loss_d, loss_g = reference(plain, images(), source(), objective, 0.3, noise)
+    _, loss_g = reference(plain, images(), source(), objective, 0.3, noise)
     plain.discriminator.requires_grad_(False)
     loss_g.backward()  # through D, whose weights take no part
     assert all(p.grad is None for p in plain.discriminator.parameters())
@@ -199,7 +203,9 @@ def test_gradients_are_those_of_ordinary_backward_passes(variant, objective, noi
     assert_same(gradients(game.discriminator), gradients(plain.discriminator))
     for name in "EG":
         assert_same(gradients(game.players()[name]), to_eg[name])
-        assert all(torch.equal(p.grad, to_eg[name][k]) for k, p in plain.players()[name].named_parameters()), "D's loss reached E or G in the reference"
+        assert all(torch.equal(p.grad, to_eg[name][k]) for k, p in plain.players()[name].named_parameters()), (
+            "D's loss reached E or G in the reference"
+        )
 
 
 def test_spectral_norm_takes_part_in_the_gradient_and_moves_by_one_iteration():
@@ -274,12 +280,15 @@ class NoHostSync(TorchDispatchMode):
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         name = func.overloadpacket.__name__
-        assert name not in ("_local_scalar_dense", "nonzero", "item", "equal", "masked_select", "unique_dim", "_unique2"), f"{name} waits for the device"
+        assert name not in ("_local_scalar_dense", "nonzero", "item", "equal", "masked_select", "unique_dim", "_unique2"), (
+            f"{name} waits for the device"
+        )
         return func(*args, **(kwargs or {}))
 
 
 @pytest.mark.parametrize(
-    ("variant", "regularizer", "rules"), [("gali-mix", "sn", Rules()), ("gali-pt", "r1r2", Rules(r1_gamma=1.0)), ("gali-4", "none", Rules("relativistic"))]
+    ("variant", "regularizer", "rules"),
+    [("gali-mix", "sn", Rules()), ("gali-pt", "r1r2", Rules(r1_gamma=1.0)), ("gali-4", "none", Rules("relativistic"))],
 )
 def test_nothing_waits_for_the_device(variant, regularizer, rules):
     game = make(variant, regularizer)

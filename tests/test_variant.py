@@ -11,7 +11,9 @@ from galirep.variants import ALI, VARIANTS, get_variant
 
 def permuted(images, latents):
     """The four tuples (image, latent, image, latent) that permuting two images and two latents gives."""
-    return {(*i[:1], *la[:1], *i[1:], *la[1:]) for i, la in itertools.product(itertools.permutations(images), itertools.permutations(latents))}
+    return {
+        (*i[:1], *la[:1], *i[1:], *la[1:]) for i, la in itertools.product(itertools.permutations(images), itertools.permutations(latents))
+    }
 
 
 # The table of docs/design, every name written in full: n, m and the classes, whose order is immaterial.
@@ -54,7 +56,9 @@ def test_a_variant_is_that_of_the_table(name):
     penalties = [(p.distance, str(left), str(right)) for p, left, right in variant.penalized]
     assert penalties == ([PENALTIES[name]] if name in PENALTIES else []) and all(p.weight == 1 for p in variant.penalties)
     assert variant.needs_features == ("pt" in name or "features" in name)
-    assert variant.masks == {"gali-mix": ("M1", "M2", "M3", "M4"), "masked-gali-4": ("M1", "M2", "M3")}.get(name, ("M1",) if "masked" in name else ())
+    assert variant.masks == {"gali-mix": ("M1", "M2", "M3", "M4"), "masked-gali-4": ("M1", "M2", "M3")}.get(
+        name, ("M1",) if "masked" in name else ()
+    )
     assert variant.about
 
 
@@ -73,14 +77,17 @@ def test_plain_data_and_toml_give_the_variant_back(name, tmp_path):
     rows = "\n".join(f"  {list(row)}," for row in variant.to_dict()["classes"])
     where = "\n".join(f"{key} = {text!r}" for key, text in variant.where)
     path = tmp_path / "mine.toml"
-    path.write_text(f"name = {name!r}\nabout = {variant.about!r}\nclasses = [\n{rows}\n]\npenalties = {variant.to_dict()['penalties']}\n[where]\n{where}\n")
+    head = f"name = {name!r}\nabout = {variant.about!r}\npenalties = {variant.to_dict()['penalties']}\n"
+    path.write_text(f"{head}classes = [\n{rows}\n]\n[where]\n{where}\n")
     assert Variant.from_toml(path) == get_variant(path) == get_variant(str(path)) == variant
     assert get_variant(variant) is variant
 
 
 def test_a_toml_variant_is_named_after_its_file_where_it_has_no_name(tmp_path):
     path = tmp_path / "three.toml"
-    path.write_text('classes = [["x", "E(x)"], ["G(z)", "z"], ["y", "E(x)"]]\nwhere = {y = "G(E(x))"}\npenalties = [["l1", "x", "y", 0.5]]\n')
+    path.write_text(
+        'classes = [["x", "E(x)"], ["G(z)", "z"], ["y", "E(x)"]]\nwhere = {y = "G(E(x))"}\npenalties = [["l1", "x", "y", 0.5]]\n'
+    )
     variant = get_variant(path)
     assert variant.name == "three" and variant.n == 3 and str(variant.tuples[2][0]) == "G(E(x))"
     assert variant.penalties == (Penalty("l1", "x", "y", 0.5),)
@@ -133,8 +140,14 @@ def test_a_variant_that_cannot_be_trained_is_refused_with_its_name(classes, wher
         ("classes = [[], []]", "classes must be a list of lists of expressions"),
         ("classes = [['x', 'E(x)'], ['G(z)', 'z']]\nwhere = ['y']", "where must be a table"),
         ("classes = [['x', 'E(x)'], ['G(z)', 'z']]\nwhere = {y = 3}", "where must be a table"),
-        ("classes = [['x', 'E(x)'], ['G(z)', 'z']]\npenalties = [['l2', 'x']]", "penalties must be a list of [distance, left, right, weight]"),
-        ("classes = [['x', 'E(x)'], ['G(z)', 'z']]\npenalties = [['l2', 'x', 'G(z)', 'much']]", "must be a number of 0 or more, not 'much'"),
+        (
+            "classes = [['x', 'E(x)'], ['G(z)', 'z']]\npenalties = [['l2', 'x']]",
+            "penalties must be a list of [distance, left, right, weight]",
+        ),
+        (
+            "classes = [['x', 'E(x)'], ['G(z)', 'z']]\npenalties = [['l2', 'x', 'G(z)', 'much']]",
+            "must be a number of 0 or more, not 'much'",
+        ),
         ("classes = [['x', 'E(x'], ['G(z)', 'z']]", "in 'E(x': write calls of E, G"),
         ("classes = [['x' 'E(x)']]", "is no valid TOML"),
         ("classes = [['x', 'E(y)'], ['G(z)', 'z']]", "in 'E(y)': 'y' is neither a variable"),
