@@ -5,7 +5,8 @@ import logging
 import os
 import shutil
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -135,21 +136,20 @@ class RunDirectory:
         kept = [row for row in self.metrics() if row["step"] <= step]
         write_text(self.metrics_file, "".join(json.dumps(row) + "\n" for row in kept))
 
-    def logger(self) -> logging.Logger:
+    @contextmanager
+    def logger(self) -> Iterator[logging.Logger]:
         """A logger that appends to train.log and, for warnings, speaks on stderr."""
-        logger = logging.getLogger(f"galirep.run.{self.path}")
-        logger.setLevel(logging.INFO)
-        logger.propagate = False
-        for handler in logger.handlers[:]:
-            logger.removeHandler(handler)
-            handler.close()
+        logger = logging.Logger("galirep.run", logging.INFO)
         file, screen = logging.FileHandler(self.log_file, encoding="utf-8"), logging.StreamHandler()
         file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
         screen.setFormatter(logging.Formatter("galirep: %(message)s"))
         screen.setLevel(logging.WARNING)
         logger.addHandler(file)
         logger.addHandler(screen)
-        return logger
+        try:
+            yield logger
+        finally:
+            file.close()
 
 
 def new_info(**what: Any) -> dict[str, Any]:
@@ -203,6 +203,11 @@ class Board:
                     if isinstance(number, int | float) and name != "step":
                         self._writer.add_scalar(f"{name}/{key}" if key else name, number, metrics["step"])
             self._writer.flush()
+
+    def close(self) -> None:
+        """End the file of curves and the thread that writes it."""
+        if self._writer is not None:
+            self._writer.close()
 
 
 def model_card(about: Mapping[str, Any]) -> str:

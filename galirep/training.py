@@ -76,10 +76,7 @@ def train(
         info = {**run.info(), "status": "running"}
     else:
         run.create(config, info)
-    log, board, metrics = run.logger(), Board(run.path / "tb", session.step), (run.metrics() or [{}])[-1]
-    log.info("%s at step %d of %d", "resumed" if resume else "begun", session.step, session.steps)
-    for image_id, reason in info["data"]["errors"]:
-        log.warning("left out %s: %s", image_id, reason)
+    metrics = (run.metrics() or [{}])[-1]
 
     def save() -> None:
         session.calibrate()
@@ -89,7 +86,15 @@ def train(
         _export(run, config, session, info)
         run.write_info({**info, "step": session.step, "steps": session.steps, "updated": now()})
 
-    with stop_signals() as stopped, tqdm(total=session.steps, initial=session.step, unit="step", disable=None, dynamic_ncols=True) as bar:
+    with (
+        run.logger() as log,
+        contextlib.closing(Board(run.path / "tb", session.step)) as board,
+        stop_signals() as stopped,
+        tqdm(total=session.steps, initial=session.step, unit="step", disable=None, dynamic_ncols=True) as bar,
+    ):
+        log.info("%s at step %d of %d", "resumed" if resume else "begun", session.step, session.steps)
+        for image_id, reason in info["data"]["errors"]:
+            log.warning("left out %s: %s", image_id, reason)
         if not run.last.exists() or session.step == session.steps:
             save()  # so that there is something to go back to; at the end, what a kill just after the last checkpoint may have left out
         while session.step < session.steps and not stopped.is_set():
@@ -116,12 +121,12 @@ def train(
             if due[config.checkpoint_every] or stopped.is_set():
                 save()
 
-    if session.step < session.steps:
-        run.write_info({**info, "status": "interrupted", "step": session.step, "steps": session.steps, "updated": now()})
-        log.warning("interrupted at step %d of %d and saved; --resume goes on from here", session.step, session.steps)
-        raise KeyboardInterrupt
-    run.write_info({**info, "status": "complete", "step": session.step, "steps": session.steps, "updated": now()})
-    run.write_summary(info, metrics)
+        if session.step < session.steps:
+            run.write_info({**info, "status": "interrupted", "step": session.step, "steps": session.steps, "updated": now()})
+            log.warning("interrupted at step %d of %d and saved; --resume goes on from here", session.step, session.steps)
+            raise KeyboardInterrupt
+        run.write_info({**info, "status": "complete", "step": session.step, "steps": session.steps, "updated": now()})
+        run.write_summary(info, metrics)
     return TrainResult(run.path, session.step, metrics)
 
 
