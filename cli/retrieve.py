@@ -37,7 +37,12 @@ _SHOWN = 20  # pairs of near-duplicates in the text
 @click.option("--outliers", type=int, metavar="N", help="List the N queries with the largest mean distance to their k neighbours.")
 @click.option("--backend", default="auto", show_default=True, help="auto, faiss or torch; both give the same neighbours.")
 @click.option("--nprobe", type=int, default=None, help="Lists to search in an inverted file.  [default: the index's]")
-@shared("device", "workers", "data-root", "download", "overwrite")
+@click.option("--report", default=None, type=click.Path(), metavar="FILE.html", help="Write one page to look at; it needs no network.")
+@click.option("--report-queries", type=int, default=200, show_default=True, help="Queries on the page, drawn with --seed.")
+@click.option("--projection", default="pca", show_default=True, help="Map of the page: pca, tsne or umap (if installed).")
+@click.option("--data", default=None, help="Where the gallery's pictures are.  [default: where they were embedded from]")
+@click.option("--query-data", default=None, help="Where the queries' pictures are.  [default: where they were embedded from]")
+@shared("seed", "device", "workers", "data-root", "download", "overwrite")
 def retrieve_command(queries: tuple[str, ...], layers: str | None, as_json: bool, **options: Any) -> None:
     """Find the nearest rows of a gallery for each query.
 

@@ -16,8 +16,10 @@ from galirep.evaluation import joined, measure
 from galirep.files import require_free
 from galirep.gallery import Gallery, open_gallery
 from galirep.index_file import IndexInfo
+from galirep.projection import require_projection
 from galirep.queries import Queries, open_queries
 from galirep.ranking import same_labels
+from galirep.report import write_report
 from galirep.results import Retrieval, require_kind
 
 __all__ = ["Retrieval", "build_index", "retrieve"]
@@ -74,6 +76,12 @@ def retrieve(
     data_root: str | Path | None = None,
     download: bool = False,
     out: str | Path | None = None,
+    report: str | Path | None = None,
+    report_queries: int = 200,
+    projection: str = "pca",
+    data: str | None = None,
+    query_data: str | None = None,
+    seed: int = 0,
     overwrite: bool = False,
     progress: Callable[[int], object] = _quiet,
 ) -> Retrieval:
@@ -88,6 +96,9 @@ def retrieve(
     `duplicates` is a threshold: every pair of a query and a row at least as near is found too (`curation.near_duplicates`). `outliers` is a
     number: as many queries are listed that lie farthest from their k neighbours (`curation.outliers`).
 
+    `out` takes the result (`Retrieval.save`), `report` a page to look at it (`report.write_report`, where `report_queries`, `projection`,
+    `data`, `query_data` and `seed` are explained).
+
     Raises:
         ConfigError: k < 1, k larger than the gallery, an output that exists, options that do not fit.
         DataError: files that cannot be read or compared, NaN, vectors of zeros under cosine.
@@ -98,7 +109,12 @@ def retrieve(
         raise ConfigError(f"outliers {outliers}: ask for at least one")
     if out is not None:
         require_kind(Path(out))
-        require_free(Path(out), overwrite)
+    for path in (out, report):
+        if path is not None:
+            require_free(Path(path), overwrite)
+    require_projection(projection)
+    if report_queries < 1:
+        raise ConfigError(f"report queries {report_queries}: show at least one")
     opened = open_gallery(Path(gallery), metric=metric, layers=layers, backend=backend, device=device, nprobe=nprobe)
     if duplicates is not None:
         curation.radius_of(duplicates, opened.metric)
@@ -111,8 +127,12 @@ def retrieve(
         if duplicates is not None:
             blocks = _prepared(opened, asked)
             found.duplicates = curation.near_duplicates(opened.search, blocks, duplicates, opened.metric, itself=found.leave_one_out)
-    if outliers is not None:
-        found.outliers = curation.outliers(found.distances, outliers)
+        if outliers is not None:
+            found.outliers = curation.outliers(found.distances, outliers)
+        if report is not None:
+            pictures: dict[str, Any] = {"data": data, "query_data": query_data, "data_root": data_root}
+            shown: dict[str, Any] = {"n_queries": report_queries, "projection": projection, "seed": seed}
+            write_report(Path(report), found, opened, asked, **shown, **pictures, overwrite=overwrite)
     if out is not None:
         found.save(out, overwrite=overwrite)
     return found

@@ -18,12 +18,12 @@ LEVELS = (
     {
         *("files", "config", "devices", "signals", "batches"),
         *("expr", "masks", "losses", "networks", "classifier_nets", "frozen"),
-        *("images", "schema", "distances", "ranking", "faiss_library", "svm"),
+        *("images", "schema", "distances", "ranking", "faiss_library", "svm", "projection"),
     },
     {"variant", "chains", "checkpoint", "runlog", "features", "pixels", "sources", "writer", "search"},
     {
         *("variants", "discriminator", "exports", "feature_cache"),
-        *("arrays", "decode", "folders", "torchvision_sets", "store", "curation", "evaluation"),
+        *("arrays", "decode", "folders", "torchvision_sets", "store", "curation", "thumbnails", "evaluation"),
     },
     {"step", "encoder", "classifier", "data", "labelled", "index_file", "interchange", "merge", "results"},
     {
@@ -32,6 +32,7 @@ LEVELS = (
     },
     {"session", "classifier_task", "extraction", "probing"},
     {"training", "classifier_training", "embedding", "verify", "queries"},
+    {"report"},
     {"retrieval"},
 )
 LEVEL = {name: level for level, names in enumerate(LEVELS) for name in names}

@@ -14,6 +14,8 @@ ROOT = Path(__file__).parents[1]
 # folder of the tree -> folder of the wheel
 PACKAGES = {"galirep": "galirep", "cli": "galirep/cli", "pretrained_adapters": "galirep/pretrained_adapters"}
 
+DATA = {"galirep/py.typed", "galirep/report.html", "galirep/report.css", "galirep/report.js"}
+
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory):
@@ -38,7 +40,7 @@ def _metadata(wheel, name):
 
 def test_wheel_holds_the_tree_and_nothing_else(wheel):
     modules = {f"{inside}/{path.name}" for folder, inside in PACKAGES.items() for path in (ROOT / folder).glob("*.py")}
-    assert {name for name in wheel if ".dist-info/" not in name} == modules | {"galirep/py.typed"}
+    assert {name for name in wheel if ".dist-info/" not in name} == modules | DATA
 
 
 @pytest.mark.parametrize("folder", PACKAGES)
