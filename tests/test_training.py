@@ -5,9 +5,11 @@ import hashlib
 import json
 import math
 import signal
+import threading
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 import torch
 from torch import nn
@@ -184,6 +186,13 @@ def test_what_a_run_leaves(tmp_path):
     assert [row["step"] for row in metrics_of(run)] == [2, 3, 4, 5]  # before each checkpoint too, so that a resumed run writes the same
     stored = TrainConfig.from_dict(read_config(run / "config.yaml"))
     assert (stored.steps, stored.image_size, stored.channels, stored.latent_dim, stored.networks) == (5, 8, 1, 4, "compact")
+
+
+def test_a_run_leaves_no_open_file_and_no_thread(tmp_path):
+    threads = threading.active_count()
+    train(config(steps=1), tiny(), out=tmp_path / "run")
+    assert not [f.path for f in psutil.Process().open_files() if f.path.startswith(str(tmp_path))]
+    assert threading.active_count() == threads
 
 
 def test_the_seed_decides_the_run(tmp_path):
