@@ -5,10 +5,10 @@ the intercept regularised like a weight, as LinearSVC does by default):
 
     F(w) = 1/2 |w|^2 + C sum_i max(0, 1 - y_i w.x_i)^2        with x_i = (features, 1)
 
-LinearSVC turns dense features into liblinear's sparse format, takes one class at a time and has no warm start: minutes a fit at
-10,000 x 5,376, and at the large C of `ali-l2svm/v1` it does not converge. Here Newton steps solve what is small on one side, exactly and
-at any C, on the Gram matrix of the rows or on the columns; what is large on both goes to L-BFGS, all classes at once, preconditioned by
-the Hessian of all rows. F is 1-strongly convex, so F(w) - min F <= 1/2 |grad F(w)|^2: fitting stops, and is called converged, where that
+LinearSVC turns dense features into liblinear's sparse format, takes one class at a time and has no warm start: `benchmarks/probe_cost.py`
+has it 3 to 20 times slower, and a protocol fits hundreds of them. Here Newton steps solve what is small on one side, exactly and at any C,
+on the Gram matrix of the rows or on the columns; what is large on both goes to L-BFGS, all classes at once, preconditioned by the Hessian
+of all rows. F is 1-strongly convex, so F(w) - min F <= 1/2 |grad F(w)|^2: fitting stops, and is called converged, where that
 is below `TOLERANCE` F(w).
 """
 
