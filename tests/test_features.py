@@ -116,6 +116,15 @@ def test_a_function_in_the_current_folder_needs_no_package(tmp_path, monkeypatch
         load_extractor("own_brightness:biuld")
 
 
+def test_the_example_of_the_docs_works(tmp_path, monkeypatch):
+    text = (Path(__file__).parents[1] / "docs" / "adapters.md").read_text()
+    example = text[text.index("# colours.py") :].partition("```")[0]
+    _write(tmp_path, example, monkeypatch, "colours")
+    extractor = load_extractor("colours:build")
+    assert extractor.dim == 24 and extractor(torch.rand(3, 1, 20, 20)).shape == (3, 24)
+    require_gradient(extractor, torch.rand(2, 3, 64, 64))
+
+
 @pytest.mark.parametrize(
     ("code", "message"),
     [
