@@ -36,7 +36,9 @@ def load_classifier(folder: Path) -> tuple[Classifier, dict[str, Any]]:
 
 
 def build(argument: str, *, download: bool = False) -> NetworkExtractor:  # noqa: ARG001 (nothing to download)
-    """The extractor of `classifier:DIR`: the hidden layer (256) of the classifier in a run or export directory; other layers by number.
+    """`classifier:DIR`: the hidden layer, 256 wide, of a net made by galirep train-classifier; other layers by number.
+
+    DIR is its run directory, or the export folder in it.
 
     Raises:
         PluginError: no directory is given.

@@ -19,7 +19,7 @@ class Pixels(FrozenExtractor):
 
 
 def build(argument: str, *, download: bool = False) -> Pixels:  # noqa: ARG001 (nothing to download)
-    """The extractor of `pixels` (32x32) or `pixels:SIZE`.
+    """`pixels[:SIZE]`: the image itself, resized to 32x32 or SIZExSIZE; the baseline that every encoder has to beat.
 
     Raises:
         PluginError: SIZE is no whole number from 1 to 512.

@@ -23,7 +23,7 @@ BLOCKS = ("pool1", "pool2", "pre_aux", "pool3")  # 64, 192, 768 and 2048 wide
 
 
 def build(argument: str, *, download: bool = False) -> NetworkExtractor:
-    """The extractor of `inception:WEIGHTS`, WEIGHTS being the file pt_inception-2015-12-05-*.pth of pytorch-fid.
+    """`inception:WEIGHTS`: the Inception-v3 of FID, 2048 wide; WEIGHTS is the file pt_inception-2015-12-05-*.pth of pytorch-fid.
 
     Images are resized to 299x299 (bilinear) in [-1, 1], as FID does. Without a file the one in pytorch-fid's own cache is used, or fetched
     into it if `download` is true. Other layers: `pool1`, `pool2`, `pre_aux`, averaged over space.

@@ -26,7 +26,7 @@ _HUB_FILES = ("model.safetensors", "pytorch_model.bin")
 
 
 def build(argument: str, *, download: bool = False) -> NetworkExtractor:
-    """The extractor of `timm:NAME[,size=N][@WEIGHTS]`: pooled features at the model's own width, other layers by the names of its modules.
+    """`timm:NAME[,size=N][@WEIGHTS]`: any timm model, pooled features at its own width; other layers by the names of its modules.
 
     WEIGHTS is a .safetensors, .pth, .pt or .bin file with the state dict of that model, with or without its classification head; without it
     the weights that timm names are taken from the local cache, or fetched if `download` is true. The image size, the resize, mean and

@@ -27,7 +27,7 @@ class TorchScript(NetworkExtractor):
 
 
 def build(argument: str, *, download: bool = False) -> NetworkExtractor:  # noqa: ARG001 (nothing to download)
-    """The extractor of a TorchScript file that takes images (B, C, H, W) float32 in [-1, 1] and returns (B, d).
+    """`torchscript:FILE[,size=N][,channels=C]`: a network saved by torch.jit that takes images in [-1, 1] and returns (B, d).
 
     Images are given as they are, or resized to (N, N) by `size=N`; with `channels=1` colour is reduced to luma, else grey images are
     replicated to 3 channels. A TorchScript file is a program: load only those you trust.
