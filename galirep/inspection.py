@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 import yaml
-from safetensors import SafetensorError, safe_open
 
 from galirep.checkpoint import load_checkpoint
 from galirep.errors import CheckpointError, DataError
+from galirep.exports import load_export
 from galirep.index_file import is_index, read_info
 from galirep.runlog import RunDirectory
 from galirep.store import load_embeddings, partial_path
@@ -71,17 +71,9 @@ def _directory(path: Path) -> dict[str, Any]:
 
 
 def _export(path: Path) -> dict[str, Any]:
-    try:
-        with safe_open(path, "np") as file:
-            metadata = file.metadata() or {}
-            shapes = {name: file.get_slice(name).get_shape() for name in file.keys()}  # noqa: SIM118 (no mapping)
-    except SafetensorError as err:
-        raise CheckpointError(f"{path} is truncated or damaged: {err}") from err
-    headers = [value for key, value in metadata.items() if key.startswith("galirep")]
-    if not headers:
-        raise CheckpointError(f"{path} is no network that galirep exported")
-    about: dict[str, Any] = json.loads(headers[0])
-    return {"kind": "export", **about, "tensors": len(shapes), "parameters": sum(int(np.prod(shape)) for shape in shapes.values())}
+    tensors, about = load_export(path.parent, path.stem)
+    parameters = sum(tensor.numel() for tensor in tensors.values())
+    return {**about, "kind": "export", "network": about["kind"], "tensors": len(tensors), "parameters": parameters}
 
 
 def _checkpoint(path: Path) -> dict[str, Any]:

@@ -45,7 +45,8 @@ def test_a_checkpoint_and_an_export(run):
     checkpoint = inspect_path(run / "checkpoints" / "last.pt")
     assert checkpoint["kind"] == "checkpoint" and checkpoint["galirep_version"] == galirep.__version__ and "config" in checkpoint["parts"]
     folder, file = inspect_path(run / "export"), inspect_path(run / "export" / "encoder.safetensors")
-    assert folder["kind"] == file["kind"] == "export" and folder["parameters"] == file["parameters"] > 100
+    assert (folder["kind"], folder["network"]) == (file["kind"], file["network"]) == ("export", "encoder")
+    assert folder["parameters"] == file["parameters"] > 100
 
 
 def test_embeddings(cli, embeddings):
@@ -83,7 +84,7 @@ def test_an_index(cli, embeddings):
         ("cut.h5", b"\x89HDF\r\n\x1a\n" + bytes(30), "cut.h5"),
         ("foreign.pt", b"PK\x03\x04" + bytes(30), "truncated or damaged"),
         ("foreign.faiss", b"IxFI" + bytes(30), "no side-car"),
-        ("foreign.safetensors", b"\x02\x00\x00\x00\x00\x00\x00\x00{}", "no network that galirep exported"),
+        ("foreign.safetensors", b"\x02\x00\x00\x00\x00\x00\x00\x00{}", "no foreign that galirep exported"),
         ("cut.safetensors", b"\x02\x00\x00", "truncated or damaged"),
     ],
 )
