@@ -58,6 +58,10 @@ class LazyGroup(click.Group):
             text = str(err) if isinstance(err, GalirepError) else f"{err.strerror or err}{f': {err.filename}' if err.filename else ''}"
             click.echo(f"galirep: error: {' '.join(text.split())}", err=True)
             ctx.exit(1)
+        except click.UsageError as err:
+            path = err.ctx.command_path if err.ctx else ctx.command_path
+            click.echo(f"galirep: error: {' '.join(err.format_message().split())} (see {path} --help)", err=True)
+            ctx.exit(err.exit_code)
         except KeyboardInterrupt:
             click.echo("galirep: interrupted", err=True)
             ctx.exit(130)

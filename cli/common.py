@@ -6,6 +6,8 @@ from typing import Any, TypeVar
 
 import click
 
+from galirep.errors import unknown
+
 F = TypeVar("F", bound=Callable[..., Any])
 
 
@@ -28,6 +30,16 @@ def _device(ctx: click.Context, param: click.Parameter, value: str) -> str:
     return value
 
 
+class Choice(click.Choice[str]):
+    """A choice among words that names the nearest one where it is misspelt."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """The word, or a usage error."""
+        if str(value) not in self.choices:
+            self.fail(unknown("value", str(value), self.choices), param, ctx)
+        return str(value)
+
+
 _SHARED: dict[str, Any] = {
     "json": click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout; the text for people goes to stderr."),
     "debug": click.option(
@@ -36,7 +48,7 @@ _SHARED: dict[str, Any] = {
     "seed": click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Seed of everything random."),
     "device": click.option("--device", default="auto", show_default=True, callback=_device, help="auto, cpu, cuda or cuda:N."),
     "precision": click.option(
-        "--precision", type=click.Choice(["fp32", "bf16", "fp16"]), default="fp32", show_default=True, help="Arithmetic of the networks."
+        "--precision", type=Choice(["fp32", "bf16", "fp16"]), default="fp32", show_default=True, help="Arithmetic of the networks."
     ),
     "workers": click.option(
         "--num-workers", default="auto", show_default=True, callback=_workers, help="Decoding workers: auto or a number (0: none)."

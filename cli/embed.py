@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from .common import emit, shared
+from .common import Choice, emit, shared
 
 
 @click.command("embed")
@@ -14,12 +14,12 @@ from .common import emit, shared
 @click.option("--out", required=True, type=click.Path(dir_okay=False), help="The HDF5 file to make.")
 @click.option("--split", help="Split of the data set, where it has splits.")
 @click.option("--layers", metavar="LIST", help="Layers by name, with commas [default: the encoder's own choice].")
-@click.option("--dtype", type=click.Choice(["float32", "float16"]), default="float32", show_default=True, help="How features are stored.")
+@click.option("--dtype", type=Choice(["float32", "float16"]), default="float32", show_default=True, help="How features are stored.")
 @click.option("--batch-size", type=click.IntRange(1), default=64, show_default=True, help="Images the network takes at once.")
 @click.option("--resume", is_flag=True, help="Continue what an interrupted run left; from the start if there is nothing.")
 @click.option(
     "--on-error",
-    type=click.Choice(["fail", "skip"]),
+    type=Choice(["fail", "skip"]),
     default="fail",
     show_default=True,
     help="Unreadable images: embed all others, then fail, or finish the file without them.",

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from .common import emit, shared
+from .common import Choice, emit, shared
 
 FORMATS = ["npy-parquet", "hdf5", "safetensors"]
 
@@ -12,7 +12,7 @@ FORMATS = ["npy-parquet", "hdf5", "safetensors"]
 @click.command("export")
 @click.argument("path", type=click.Path(exists=True, path_type=Path), metavar="RUN|FILE.h5|FOLDER")
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder, or FILE.h5, to make.")
-@click.option("--format", "form", type=click.Choice(FORMATS), help="What to write [default: what fits].")
+@click.option("--format", "form", type=Choice(FORMATS), help="What to write [default: what fits].")
 @click.option("--layers", metavar="LIST", help="Of a FILE.h5: layers, with commas [default: all].")
 @click.option("--rows-per-file", type=click.IntRange(1), default=1_000_000, show_default=True, help="Rows a pair of files.")
 @shared("overwrite")

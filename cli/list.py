@@ -4,13 +4,13 @@ from importlib.metadata import EntryPoint
 
 import click
 
-from .common import emit, shared
+from .common import Choice, emit, shared
 
 _WHAT = ("variants", "adapters", "datasets", "networks", "protocols")
 
 
 @click.command("list")
-@click.argument("what", type=click.Choice(_WHAT))
+@click.argument("what", type=Choice(_WHAT))
 @shared()
 def list_command(what: str, as_json: bool) -> None:
     """List variants, adapters (with the package each comes from), datasets, networks or probe protocols.

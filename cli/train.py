@@ -9,7 +9,7 @@ import click
 from galirep.config import TrainConfig, parse_assignments, read_config, setting_type
 from galirep.errors import ConfigError
 
-from .common import emit, shared
+from .common import Choice, emit, shared
 
 
 def _setting_options(command: Any) -> Any:
@@ -26,7 +26,7 @@ def _setting_options(command: Any) -> Any:
         else:
             kinds = {int: click.INT, float: click.FLOAT, str: click.STRING}
             choices = field.metadata["choices"]
-            option = click.option(flag, field.name, default=None, type=click.Choice(choices) if choices else kinds[kind], help=text)
+            option = click.option(flag, field.name, default=None, type=Choice(choices) if choices else kinds[kind], help=text)
         command = option(command)
     return command
 

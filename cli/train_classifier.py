@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from .common import emit, shared
+from .common import Choice, emit, shared
 
 
 @click.command("train-classifier", epilog="Example: galirep train-classifier --data mnist.tar --test-split test --out runs/m")
@@ -18,10 +18,10 @@ from .common import emit, shared
 @click.option("--test-split", help="Split of the data to report the accuracy on.")
 @click.option("--test-labels", type=click.Path(), help="CSV file of the attributes of the test split.")
 @click.option(
-    "--net", type=click.Choice(["auto", "digits", "attributes"]), default="auto", show_default=True, help="auto: attributes with --labels."
+    "--net", type=Choice(["auto", "digits", "attributes"]), default="auto", show_default=True, help="auto: attributes with --labels."
 )
 @click.option("--image-size", type=click.IntRange(8, 512), help="Side of the images, pixels.  [default: theirs, rounded up for the net]")
-@click.option("--channels", type=click.Choice(["1", "3"]), help="Colour channels.  [default: those of the images]")
+@click.option("--channels", type=Choice(["1", "3"]), help="Colour channels.  [default: those of the images]")
 @click.option("--epochs", type=click.IntRange(1), default=10, show_default=True, help="Most passes over the training images.")
 @click.option("--batch-size", type=click.IntRange(2), default=128, show_default=True, help="Images an update.")
 @click.option("--lr", type=float, default=1e-3, show_default=True, help="Adam's learning rate at the start; a cosine takes it to 0.")

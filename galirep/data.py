@@ -10,7 +10,7 @@ import numpy as np
 
 from galirep.arrays import Hdf5Source, open_digits, open_npz
 from galirep.decode import Decoded, auto_workers, decode
-from galirep.errors import ConfigError, DataError, unknown
+from galirep.errors import ConfigError, DataError, few, unknown
 from galirep.folders import open_csv, open_folder, open_tar
 from galirep.images import Pixels, fit
 from galirep.sources import ImageSource, Labels
@@ -101,6 +101,14 @@ class Images:
         return torch.from_numpy(self.pixels)
 
 
+def _by_reason(errors: list[tuple[str, str]]) -> str:
+    """Which images cannot be used and why, each reason once: `a.png, b.png: the file is empty; c.png: ...`."""
+    ids: dict[str, list[str]] = {}
+    for image_id, reason in errors:
+        ids.setdefault(reason, []).append(image_id)
+    return few((f"{few(which, 10)}: {reason}" for reason, which in ids.items()), 10, "; ")
+
+
 def load_images(
     source: ImageSource,
     size: int,
@@ -137,9 +145,7 @@ def load_images(
         if progress is not None:
             progress(1)
     if errors and (on_error == "fail" or not kept):
-        more = f"; and {len(errors) - 10} more" if len(errors) > 10 else ""
-        named = "; ".join(f"{name}: {reason}" for name, reason in errors[:10])
-        raise DataError(f"{len(errors)} of {len(source)} images of {source.spec} cannot be used: {named}{more}")
+        raise DataError(f"{len(errors)} of {len(source)} images of {source.spec} cannot be used: {_by_reason(errors)}")
     return Images(
         pixels=pixels[: len(kept)],
         ids=[source.ids[i] for i in kept],

@@ -102,7 +102,10 @@ def _re_estimate(net: nn.Module, batches: list[Tensor]) -> None:
     net.eval()
 
 
-def gradient_norms(game: Game) -> dict[str, float]:
-    """The norm of the gradients in `.grad` of E, G and D (waits for the device)."""
-    grads = {n: [p.grad for p in net.parameters() if p.grad is not None] for n, net in game.players().items()}
-    return {n: float(torch.nn.utils.get_total_norm(g)) if g else 0.0 for n, g in grads.items()}
+def norms(game: Game, *, gradients: bool) -> dict[str, float]:
+    """The norm of the gradients in `.grad`, or of the weights, of E, G and D (waits for the device)."""
+    out = {}
+    for name, net in game.players().items():
+        tensors = [t for p in net.parameters() if (t := p.grad if gradients else p.detach()) is not None]
+        out[name] = float(nn.utils.get_total_norm(tensors)) if tensors else 0.0
+    return out

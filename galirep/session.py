@@ -13,7 +13,7 @@ from galirep.devices import autocast_of, peak_memory
 from galirep.discriminator import Discriminator
 from galirep.expr import Expr
 from galirep.networks import NETWORKS, Shapes
-from galirep.optimization import Average, Optimizers, gradient_norms, rate_factor
+from galirep.optimization import Average, Optimizers, norms, rate_factor
 from galirep.step import Game, Rules, update
 from galirep.variant import Variant
 
@@ -107,7 +107,8 @@ class Session:
             "step": self.step,
             "epoch": round(self.step * self.config.d_steps * self.config.batch_size / self.batches.n, 3),
             **means,
-            "gradient_norms": gradient_norms(self.game),
+            "weight_norms": norms(self.game, gradients=False),
+            "gradient_norms": norms(self.game, gradients=True),
             "mu_std": float(mu.std()),
             "sigma": float(log_sigma.exp().mean()),
             "lr": self.optimizers.rates["G"] * self.lr_scale * rate_factor(self.config, self.step - 1, self.steps),

@@ -74,6 +74,7 @@ def train(
             session.load_state_dict(state)
         run.rewind(session.step)
         info = {**run.info(), "status": "running"}
+        run.write_info(info)
     else:
         run.create(config, info)
     metrics = (run.metrics() or [{}])[-1]
@@ -221,7 +222,7 @@ def _require_same(run: RunDirectory, config: TrainConfig, info: Mapping[str, Any
 
 def _finite(metrics: Mapping[str, Any], precision: str) -> bool:
     """Whether training is sound. In fp16 an infinite gradient now and then is how the loss scale finds its level; that step is left out."""
-    norms = metrics["gradient_norms"].values() if precision != "fp16" else ()
+    norms = [*metrics["weight_norms"].values(), *(metrics["gradient_norms"].values() if precision != "fp16" else ())]
     return all(math.isfinite(v) for v in (metrics["loss_d"], metrics["loss_g"], *norms))
 
 

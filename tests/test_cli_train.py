@@ -46,7 +46,7 @@ def data(tmp_path):
 def one_line(result, code=1):
     assert result.exit_code == code and "Traceback" not in result.stderr, result.stderr
     lines = result.stderr.strip().splitlines()
-    assert lines[-1].startswith("galirep: error: " if code == 1 else "Error: ") and (code == 2 or len(lines) == 1)
+    assert lines[-1].startswith("galirep: error: ") and len(lines) == 1
     return lines[-1]
 
 

@@ -10,7 +10,7 @@ from torch import nn
 from galirep.config import TrainConfig
 from galirep.discriminator import Discriminator
 from galirep.networks import NETWORKS, Shapes
-from galirep.optimization import Average, Optimizers, gradient_norms, rate_factor
+from galirep.optimization import Average, Optimizers, norms, rate_factor
 from galirep.step import Game
 from galirep.variants import ALI
 
@@ -86,18 +86,18 @@ def test_gradients_are_clipped_player_by_player(game):
     optimizers = Optimizers(game, config(grad_clip=0.1), CPU)
     give_gradients(game, 100.0)
     optimizers.step(1.0, d_only=False)
-    assert gradient_norms(game) == pytest.approx({"E": 0.1, "G": 0.1, "D": 0.1}, rel=1e-4)
+    assert norms(game, gradients=True) == pytest.approx({"E": 0.1, "G": 0.1, "D": 0.1}, rel=1e-4)
     give_gradients(game, 1e-6)
-    small = gradient_norms(game)
+    small = norms(game, gradients=True)
     optimizers.step(1.0, d_only=False)
-    assert gradient_norms(game) == pytest.approx(small)
+    assert norms(game, gradients=True) == pytest.approx(small)
 
 
 def test_norms_are_those_of_all_gradients_of_a_player(game):
     give_gradients(game, 2.0)
-    assert gradient_norms(game) == pytest.approx({n: 2 * math.sqrt(len(weights(net))) for n, net in game.players().items()})
+    assert norms(game, gradients=True) == pytest.approx({n: 2 * math.sqrt(len(weights(net))) for n, net in game.players().items()})
     game.encoder.zero_grad()
-    assert gradient_norms(game)["E"] == 0
+    assert norms(game, gradients=True)["E"] == 0
 
 
 @pytest.mark.parametrize("clip", (0.0, 1e9))
