@@ -115,7 +115,7 @@ function classes() {
   });
   $("table").tHead.append(make("tr", {}, ...heads));
   draw();
-  if (!D.summary.confusions.length) $("confused").remove();
+  if (!D.summary.confusions.length) return $("confused").remove();
   $("confusions").append(...D.summary.confusions.slice(0, 12).map(c => make("li", {}, make("span", {}, `${c.query} taken for ${c.nearest}`), make("b", {}, String(c.n)))));
 }
 
