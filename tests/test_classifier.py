@@ -196,7 +196,7 @@ def test_attributes_by_the_command(cli, faces):
         (["--image-size", 20], 1, "image size 20: the net 'digits' takes multiples of 8, such as 24"),
         (["--lr", 0], 1, "lr 0: expected"),
         (["--val-fraction", 1], 1, "val_fraction 1"),
-        (["--net", "digit"], 2, "'digit' is not one of"),
+        (["--net", "digit"], 2, "'digit'"),
         (["--labels", "missing.csv"], 1, "missing.csv cannot be read as a CSV file of attributes"),
         (["--test-labels", "a.csv"], 1, "name the split too, --test-split"),
         (["--test-split", "tset"], 1, "tset"),

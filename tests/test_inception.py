@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from galirep.errors import PluginError
-from galirep.features import describe, load_extractor, require_gradient
+from galirep.features import describe, load_extractor
 from galirep.files import sha256_file
 
 pytorch_fid = pytest.importorskip("pytorch_fid.inception")
@@ -41,11 +41,10 @@ def test_features_are_those_of_pytorch_fid(weights, extractor):
     assert (about.name, about.dim, about.image_size, about.sha256) == ("inception-v3-fid", 2048, 299, sha256_file(weights))
     with patch.object(pytorch_fid, "load_state_dict_from_url", lambda *a, **k: torch.load(weights, weights_only=True)):
         reference = pytorch_fid.InceptionV3().eval()
-    images = torch.rand(2, 3, 32, 32)
+    images = torch.rand(1, 3, 32, 32)
     wanted = reference(images)[0][:, :, 0, 0]
     assert wanted.std() > 1e-3
     torch.testing.assert_close(extractor(images * 2 - 1), wanted, rtol=1e-4, atol=1e-4 * float(wanted.abs().max()))
-    require_gradient(extractor, images[:1])
 
 
 def test_other_layers(extractor):
