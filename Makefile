@@ -12,7 +12,7 @@ FAISS = $(shell [ "$$(uname -sm)" = "Linux x86_64" ] && nvidia-smi > /dev/null 2
 setup: .venv/package
 
 # tests and demo use the package as a user gets it: built and installed, not the source folder; the folders are named so that a deleted file counts as a change
-.venv/package: pyproject.toml $(PACKAGES) $(wildcard $(PACKAGES:%=%/*.*)) $(wildcard galirep/report.*) | .venv/dependencies
+.venv/package: pyproject.toml $(PACKAGES) $(wildcard $(PACKAGES:%=%/*.*)) | .venv/dependencies
 	rm -rf build
 	$(BIN)/pip install --quiet --no-deps --no-build-isolation .
 	touch $@
