@@ -11,7 +11,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from galirep.data import ImageSource, open_data
-from galirep.devices import device_of
+from galirep.devices import autocast_of, device_of
 from galirep.errors import ConfigError, DataError, few
 from galirep.extraction import build_extractor, identity
 from galirep.features import Description, FeatureExtractor
@@ -81,6 +81,7 @@ def embed(
     _check(batch_size, on_error, max_errors, resume, overwrite)
     require_startable(path, overwrite=overwrite, resume=resume)
     where = device_of(device)
+    autocast_of(where, precision)  # what the device cannot do is refused before a file is begun
     source = data if isinstance(data, ImageSource) else open_data(data, split, root=data_root, download=download)
     if not len(source):
         raise DataError(f"{source.spec} holds no images")

@@ -127,6 +127,17 @@ def test_one_image(tmp_path):
         assert found.features.shape == (1, 2) and found.layers == {"mu": slice(0, 2)}
 
 
+def test_precision(images, tmp_path):
+    embed("galirep_toy:build", str(images), tmp_path / "x.h5", device="cpu")
+    embed("galirep_toy:build", str(images), tmp_path / "y.h5", device="cpu", precision="bf16", dtype="float16")
+    with load_embeddings(tmp_path / "x.h5") as exact, load_embeddings(tmp_path / "y.h5") as rough:
+        assert rough.meta.precision == "bf16" and not np.array_equal(exact.features[:], rough.features[:])
+        np.testing.assert_allclose(exact.features[:], rough.features[:], atol=0.02)
+    with pytest.raises(ConfigError, match="fp16"):
+        embed("galirep_toy:build", str(images), tmp_path / "z.h5", device="cpu", precision="fp16")
+    assert not partial_path(tmp_path / "z.h5").exists()
+
+
 def test_an_extractor_object_and_a_source(images, tmp_path):
     import galirep_toy
 
