@@ -33,11 +33,13 @@ from PIL import Image
 from galirep.data import ImageSource, auto_workers, decode, open_data
 
 SETS = {"png28": (28, 60_000), "jpeg64": (64, 20_000)}
+# VmHWM (Linux) and not ru_maxrss, which a child inherits from its parent
 MEMORY = """
-import resource, sys
+import re, sys
+from pathlib import Path
 from galirep.embedding import embed
 embed(sys.argv[1], sys.argv[2], sys.argv[3], overwrite=True, num_workers=int(sys.argv[4]))
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
+print(int(re.search(r"VmHWM:\\s+(\\d+) kB", Path("/proc/self/status").read_text())[1]) * 1024)
 """
 
 
