@@ -65,14 +65,14 @@ class StoreMeta:
         """The root attributes that these fields become; lists and objects as JSON."""
         return {
             "encoder": self.encoder,
-            "encoder_spec": self.encoder_spec,
+            "encoder_spec": self.encoder_spec.encode(errors="replace").decode(),
             "encoder_tag": self.encoder_tag,
             "encoder_sha256": self.encoder_sha256,
             "preprocessing": json.dumps(dict(self.preprocessing), sort_keys=True),
             "layers": json.dumps({name: [columns.start, columns.stop] for name, columns in self.columns.items()}),
             "precision": self.precision,
             "seed": self.seed,
-            "source": self.source,
+            "source": self.source.encode(errors="replace").decode(),  # a path may be no UTF-8
             "split": self.split or "",
             "source_fingerprint": self.fingerprint,
             "argv": _short_json(self.argv),

@@ -213,6 +213,8 @@ def require_startable(path: Path, *, overwrite: bool = False, resume: bool = Fal
 def write_outline(file: h5py.File, meta: StoreMeta, ids: Sequence[str], labels: ArrayLike | None = None) -> None:
     """Write everything but /features: attributes, ids, labels, and the place for validity and errors."""
     text, rows = h5py.string_dtype(), meta.n_expected
+    if bad := [name for name in (*ids, *meta.label_names) if not _is_utf8(name)]:
+        raise DataError(f"names that are not UTF-8 cannot be kept as ids, rename the files ({len(bad)}): {few(map(ascii, bad))}")
     given = np.full(rows, -1, np.int64) if labels is None else np.asarray(labels, np.int64)
     if len(ids) != rows or given.shape != (rows,):
         raise ValueError(f"{rows} rows are expected: {len(ids)} ids, labels {given.shape}")
@@ -227,12 +229,24 @@ def write_outline(file: h5py.File, meta: StoreMeta, ids: Sequence[str], labels: 
         file.attrs[name] = value
 
 
+def _is_utf8(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:  # of a file whose name has other bytes
+        return False
+    return True
+
+
 def append_errors(table: h5py.Dataset, start: int, errors: Mapping[int, str]) -> None:
     """Add to /errors those of the rows `start` + key; what it holds of such rows is replaced."""
     kept = int((table["row"] < start).sum())  # those of a block that a kill left without its n_written are overwritten
-    new = [(start + row, errors[row].encode()[: ERROR["reason"].itemsize].decode(errors="ignore").encode()) for row in sorted(errors)]
+    new = [(start + row, _shortened(errors[row])) for row in sorted(errors)]
     table.resize((kept + len(new),))
     table[kept:] = np.array(new, ERROR)
+
+
+def _shortened(reason: str) -> bytes:
+    return reason.encode(errors="replace")[: ERROR["reason"].itemsize].decode(errors="ignore").encode()  # no half character at the end
 
 
 def _chunks(rows: int, row_bytes: int, *tail: int) -> tuple[int, ...]:

@@ -163,6 +163,12 @@ def test_resume_lists_every_difference(tmp_path):
     EmbeddingWriter.resume(path, meta(source="moved/elsewhere", encoder_spec="other/path", argv=("x",))).close()
 
 
+def test_names_that_are_not_utf8_are_refused_at_the_start(tmp_path):
+    with pytest.raises(DataError, match=r"not UTF-8 .* rename the files \(1\): 'ant\\udcff'"):
+        EmbeddingWriter.create(tmp_path / "x.h5", meta(n_expected=2, source="folder\udcff"), ["ant\udcff", "bee"])
+    assert not list(tmp_path.iterdir())
+
+
 def test_what_exists_is_not_overwritten_unasked(path):
     before = path.read_bytes()
     with pytest.raises(ConfigError, match="exists: choose another name or pass --overwrite"):
