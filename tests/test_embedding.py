@@ -288,7 +288,7 @@ def test_bad_options(images, tmp_path, cli):
     toy = ("--encoder", "galirep_toy:build")
     assert "there is no folder" in failing(*toy, "--data", tmp_path / "nowhere")
     assert "the folder" in failing(*toy, "--out", tmp_path / "no" / "x.h5")
-    assert "is not one of" in failing(*toy, "--dtype", "int8")
+    assert "'int8'" in failing(*toy, "--dtype", "int8")
     (tmp_path / "x.h5").write_text("mine")
     assert "exists: choose another name" in failing(*toy)
     assert (tmp_path / "x.h5").read_text() == "mine"
