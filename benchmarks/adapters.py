@@ -1,7 +1,8 @@
 """Pretrained features against raw pixels and an untrained encoder on CIFAR-10; and what the timm adapter costs beside the bare model.
 
 Command:  python benchmarks/adapters.py cifar10.tar [--per-class 100] [--repeats 5] [--images 256] [--json]
-Machine:  any; OMP_NUM_THREADS=1 where others work on it too. About 5 minutes on one idle core, most of it EfficientNet-Lite0 at 224 pixels.
+Machine:  an idle one: where other processes take the cores, the threads of `embed` wait for their turn and the throughput ratio misleads.
+          About 5 minutes on one core (OMP_NUM_THREADS=1), most of it EfficientNet-Lite0 at 224 pixels.
 Expected: precision@1 of EfficientNet-Lite0 at least 0.53 and far above pixels (about 0.25); `embed` at 0.95 of the bare model or more.
 
 Retrieval: the first `--per-class` test images of each class, each the query and all others the gallery, cosine. Linear probe:
