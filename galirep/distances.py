@@ -32,11 +32,14 @@ def prepare(rows: NDArray[np.floating], metric: str, id_of: Callable[[int], str]
         `id_of(row)`.
     """
     out = np.ascontiguousarray(rows, dtype=np.float32)
-    _refuse(~np.isfinite(out.sum(axis=1, dtype=np.float64)), id_of, f"{what} has NaN or infinite features")
+    squares = np.einsum("nd,nd->n", out, out)
+    odd = ~(squares > np.finfo(np.float32).tiny) | ~np.isfinite(squares)  # too small or too large to be told from 0 or infinity in float32
+    squares = squares.astype(np.float64)
+    squares[odd] = np.square(out[odd], dtype=np.float64).sum(axis=1)
+    _refuse(~np.isfinite(squares), id_of, f"{what} has NaN or infinite features")
     if metric == "cosine":
-        norms = np.linalg.norm(out.astype(np.float64), axis=1, keepdims=True)
-        _refuse(norms[:, 0] == 0, id_of, f"{what} has vectors of zeros, which have no direction (take --metric l2 or leave them out)")
-        out = (out / norms).astype(np.float32)
+        _refuse(squares == 0, id_of, f"{what} has vectors of zeros, which have no direction (take --metric l2 or leave them out)")
+        out = out / np.sqrt(squares).astype(np.float32)[:, None]
     return out
 
 

@@ -126,7 +126,7 @@ def _ivf(faiss: Any, index: Any) -> Any:
 
 def _training_size(faiss: Any, index: Any, n: int, dim: int) -> int:
     ivf = _ivf(faiss, index)
-    wanted = max(1 << 16, 64 * ivf.nlist if ivf else 0)
+    wanted = max(1 << 15, 40 * ivf.nlist if ivf else 0)  # faiss asks for 39 points a centroid; of 256 for each byte of a code
     return min(n, wanted, _SAMPLE_BYTES // (4 * dim))
 
 

@@ -89,7 +89,7 @@ def test_thumbnails_show_the_image_that_they_stand_for(files, tmp_path):
 
 
 def test_thumbnails_shrink_until_they_fit_the_budget(tmp_path):
-    """As many bytes a picture as the page has for 200 queries, their 10 neighbours and 1,000 points; and nothing compresses worse than noise."""
+    """As many bytes a picture as the page has for 200 queries, 10 neighbours each and 1,000 points; nothing compresses worse than noise."""
     r = np.random.default_rng(0)
     n, budget = 300, 300 * 3_400_000 // 3000
     noise = r.integers(0, 256, (n, 72, 72, 3), dtype=np.uint8)

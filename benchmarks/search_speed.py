@@ -1,0 +1,200 @@
+"""What galirep's search and index cost beside faiss used by hand, and the memory that `galirep index` takes on a large file.
+
+    python benchmarks/search_speed.py                     all of it; the large file is 4 GB, in the folder for temporary files
+    python benchmarks/search_speed.py --rows 200000       with a smaller one
+    python benchmarks/search_speed.py --part search --json > speed.json
+
+Search: queries per second of `Gallery.search` over those of `faiss.Index.search` on the same index, batch, threads and nprobe, by turns;
+wanted: at least 0.95. galirep's flat search also puts ties in order and recomputes the distances it returns.
+
+Build: `build_index` over reading the file with h5py, normalising, training, adding and writing by hand; wanted: at least 0.9. What galirep
+does besides is part of its time: ids and labels, checksums, fsync, and recall against exact search.
+
+Memory: the largest resident set of `galirep index --factory IVF1024,PQ64` on a synthetic file of --rows x --dim; wanted: under 1 GB.
+
+Machine and figures of the last run: docs/retrieval.md.
+"""
+
+import argparse
+import json
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import psutil
+import torch
+
+import faiss  # isort: skip
+from galirep.distances import prepare
+from galirep.gallery import open_gallery
+from galirep.retrieval import build_index
+from galirep.store import EmbeddingWriter, StoreMeta
+
+FACTORIES = ("Flat", "IVF256,Flat", "IVF256,PQ32")
+
+
+def write_features(path: Path, rows: int, dim: int, seed: int) -> None:
+    """An embedding file of rows around 1,000 centres, written a block at a time."""
+    r = np.random.default_rng(seed)
+    centres = r.normal(size=(1000, dim)).astype(np.float32)
+    meta = StoreMeta("synthetic", (("features", dim),), rows, fingerprint=f"synthetic-{seed}")
+    writer = EmbeddingWriter.create(path, meta, [f"{i:09d}" for i in range(rows)])
+    for start in range(0, rows, 20_000):
+        n = min(20_000, rows - start)
+        writer.append(centres[r.integers(0, 1000, n)] + r.standard_normal((n, dim), dtype=np.float32))
+    writer.finish()
+
+
+def by_hand(path: Path, out: Path, factory: str, training: int) -> None:
+    """The index as one would build it with h5py and faiss."""
+    with h5py.File(path) as file:
+        x = file["features"][:]
+    faiss.normalize_L2(x)
+    index = faiss.index_factory(x.shape[1], factory, faiss.METRIC_INNER_PRODUCT)
+    if hasattr(index, "do_polysemous_training"):
+        index.do_polysemous_training = False
+    if not index.is_trained:
+        index.train(x[np.sort(np.random.default_rng(0).choice(len(x), min(training, len(x)), replace=False))])
+    index.add(x)
+    faiss.write_index(index, str(out))
+
+
+def seconds(call: Callable[[], Any]) -> float:
+    """How long one call takes."""
+    start = time.perf_counter()
+    call()
+    return time.perf_counter() - start
+
+
+def compare(ours: Callable[[], Any], theirs: Callable[[], Any], repeats: int) -> tuple[float, float, float]:
+    """Median seconds of both and the median of their ratios, theirs over ours, called by turns after one call each."""
+    ours()
+    theirs()
+    pairs = [(seconds(ours), seconds(theirs)) for _ in range(repeats)]
+    return statistics.median(a for a, _ in pairs), statistics.median(b for _, b in pairs), statistics.median(b / a for a, b in pairs)
+
+
+def measure_search_and_build(folder: Path, rows: int, dim: int, queries: int, repeats: int) -> list[dict[str, Any]]:
+    """A line for each factory."""
+    path = folder / "gallery.h5"
+    write_features(path, rows, dim, 0)
+    asked = prepare(np.random.default_rng(1).normal(size=(queries, dim)).astype(np.float32) * 1.5, "cosine", str, "queries")
+    lines = []
+    for factory in FACTORIES:
+        ours, theirs = folder / "ours.faiss", folder / "theirs.faiss"
+        build = compare(
+            lambda factory=factory, ours=ours: build_index(path, ours, factory=factory, device="cpu", overwrite=True),
+            lambda factory=factory, theirs=theirs: by_hand(path, theirs, factory, 1 << 15),
+            repeats=3,
+        )
+        gallery, raw = open_gallery(ours, device="cpu"), faiss.read_index(str(ours))
+        if gallery.about["nprobe"]:
+            faiss.extract_index_ivf(raw).nprobe = gallery.about["nprobe"]
+        search = compare(lambda gallery=gallery: gallery.search(asked, 10), lambda raw=raw: raw.search(asked, 10), repeats)
+        lines.append(
+            {
+                "factory": factory,
+                "rows": rows,
+                "dim": dim,
+                "nprobe": gallery.about["nprobe"],
+                "recall_at_10": gallery.about["recall_at_10"],
+                "queries_per_second": queries / search[0],
+                "queries_per_second_faiss": queries / search[1],
+                "search_ratio": search[2],
+                "build_seconds": build[0],
+                "build_seconds_faiss": build[1],
+                "build_ratio": build[2],
+            }
+        )
+    return lines
+
+
+def measure_memory(folder: Path, rows: int, dim: int) -> dict[str, Any]:
+    """The largest resident set of the command, looked at every 20 ms."""
+    path = folder / "large.h5"
+    needed, free = 4 * rows * dim * 1.2, shutil.disk_usage(folder).free
+    if free < needed:
+        sys.exit(f"{folder} has {free / 1e9:.1f} GB free, the file needs {needed / 1e9:.1f}: pass a smaller --rows, or another TMPDIR")
+    write_features(path, rows, dim, 2)
+    command = [sys.executable, "-m", "galirep.cli", "index", path, "--out", folder / "large.faiss", "--factory", "IVF1024,PQ64", "--json"]
+    start = time.perf_counter()
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    peak, over = 0, threading.Event()
+
+    def watch() -> None:
+        nonlocal peak
+        watched = psutil.Process(process.pid)
+        while not over.wait(0.02):
+            try:
+                peak = max(peak, watched.memory_info().rss)
+            except psutil.NoSuchProcess:
+                return
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    out, _ = process.communicate()
+    over.set()
+    watcher.join()
+    if process.returncode:
+        sys.exit(f"{' '.join(map(str, command))} failed")
+    return {
+        "rows": rows,
+        "dim": dim,
+        "file_gb": path.stat().st_size / 1e9,
+        "index_mb": json.loads(out)["bytes"] / 1e6,
+        "recall_at_10": json.loads(out)["recall_at_10"],
+        "seconds": time.perf_counter() - start,
+        "peak_rss_mb": peak / 1e6,
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rows", type=int, default=2_000_000, help="rows of the large file")
+    parser.add_argument("--search-rows", type=int, default=100_000, help="rows of the gallery that is searched")
+    parser.add_argument("--dim", type=int, default=512)
+    parser.add_argument("--queries", type=int, default=1000)
+    parser.add_argument("--repeats", type=int, default=7)
+    parser.add_argument("--threads", type=int, default=1, help="of faiss; galirep indexes and searches with the same")
+    parser.add_argument("--part", choices=["all", "search", "memory"], default="all")
+    parser.add_argument("--json", action="store_true")
+    arguments = parser.parse_args()
+    faiss.omp_set_num_threads(arguments.threads)
+    torch.set_num_threads(arguments.threads)
+    os.environ["OMP_NUM_THREADS"] = str(arguments.threads)
+    with tempfile.TemporaryDirectory() as name:
+        lines, memory = [], None
+        if arguments.part != "memory":
+            lines = measure_search_and_build(Path(name), arguments.search_rows, arguments.dim, arguments.queries, arguments.repeats)
+        if arguments.part != "search":
+            memory = measure_memory(Path(name), arguments.rows, arguments.dim)
+    stream = sys.stderr if arguments.json else sys.stdout
+    if lines:
+        print("factory        nprobe  recall@10   queries/s   faiss's   ratio    build s   faiss's   ratio", file=stream)
+    for line in lines:
+        print(
+            f"{line['factory']:<14} {line['nprobe'] or '-':>6} {line['recall_at_10']:>10.3f} {line['queries_per_second']:>11.0f} "
+            f"{line['queries_per_second_faiss']:>9.0f} {line['search_ratio']:>7.2f} {line['build_seconds']:>10.2f} "
+            f"{line['build_seconds_faiss']:>9.2f} {line['build_ratio']:>7.2f}",
+            file=stream,
+        )
+    if memory:
+        size = f"{memory['rows']:,} x {memory['dim']} ({memory['file_gb']:.1f} GB)"
+        took = f"{memory['seconds']:.0f} s, recall@10 {memory['recall_at_10']:.3f}"
+        print(f"galirep index, IVF1024,PQ64, {size}: at most {memory['peak_rss_mb']:.0f} MB resident, {took}", file=stream)
+    if arguments.json:
+        print(json.dumps({"rows": lines, "memory": memory}))
+
+
+if __name__ == "__main__":
+    main()
