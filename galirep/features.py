@@ -205,7 +205,7 @@ def _problem(out: Any, dim: int) -> str:
     return "" if bool(out.isfinite().all()) else "NaN or infinity"
 
 
-def require_gradient(extractor: FeatureExtractor, images: Tensor) -> None:
+def require_gradient(extractor: Callable[[Tensor], Tensor], images: Tensor) -> None:
     """Check that gradients pass through the extractor to `images` (two or more, (B, C, H, W) in [-1, 1]), as training with it needs.
 
     Raises:
@@ -216,4 +216,5 @@ def require_gradient(extractor: FeatureExtractor, images: Tensor) -> None:
         out = extractor(leaf)
         (gradient,) = torch.autograd.grad(out.square().sum(), leaf, allow_unused=True) if out.requires_grad else (None,)
     if gradient is None or not bool(gradient.isfinite().all()) or not bool(gradient.any()):
-        raise PluginError(f"no gradient passes from the features of {extractor.name} to its images: it cannot serve as M(.) in training")
+        name = getattr(extractor, "name", type(extractor).__name__)
+        raise PluginError(f"the extractor {name!r} lets no gradient pass to its input, so G could not learn from it as M(.)")

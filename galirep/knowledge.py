@@ -1,5 +1,6 @@
 """Learned knowledge for training: M(.) as a fixed function of images, and its values on the real images, which never change."""
 
+import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -12,7 +13,7 @@ from galirep.batches import Batches
 from galirep.data import Images
 from galirep.errors import PluginError
 from galirep.feature_cache import cached_features
-from galirep.features import describe, load_extractor
+from galirep.features import describe, load_extractor, require_gradient
 
 Extract = Callable[[Tensor], Tensor]
 
@@ -43,28 +44,20 @@ def load_knowledge(spec: str | None, adapter: Extract | None, images: Images, ba
     Raises:
         PluginError: the extractor cannot be built, gives something else than (B, d) finite numbers, or lets no gradient pass.
     """
+    raw: Extract
     if adapter is not None:
         name = str(getattr(adapter, "name", type(adapter).__name__))
-        about: dict[str, Any] = {
-            "spec": None,
-            "name": name,
-            "tag": getattr(adapter, "tag", ""),
-            "sha256": getattr(adapter, "sha256", ""),
-            "preprocessing": {},
-        }
-        if isinstance(adapter, torch.nn.Module):
-            adapter = adapter.requires_grad_(False).eval().to(batches.device)
-        raw = adapter
-        _require_gradient(raw, batches, name)
+        about: dict[str, Any] = {"spec": None, "name": name, **{key: getattr(adapter, key, "") for key in ("tag", "sha256")}}
+        raw = adapter.requires_grad_(False).eval().to(batches.device) if isinstance(adapter, torch.nn.Module) else adapter
+        _require_useful(raw, batches, name)
         with torch.no_grad():
             features = torch.cat([raw(batches.images(part)).float().cpu() for part in torch.split(torch.arange(batches.n), 256)])
     else:
         assert spec is not None
-        extractor = load_extractor(spec, download=download, device=batches.device)
-        known = describe(extractor, spec)
-        about = {"spec": spec, "name": known.name, "tag": known.tag, "sha256": known.sha256, "preprocessing": dict(known.preprocessing)}
-        raw = extractor
-        _require_gradient(raw, batches, known.name)
+        raw = extractor = load_extractor(spec, download=download, device=batches.device)
+        known = dataclasses.asdict(describe(extractor, spec))
+        about = {key: known[key] for key in ("spec", "name", "tag", "sha256", "preprocessing")} | {"layers": dict(known["layers"])}
+        _require_useful(raw, batches, known["name"])
         features = torch.from_numpy(np.array(cached_features(extractor, images.tensor(), images.fingerprint, device=batches.device)))
     mean = features.mean(0)
     rms = (features - mean).square().mean().sqrt().clamp_min(1e-12)
@@ -76,15 +69,11 @@ def load_knowledge(spec: str | None, adapter: Extract | None, images: Images, ba
     return Knowledge(extract, (features - mean) / rms, about)
 
 
-def _require_gradient(extract: Extract, batches: Batches, name: str) -> None:
-    """Refuse an extractor that G could not learn from, before anything long begins."""
-    x = batches.images(torch.arange(2)).requires_grad_()
-    out = extract(x)
+def _require_useful(extract: Extract, batches: Batches, name: str) -> None:
+    """Refuse an extractor that cannot serve as M(.), before anything long begins."""
+    images = batches.images(torch.arange(2))
+    out = extract(images)
     if not isinstance(out, Tensor) or out.ndim != 2 or len(out) != 2 or not bool(out.isfinite().all()):
         got = tuple(out.shape) if isinstance(out, Tensor) else type(out).__name__
         raise PluginError(f"the extractor {name!r} must give (2, d) finite numbers for two images, not {got}")
-    passed = torch.autograd.grad(out.sum(), x, allow_unused=True)[0] if out.requires_grad else None
-    if passed is None:
-        raise PluginError(
-            f"the extractor {name!r} lets no gradient pass to its input (torch.no_grad inside it?), so G cannot learn from it"
-        )
+    require_gradient(extract, images)

@@ -221,7 +221,7 @@ def test_training_needs_an_extractor_that_lets_gradients_pass():
     images = torch.rand(2, 3, 8, 8)
     require_gradient(load_extractor("pixels:8"), images)
     for give in (torch.no_grad()(lambda x: x.mean((2, 3))), lambda x: x.detach().mean((2, 3)), lambda x: (x * 0).mean((2, 3))):
-        with pytest.raises(PluginError, match="no gradient passes from the features of made to its images"):
+        with pytest.raises(PluginError, match="the extractor 'made' lets no gradient pass to its input"):
             require_gradient(Extractor(give), images)
 
 
