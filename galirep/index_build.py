@@ -74,8 +74,6 @@ def build(
             index = faiss.index_gpu_to_cpu(work) if work is not index else index
         nprobe, recall = _tune(faiss, index, probes) if probes else (None, 1.0)
         meta = meta_of(embeddings)
-    # opened again for the ids alone, which may take more memory than a block of features
-    with load_embeddings(source, layers) as embeddings:
         write_rows(out, embeddings)
     info = IndexInfo(
         metric=metric,

@@ -19,6 +19,7 @@ from galirep.store import Embeddings, StoreMeta
 
 FORMAT, SCHEMA_VERSION = "galirep-index", 1
 _PIECE, _PIECES = 1 << 20, 1024  # bytes, number: what a checksum reads at most
+_IDS = 1 << 16  # ids written at a time
 _MAP_FROM = 1 << 28  # bytes from which an index is mapped into memory, not read
 
 
@@ -108,7 +109,9 @@ def require_free_index(path: Path, overwrite: bool) -> None:
 def write_rows(path: Path, embeddings: Embeddings) -> None:
     """Write the ids and labels of `embeddings` beside the index `path`."""
     with replacing(rows_path(path)) as temporary, h5py.File(temporary, "w") as file:
-        file.create_dataset("ids", data=embeddings.ids, dtype=h5py.string_dtype())
+        ids = file.create_dataset("ids", (len(embeddings),), dtype=h5py.string_dtype())
+        for start in range(0, len(embeddings), _IDS):
+            ids[start : start + _IDS] = embeddings.ids_between(start, start + _IDS)
         if embeddings.labels is not None:
             file.create_dataset("labels", data=embeddings.labels)
 

@@ -51,7 +51,7 @@ function neighbour([item, value, hit]) {
 function queries() {
   D.queries.forEach((query, place) => {
     const label = labelOf(query.item), id = idOf(query.item);
-    const score = query.score === null ? "" : `MAP@R ${number(query.score)}`;
+    const score = query.score === null ? "" : `AP@R ${number(query.score)}`;
     const words = query.neighbors.map(([item, value, hit]) => make("li", {}, `${idOf(item)}${labelOf(item) ? ` (${labelOf(item)})` : ""}, ${number(value, 4)}${hit === 0 ? ", another class" : ""}`));
     const node = make("article", { className: "card", id: `query-${query.item}`, tabIndex: -1, "aria-label": `Query ${id}` },
       make("div", { className: "asked" }, thumb(query.item), make("div", {}, make("strong", {}, label), make("div", { className: "name" }, id), make("div", { className: "score" }, score))),

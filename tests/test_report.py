@@ -255,7 +255,7 @@ def test_filters_choose_by_class_outcome_and_name(page):
     page.keys("class2/005")
     assert page.shown() == ["class2"]
     page.js("document.getElementById('text').value = ''; document.getElementById('order').value = 'worst'; filter()")
-    scores = page.js("return [...document.querySelectorAll('.card .score')].map(s => Number(s.textContent.replace('MAP@R ', '')))")
+    scores = page.js("return [...document.querySelectorAll('.card .score')].map(s => Number(s.textContent.replace('AP@R ', '')))")
     assert scores == sorted(scores) and len(scores) == 30
 
 
@@ -331,4 +331,4 @@ def test_a_search_without_a_miss_draws_too(browser, tmp_path):
     gallery = _hand_made(tmp_path / "g.h5", [f"{i}.png" for i in range(12)], features, labels, ("a", "b", "c"))
     galirep.retrieve(gallery, k=3, report=tmp_path / "r.html")
     page = Page(browser, tmp_path / "r.html")
-    assert page.console() == [] and page.count(".miss") == page.count("#confused") == 0 and page.count(".found .hit") == 36
+    assert page.console() == [] and page.count(".found .miss") == page.count("#confused") == 0 and page.count(".found .hit") == 36
