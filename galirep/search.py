@@ -147,7 +147,7 @@ class Search:
         return self._scan if isinstance(self._scan, TorchScan) else TorchScan(self._vectors, self._metric)
 
     def _exact(self, queries: F32, k: int, vectors: F32) -> tuple[F32, Ints]:
-        candidates = min(self._size, k + 8 + k // 8)
+        candidates = min(self._size, k + 4 + k // 16)
         coarse, rows = self._scan(queries, candidates)
         found = np.empty(rows.shape, np.float32)
         step = max(1, _BYTES // (8 * candidates * vectors.shape[1]))
