@@ -13,6 +13,7 @@ from galirep.distances import F32, Ints, between
 from galirep.faiss_library import load_faiss
 
 _BYTES = 1 << 26  # of scratch memory for one block
+_CACHE = 1 << 19  # of scratch that stays in a core's cache
 _MAX_K_ON_GPU = 2048  # of faiss
 
 
@@ -150,7 +151,7 @@ class Search:
         candidates = min(self._size, k + 4 + k // 16)
         coarse, rows = self._scan(queries, candidates)
         found = np.empty(rows.shape, np.float32)
-        step = max(1, _BYTES // (8 * candidates * vectors.shape[1]))
+        step = max(1, _CACHE // (8 * candidates * vectors.shape[1]))
         for start in range(0, len(queries), step):
             part = slice(start, start + step)
             found[part] = between(queries[part, None, :], vectors[rows[part]], self._metric)
