@@ -1,10 +1,14 @@
 """Fixtures for all tests: the command as a user gets it."""
 
+import signal
 from collections.abc import Callable
 from importlib.metadata import entry_points
 
 import pytest
 from click.testing import CliRunner, Result
+
+# A shell ignores SIGINT in what it runs in the background, and children inherit that; programs under test must be interruptible.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture

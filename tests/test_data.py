@@ -254,7 +254,7 @@ def test_bad_images_fail_or_are_left_out(mixed):
 def test_ten_bad_images_are_named_and_all_are_counted(tmp_path):
     for i in range(12):
         (tmp_path / f"{i:02}.png").write_bytes(b"")
-    with pytest.raises(DataError, match=r"12 of 12 images .* cannot be used: 00\.png, .* 09\.png and 2 more: the file is empty \(0 bytes\)$"):
+    with pytest.raises(DataError, match=r"12 of 12 images .* used: 00\.png, .* 09\.png and 2 more: the file is empty \(0 bytes\)$"):
         load_images(open_data(str(tmp_path)), 8)
 
 

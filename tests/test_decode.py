@@ -1,5 +1,6 @@
 """Decoding in worker processes: order, bad images, and what happens when a worker or the parent dies."""
 
+import contextlib
 import multiprocessing
 import os
 import signal
@@ -97,6 +98,7 @@ def test_no_worker_outlives_an_abandoned_decoding(large):
     assert not multiprocessing.active_children()
 
 
+@contextlib.contextmanager
 def script(tmp_path, folder, body, guard="if __name__ == '__main__':"):
     """Start a program that decodes `folder` with two workers and prints its workers' ids after the first image."""
     path = tmp_path / "program.py"
@@ -111,7 +113,12 @@ def script(tmp_path, folder, body, guard="if __name__ == '__main__':"):
                 {body}
         """)
     )
-    return subprocess.Popen([sys.executable, path], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with subprocess.Popen([sys.executable, path], **pipes, text=True, start_new_session=True) as program:
+        try:
+            yield program
+        finally:
+            program.kill()  # if it still lives; leaving the context waits for it
 
 
 def assert_gone(pids):
