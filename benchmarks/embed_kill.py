@@ -38,7 +38,7 @@ def make_images(folder: Path, count: int) -> None:
 
 
 def galirep(*args: object) -> list[str]:
-    return [sys.executable, "-m", "galirep.cli", *map(str, args)]
+    return [str(Path(sys.executable).with_name("galirep")), *map(str, args)]
 
 
 def quiet(command: list[str]) -> None:

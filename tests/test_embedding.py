@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import h5py
 import numpy as np
@@ -151,7 +152,8 @@ def test_an_extractor_object_and_a_source(images, tmp_path):
 
 def start(*args):
     """A real `galirep embed` in a process (group) of its own."""
-    command = [sys.executable, "-m", "galirep.cli", "embed", "--batch-size", "8", "--device", "cpu", *map(str, args)]
+    program = Path(sys.executable).with_name("galirep")  # not -m, which would take the source tree's galirep from the working directory
+    command = [program, "embed", "--batch-size", "8", "--device", "cpu", *map(str, args)]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True)
 
 

@@ -393,14 +393,14 @@ def test_nan_is_told_and_rolled_back_at_half_the_learning_rate(tmp_path, monkeyp
     content = load_checkpoint(run / "checkpoints" / "last.pt")
     assert (content["rollbacks"], content["lr_scale"], content["step"]) == (2, 0.25, 8)
     assert all(v.isfinite().all() for v in flat(content).values() if isinstance(v, torch.Tensor))
-    told = "the losses or gradients became infinite or NaN by step 6: back to step 4 with 0.5 times the learning rate"
+    told = "the losses or gradients became infinite or NaN by step 5: back to step 4 with 0.5 times the learning rate"
     assert told in capfd.readouterr().err and told in (run / "train.log").read_text() and info_of(run)["status"] == "complete"
 
 
 def test_nan_that_comes_back_ends_the_run_after_three_returns(tmp_path, monkeypatch):
     run = tmp_path / "run"
     break_weights(monkeypatch, times=100)
-    with pytest.raises(GalirepError, match=r"became infinite or NaN by step 6, after 3 returns to .* begin anew with a lower --lr"):
+    with pytest.raises(GalirepError, match=r"became infinite or NaN by step 5, after 3 returns to .* begin anew with a lower --lr"):
         train(config(steps=8, checkpoint_every=2), tiny(), out=run)
     assert info_of(run)["status"] == "failed" and load_checkpoint(run / "checkpoints" / "last.pt")["step"] == 4
     assert (run / "train.log").read_text().count("back to step 4") == 3
