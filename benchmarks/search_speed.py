@@ -126,7 +126,8 @@ def measure_memory(folder: Path, rows: int, dim: int) -> dict[str, Any]:
     if free < needed:
         sys.exit(f"{folder} has {free / 1e9:.1f} GB free, the file needs {needed / 1e9:.1f}: pass a smaller --rows, or another TMPDIR")
     write_features(path, rows, dim, 2)
-    command = [Path(sys.executable).with_name("galirep"), "index", path, "--out", folder / "large.faiss", "--factory", "IVF1024,PQ64", "--json"]
+    program = Path(sys.executable).with_name("galirep")
+    command = [program, "index", path, "--out", folder / "large.faiss", "--factory", "IVF1024,PQ64", "--json"]
     start = time.perf_counter()
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
     peak, over = 0, threading.Event()
