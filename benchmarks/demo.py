@@ -5,7 +5,7 @@ minutes on 2 cores.
 
 It runs the very commands that it prints, in one process, and ends with one table: the error of a linear probe and the precision of the
 nearest neighbour for the trained encoder, an untrained one and raw pixels, on test images that none of them has seen. Expected: the trained
-features beat raw pixels in both columns.
+features beat raw pixels under the classifier (by plain cosine, raw pixels are the better neighbours on digits this small).
 """
 
 import argparse

@@ -135,7 +135,7 @@ def _split_layers(spec: str) -> tuple[str, tuple[str, ...]]:
 
 def _resolve(spec: str) -> tuple[Callable[..., Any], str]:
     found = installed()
-    if spec and spec not in found and Path(spec).is_dir():
+    if spec and Path(spec).is_dir() and (spec not in found or Path(spec, "run.json").exists()):  # a run may be called 'run'
         spec = f"run:{spec}"
     name, _, argument = spec.partition(":")
     if claims := found.get(name):
