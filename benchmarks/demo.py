@@ -1,4 +1,4 @@
-"""The main job end to end on an embedded data set: train GALI-4, embed, probe, search. `make demo` runs it; no network, no GPU, about 3
+"""The main job end to end on an embedded data set: train GALI-4, embed, probe, search. `make demo` runs it; no network, no GPU, about two
 minutes on 2 cores.
 
     python benchmarks/demo.py [--out demo] [--steps N]
