@@ -43,6 +43,7 @@ class Session:
         assert config.steps is not None
         self.config, self.variant, self.shapes, self.batches, self.features = config, variant, shapes, batches, features
         self.steps, self.step, self.lr_scale, self.rollbacks = config.steps, 0, 1.0, 0
+        self._calibrated = -1  # the step of the averages that `calibrate` has made ready
         device = batches.device
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(stream(config.seed, _INIT))
@@ -121,6 +122,9 @@ class Session:
 
     def calibrate(self) -> None:
         """Make the averaged networks ready for evaluation: BatchNorm's statistics re-estimated on images spread over the data set."""
+        if self._calibrated == self.step:  # pictures and a checkpoint are often due at the same step
+            return
+        self._calibrated = self.step
         count, size = _CALIBRATION
         spread = self.batches.spread(count * size)
         spread = spread[torch.randperm(len(spread), generator=torch.Generator().manual_seed(0))]  # batches of mixed classes
@@ -147,6 +151,7 @@ class Session:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take up a state that `state_dict` gave."""
         self.step, self.lr_scale, self.rollbacks = state["step"], state["lr_scale"], state["rollbacks"]
+        self._calibrated = -1
         for name, net in self.game.players().items():
             net.load_state_dict(state["nets"][name])
         for name, net in self.average.nets.items():
