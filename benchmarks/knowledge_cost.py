@@ -1,6 +1,6 @@
 """What M(.) costs in an update of GALI-PT: no more than its passes over the generated images.
 
-    python benchmarks/knowledge_cost.py --m classifier:m [--image-size 32] [--channels 3] [--width 24] [--batch-size 16] [--repeats 15] [--json]
+    python benchmarks/knowledge_cost.py --m classifier:m [--image-size 32] [--channels 3] [--width 24] [--batch-size 16] [--repeats 15]
 
 In turns, medians of the repeats, CPU seconds of one thread (with a GPU: seconds):
   whole     an update of GALI-PT with M; the features of real images are given, as in training

@@ -1,4 +1,4 @@
-"""What several benchmarks measure of a trained run on images in memory: reconstruction, Fréchet distance, probes with few labels, intervals."""
+"""What several benchmarks measure on images in memory: reconstruction, Fréchet distance, probes with few labels, intervals."""
 
 import math
 import statistics

@@ -1,26 +1,25 @@
 """`galirep list`."""
 
 from importlib.metadata import EntryPoint
+from typing import Any
 
 import click
 
 from .common import Choice, emit, shared
 
-_WHAT = ("variants", "adapters", "datasets", "networks", "protocols")
-
 
 @click.command("list")
-@click.argument("what", type=Choice(_WHAT))
+@click.argument("what", type=Choice(("variants", "adapters", "datasets", "networks", "protocols", "presets")))
 @shared()
 def list_command(what: str, as_json: bool) -> None:
-    """List variants, adapters (with the package each comes from), datasets, networks or probe protocols.
+    """List variants, adapters (with the package each comes from), datasets, networks, probe protocols or presets.
 
     \b
     Example:
       galirep list variants
       galirep list adapters --json
     """
-    rows = {"variants": _variants, "adapters": _adapters, "datasets": _datasets, "networks": _networks, "protocols": _protocols}[what]()
+    rows = _ROWS[what]()
     width = max(len(row["name"]) for row in rows)
     text = "\n".join(f"{row['name']:{width}}  {row['about']}" + (f" [{row['from']}]" if "from" in row else "") for row in rows)
     emit(as_json, {what: rows}, text)
@@ -50,6 +49,14 @@ def _protocols() -> list[dict[str, str]]:
     return [{"name": name, "about": protocol.about} for name, protocol in PROTOCOLS.items()]
 
 
+def _presets() -> list[dict[str, Any]]:
+    from galirep.presets import PRESETS
+
+    return [
+        {"name": name, "about": f"{preset.about}; {preset.measured}", "settings": dict(preset.settings)} for name, preset in PRESETS.items()
+    ]
+
+
 def _adapters() -> list[dict[str, str]]:
     from galirep.features import installed
 
@@ -68,3 +75,13 @@ def _about(point: EntryPoint) -> str:
     except Exception as err:  # a stranger's package that does not load must not hide the others
         return f"cannot be loaded: {type(err).__name__}: {err}"
     return about.partition("\n")[0] or point.value
+
+
+_ROWS = {
+    "variants": _variants,
+    "adapters": _adapters,
+    "datasets": _datasets,
+    "networks": _networks,
+    "protocols": _protocols,
+    "presets": _presets,
+}

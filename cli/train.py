@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from galirep.config import TrainConfig, parse_assignments, read_config, setting_type
+from galirep.config import TrainConfig, over, parse_assignments, read_config, setting_type
 from galirep.errors import ConfigError
 
 from .common import Choice, emit, shared
@@ -86,16 +86,10 @@ def _config(out: Path, config_file: Path | None, assignments: tuple[str, ...], r
 
         values = RunDirectory(out).config().to_dict()
     if config_file is not None:
-        values = _over(values, read_config(config_file))
+        values = over(values, read_config(config_file))
     options = {name: value for name, value in given.items() if value is not None}
     if "num_workers" in options:
         if options["num_workers"] != "auto" and not options["num_workers"].isdigit():
             raise ConfigError(f"--num-workers {options['num_workers']!r} is neither 'auto' nor a whole number")
         options["num_workers"] = None if options["num_workers"] == "auto" else int(options["num_workers"])
-    return TrainConfig.from_dict(_over(values, options | parse_assignments(assignments)))
-
-
-def _over(values: dict[str, Any], chosen: dict[str, Any]) -> dict[str, Any]:
-    """`values` with those of `chosen` over them; steps and epochs exclude each other, so one that is chosen drops the other."""
-    dropped = {other for one, other in (("steps", "epochs"), ("epochs", "steps")) if chosen.get(one) is not None}
-    return {name: value for name, value in values.items() if name not in dropped} | chosen
+    return TrainConfig.from_dict(over(values, options | parse_assignments(assignments)))

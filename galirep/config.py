@@ -12,6 +12,7 @@ from typing import Any
 import yaml
 
 from galirep.errors import ConfigError, unknown
+from galirep.presets import PRESETS
 
 
 def setting(
@@ -31,6 +32,7 @@ class TrainConfig:
         ConfigError: a value has the wrong type or is out of bounds, or two settings contradict each other; all faults in one message.
     """
 
+    preset: str | None = setting(None, "Preset that the settings not given are taken from (galirep list presets).", choices=tuple(PRESETS))
     # data
     data: str = setting(
         "", "Data set: a folder or .tar of class subfolders, sklearn:digits, torchvision:NAME, npz:FILE, hdf5:FILE, csv:FILE.", free=True
@@ -58,7 +60,7 @@ class TrainConfig:
     width: int = setting(32, "Channels of the first layer of compact networks.", low=4, high=1024)
     # discriminator
     d_regularizer: str = setting(
-        "sn",
+        "r1r2",
         "Regularisation of D: spectral norm, with a learned scale, a gradient penalty, or none.",
         choices=("sn", "sn-scale", "r1r2", "none"),
     )
@@ -70,14 +72,14 @@ class TrainConfig:
     # optimisation
     steps: int | None = setting(None, "Updates of G and E (default: from --epochs).", low=1)
     epochs: float | None = setting(None, "Passes over the data set (default: 100, unless --steps is given).", low=0)
-    batch_size: int = setting(100, "Images an update.", low=2)
+    batch_size: int = setting(32, "Images an update.", low=2)
     d_steps: int = setting(1, "Updates of D for one of G and E, each on images of its own.", low=1, high=100)
-    lr: float = setting(2e-4, "Learning rate of Adam.", low=0, high=10)
-    lr_d: float | None = setting(None, "Learning rate of D, where it differs.", low=0, high=10)
-    lr_e: float | None = setting(None, "Learning rate of E, where it differs.", low=0, high=10)
+    lr: float = setting(5e-4, "Learning rate of G, E and D (Adam).", low=0, high=10)
+    lr_d: float | None = setting(None, "Learning rate of D (default: twice --lr).", low=0, high=10)
+    lr_e: float | None = setting(None, "Learning rate of E, where it differs from that of G.", low=0, high=10)
     beta1: float = setting(0.5, "Adam's decay of the mean gradient.", low=0, high=0.9999)
-    beta2: float = setting(0.999, "Adam's decay of the mean squared gradient.", low=0, high=0.999999)
-    schedule: str = setting("constant", "Learning rate over the run: constant, or a cosine to 0.", choices=("constant", "cosine"))
+    beta2: float = setting(0.99, "Adam's decay of the mean squared gradient.", low=0, high=0.999999)
+    schedule: str = setting("cosine", "Learning rate over the run: constant, or a cosine to 0.", choices=("constant", "cosine"))
     warmup: int = setting(0, "Updates over which the learning rate rises from 0.", low=0)
     grad_clip: float = setting(0.0, "Largest gradient norm of each of E, G and D (0: no clipping).", low=0)
     ema_half_life: float = setting(
@@ -107,9 +109,9 @@ class TrainConfig:
             if self.channels == 2:
                 faults.append("channels 2: must be 1 or 3")
             if self.d_regularizer == "r1r2" and self.compile:
-                faults.append("d_regularizer r1r2 needs second derivatives, which compile does not give: leave one out")
+                faults.append("d_regularizer r1r2 needs second derivatives, which compile does not give: take d_regularizer sn, sn-scale or none with it")
             if self.d_regularizer == "r1r2" and self.precision == "fp16":
-                faults.append("d_regularizer r1r2 overflows in fp16: take precision fp32 or bf16")
+                faults.append("d_regularizer r1r2 overflows in fp16: take precision fp32 or bf16, or another d_regularizer")
         if faults:
             raise ConfigError("; ".join(faults))
 
@@ -119,7 +121,7 @@ class TrainConfig:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "TrainConfig":
-        """The settings of a mapping; what it lacks keeps its default.
+        """The settings of a mapping; what it lacks is taken from its `preset`, if it names one, else from the defaults.
 
         Raises:
             ConfigError: a key is unknown (with the nearest known one) or a value does not fit.
@@ -127,6 +129,8 @@ class TrainConfig:
         names = {f.name for f in dataclasses.fields(cls)}
         if wrong := [unknown("setting", str(key), names) for key in values if key not in names]:
             raise ConfigError("; ".join(wrong))
+        if (preset := values.get("preset")) in PRESETS:
+            values = over(PRESETS[preset].settings, values)
         return cls(**{key: _number(key, value) for key, value in values.items()})
 
     def differences(self, other: "TrainConfig") -> list[str]:
@@ -136,6 +140,12 @@ class TrainConfig:
             for f in dataclasses.fields(self)
             if not f.metadata["free"] and getattr(self, f.name) != getattr(other, f.name)
         ]
+
+
+def over(values: Mapping[str, Any], chosen: Mapping[str, Any]) -> dict[str, Any]:
+    """`values` with those of `chosen` over them; steps and epochs exclude each other, so one that is chosen drops the other."""
+    dropped = {other for one, other in (("steps", "epochs"), ("epochs", "steps")) if chosen.get(one) is not None}
+    return {**{name: value for name, value in values.items() if name not in dropped}, **chosen}
 
 
 @cache

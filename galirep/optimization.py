@@ -11,6 +11,8 @@ from torch.optim.swa_utils import update_bn
 from galirep.config import TrainConfig
 from galirep.step import Game
 
+D_RATE = 2.0  # D's learning rate over G's where none is given: D has to keep up with both (two time scales, Heusel et al. 2017)
+
 
 def rate_factor(config: TrainConfig, step: int, steps: int) -> float:
     """What the learning rates are multiplied by at `step` (0, 1, ...) of `steps`: a linear warm-up, then constant or a cosine to 0."""
@@ -31,7 +33,7 @@ class Optimizers:
         self.rates = {
             "E": config.lr if config.lr_e is None else config.lr_e,
             "G": config.lr,
-            "D": config.lr if config.lr_d is None else config.lr_d,
+            "D": D_RATE * config.lr if config.lr_d is None else config.lr_d,
         }
         self._nets, self._clip = game.players(), config.grad_clip
         self._both = torch.optim.Adam(

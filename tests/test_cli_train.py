@@ -76,7 +76,7 @@ def test_help_has_every_setting_with_its_default_and_an_example(cli):
         assert "--" + field.name.replace("_", "-") in text
     for shown in (
         "[default: gali-4]",
-        "[default: 0.0002]",
+        "[default: 0.0005]",
         "Example: galirep train --data",
         "--dry-run",
         "--resume",
@@ -152,7 +152,7 @@ def test_a_run_by_command_and_its_summary_as_json(cli, data, tmp_path):
     assert summary["run"] == str(run) and summary["steps"] == 3 and summary["loss_d"] > 0
     assert "holds a run already: pass --resume" in one_line(cli("train", "--data", data, "--out", run, *TINY))
     refused = one_line(cli("train", "--out", run, "--resume", "--steps", 9, "--lr", 1e-3))
-    assert "steps: 9, not 3; lr: 0.001, not 0.0002" in refused
+    assert "steps: 9, not 3; lr: 0.001, not 0.0005" in refused
     assert cli("train", "--out", run, "--resume").exit_code == 0  # a finished run is a finished run
 
 

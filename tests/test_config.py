@@ -50,7 +50,7 @@ def test_every_setting_has_help_a_type_and_a_default_that_fits():
             {"objective": "prodct"},
             "unknown objective 'prodct': did you mean 'product'? known: minimax, misclassification, product, relativistic",
         ),
-        ({"d_regularizer": "r1r2", "compile": True}, "leave one out"),
+        ({"d_regularizer": "r1r2", "compile": True}, "take d_regularizer sn, sn-scale or none with it"),
         ({"d_regularizer": "r1r2", "precision": "fp16"}, "take precision fp32 or bf16"),
         ({"data": ""}, "give a data set"),
     ],

@@ -14,7 +14,7 @@ ROOT = Path(__file__).parents[1]
 
 # A module of galirep imports only modules of lower levels. A new module goes to the lowest level that works.
 LEVELS = (
-    {"errors"},
+    {"errors", "presets"},
     {
         *("files", "config", "devices", "signals", "batches"),
         *("expr", "masks", "losses", "networks", "classifier_nets", "frozen"),
@@ -36,7 +36,7 @@ LEVELS = (
     {"retrieval"},
 )
 LEVEL = {name: level for level, names in enumerate(LEVELS) for name in names}
-TORCH_FREE = {"errors", "config", "files", "expr", "variant", "schema", "writer", "store"}
+TORCH_FREE = {"errors", "presets", "config", "files", "expr", "variant", "schema", "writer", "store"}
 TORCH = {"torch", "torchvision", "timm"}
 OUTER = {"click", "cli", "pretrained_adapters", "benchmarks", "tests"}  # what the library must never know of
 ADAPTERS_MAY = {"features", "errors", "files"}

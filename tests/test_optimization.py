@@ -42,8 +42,8 @@ def weights(net):
 @pytest.mark.parametrize(
     ("settings", "factors"),
     [
-        ({}, {0: 1, 5: 1, 9: 1}),
-        ({"warmup": 4}, {0: 0.25, 1: 0.5, 3: 1, 4: 1, 9: 1}),
+        ({"schedule": "constant"}, {0: 1, 5: 1, 9: 1}),
+        ({"schedule": "constant", "warmup": 4}, {0: 0.25, 1: 0.5, 3: 1, 4: 1, 9: 1}),
         ({"schedule": "cosine"}, {0: 1, 5: 0.5, 9: 0.5 * (1 + math.cos(0.9 * math.pi)), 10: 0}),
         ({"schedule": "cosine", "warmup": 2}, {0: 0.5, 1: 1, 2: 1, 6: 0.5, 10: 0}),
         ({"schedule": "cosine", "warmup": 20}, {0: 0.05, 9: 0.5}),
@@ -53,13 +53,18 @@ def test_rate_factor(settings, factors):
     assert {step: rate_factor(config(**settings), step, 10) for step in factors} == pytest.approx(factors)
 
 
-def test_each_player_has_its_rate(game):
+@pytest.mark.parametrize(
+    ("rates", "steps"),
+    [({"lr_e": 3e-3, "lr_d": 5e-3}, {"E": 3e-3, "G": 1e-3, "D": 5e-3}), ({}, {"E": 1e-3, "G": 1e-3, "D": 2e-3})],
+    ids=["given", "derived from lr"],
+)
+def test_each_player_has_its_rate(game, rates, steps):
     before = {n: weights(net).clone() for n, net in game.players().items()}
-    optimizers = Optimizers(game, config(lr=1e-3, lr_e=3e-3, lr_d=5e-3), CPU)
+    optimizers = Optimizers(game, config(lr=1e-3, **rates), CPU)
     give_gradients(game)
     optimizers.step(0.5, d_only=False)  # the first step of Adam moves every weight by its rate
     moved = {n: float((before[n] - weights(net)).mean()) for n, net in game.players().items()}
-    assert moved == pytest.approx({"E": 1.5e-3, "G": 0.5e-3, "D": 2.5e-3}, rel=1e-3)
+    assert moved == pytest.approx({n: rate / 2 for n, rate in steps.items()}, rel=1e-3)
 
 
 def test_an_update_of_d_alone_moves_d_alone(game):
@@ -102,7 +107,7 @@ def test_norms_are_those_of_all_gradients_of_a_player(game):
 
 @pytest.mark.parametrize("clip", (0.0, 1e9))
 def test_fp16_scales_the_loss_and_skips_a_step_that_overflows(game, clip):
-    optimizers = Optimizers(game, config(precision="fp16", grad_clip=clip), CPU)
+    optimizers = Optimizers(game, config(precision="fp16", grad_clip=clip, d_regularizer="sn"), CPU)
     plain = copy.deepcopy(game)
     unscaled = Optimizers(plain, config(), CPU)
     scale = float(optimizers.scaler.scale(torch.ones(())))

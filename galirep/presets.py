@@ -1,0 +1,51 @@
+"""Presets: settings that go together, as data, with what they were measured to give."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Preset:
+    """`settings` are those in which it differs from `TrainConfig`'s defaults; `measured` says what was seen."""
+
+    about: str
+    settings: Mapping[str, Any]
+    measured: str
+
+
+PRESETS: Mapping[str, Preset] = MappingProxyType(
+    {
+        "default": Preset("the defaults as they are, for one GPU", {}, "not measured on a GPU; on 2 CPU cores see `small`"),
+        "small": Preset(
+            "half an hour on one CPU core for images of 16 x 16 pixels: small batches and many updates",
+            {"batch_size": 16, "r1_gamma": 0.05, "steps": 36_000},
+            "TODO",
+        ),
+        "large": Preset(
+            "wide networks and a long run, for a large GPU",
+            {"batch_size": 64, "width": 64, "latent_dim": 128, "steps": 300_000, "precision": "bf16"},
+            "not measured",
+        ),
+        "paper": Preset(
+            "exactly the paper's for SVHN at 32 x 32 (Dandi et al. 2021); for CelebA at 64 x 64 add --lr 4e-5 --lr-d 4e-5 "
+            "(ALI, ALICE: 1e-4), for ALI, ALICE and GALI-8 on SVHN --d-steps 5 --epochs 300",
+            {
+                "networks": "paper",
+                "d_regularizer": "sn",
+                "instance_noise": 0.1,
+                "epochs": 100.0,
+                "batch_size": 100,
+                "lr": 2e-4,
+                "lr_d": 2e-4,
+                "beta1": 0.5,
+                "beta2": 0.999,
+                "schedule": "constant",
+                "ema_half_life": 0.0,
+            },
+            "TODO",
+        ),
+    }
+)
+"""Preset name -> preset."""
