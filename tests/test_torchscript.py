@@ -41,9 +41,7 @@ def test_one_size_and_one_channel(tmp_path):
     file = _save(network, tmp_path / "net.pt", torch.rand(2, 1, 8, 8))
     extractor = load_extractor(f"torchscript:{file},size=8,channels=1")
     assert extractor(torch.rand(2, 3, 20, 20)).shape == (2, 5)
-    with pytest.raises(
-        PluginError, match=r"net cannot take 32x32 images: RuntimeError: .*; if it works at one size only, .*,size=N"
-    ):
+    with pytest.raises(PluginError, match=r"net cannot take 32x32 images: RuntimeError: .*; if it works at one size only, .*,size=N"):
         load_extractor(f"torchscript:{file}")
 
 
