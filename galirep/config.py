@@ -14,6 +14,8 @@ import yaml
 from galirep.errors import ConfigError, unknown
 from galirep.presets import PRESETS
 
+AUGMENTATIONS = ("color", "translation", "cutout")
+
 
 def setting(
     default: Any, help: str, *, choices: tuple[str, ...] = (), low: float | None = None, high: float | None = None, free: bool = False
@@ -55,19 +57,25 @@ class TrainConfig:
         1.0, "Multiplies the weights of the variant's penalties (paper, ALICE: 1.0 on SVHN, 0.02 on CelebA).", low=0
     )
     # networks
-    networks: str = setting("auto", "Network family: svhn32, celeba64, compact, or auto by size.")
+    networks: str = setting("auto", "Network family: svhn32, celeba64, compact, resnet, or auto by size.")
     latent_dim: int | None = setting(None, "Dimensions of z (default: the family's).", low=1, high=8192)
-    width: int = setting(32, "Channels of the first layer of compact networks.", low=4, high=1024)
+    width: int = setting(32, "Channels of the first layer of compact and resnet networks.", low=4, high=1024)
+    norm: str = setting(
+        "batch", "Normalisation in E and G: by the batch, or by groups of channels of each image alone.", choices=("batch", "group")
+    )
     # discriminator
     d_regularizer: str = setting(
         "r1r2",
-        "Regularisation of D: spectral norm, with a learned scale, a gradient penalty, or none.",
-        choices=("sn", "sn-scale", "r1r2", "none"),
+        "Regularisation of D: spectral norm, with a learned scale, a gradient penalty, both, or none.",
+        choices=("sn", "sn-scale", "r1r2", "sn+r1r2", "sn-scale+r1r2", "none"),
     )
     r1_gamma: float = setting(0.1, "Weight of the gradient penalty (r1r2).", low=0)
     r1_every: int = setting(4, "Updates between two gradient penalties (r1r2); each weighs that much more.", low=1)
     instance_noise: float = setting(
         0.1, "Standard deviation of the noise on D's images at the start; it falls linearly to 0.", low=0, high=10
+    )
+    d_augment: str = setting(
+        "none", "Augmentation of D's images, for small sets: none, or any of color, translation, cutout, as in color,translation."
     )
     # optimisation
     steps: int | None = setting(None, "Updates of G and E (default: from --epochs).", low=1)
@@ -108,12 +116,31 @@ class TrainConfig:
                 faults.append("epochs 0: must be more than 0")
             if self.channels == 2:
                 faults.append("channels 2: must be 1 or 3")
-            if self.d_regularizer == "r1r2" and self.compile:
-                faults.append("d_regularizer r1r2 needs second derivatives, which compile does not give: take d_regularizer sn, sn-scale or none with it")
-            if self.d_regularizer == "r1r2" and self.precision == "fp16":
-                faults.append("d_regularizer r1r2 overflows in fp16: take precision fp32 or bf16, or another d_regularizer")
+            if self.penalized and self.compile:
+                faults.append(
+                    f"d_regularizer {self.d_regularizer} needs second derivatives, "
+                    "which compile does not give: take d_regularizer sn, sn-scale or none with it"
+                )
+            if self.penalized and self.precision == "fp16":
+                faults.append(
+                    f"d_regularizer {self.d_regularizer} overflows in fp16: take precision fp32 or bf16, or another d_regularizer"
+                )
+            names = self.augmentations
+            faults += [unknown("d_augment", name, (*AUGMENTATIONS, "none")) for name in names if name not in AUGMENTATIONS]
+            if len(set(names)) < len(names):
+                faults.append(f"d_augment {self.d_augment!r}: name each augmentation once")
         if faults:
             raise ConfigError("; ".join(faults))
+
+    @property
+    def penalized(self) -> bool:
+        """Whether D has a gradient penalty."""
+        return self.d_regularizer.endswith("r1r2")
+
+    @property
+    def augmentations(self) -> tuple[str, ...]:
+        """The names in `d_augment`, in its order; empty where it is `none`."""
+        return () if self.d_augment == "none" else tuple(name.strip() for name in self.d_augment.split(","))
 
     def to_dict(self) -> dict[str, Any]:
         """The settings as plain data."""

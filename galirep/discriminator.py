@@ -10,10 +10,8 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrizations, parametrize
 
 from galirep.expr import Expr
-from galirep.networks import Parts, init_normal
+from galirep.network_parts import Parts, init_normal
 from galirep.variant import Variant
-
-REGULARIZERS = ("sn", "sn-scale", "r1r2", "none")
 
 
 class Discriminator(nn.Module):
@@ -22,7 +20,7 @@ class Discriminator(nn.Module):
     `regularizer`: `sn` puts spectral norm (Miyato et al. 2018) on every linear and convolution layer, as the paper does; `sn-scale` leaves
         the last
     layer free and learns a scale of the logits (a D whose every layer is normalised is nearly 1-Lipschitz and may stay at chance); others
-    leave D as it is.
+    leave D as it is. `+r1r2` after them, a matter of the step, changes nothing here.
     """
 
     def __init__(self, variant: Variant, parts: Parts, regularizer: str = "sn") -> None:
@@ -33,9 +31,10 @@ class Discriminator(nn.Module):
         hidden = [nn.Sequential(nn.Linear(a, b), nn.LeakyReLU(parts.slope)) for a, b in pairwise(widths)]
         self.hidden, self.last = nn.Sequential(*hidden), nn.Linear(widths[-1], variant.n)
         init_normal(self.last, 0.01)
-        self.log_scale = nn.Parameter(torch.zeros(())) if regularizer == "sn-scale" else None
-        if regularizer in ("sn", "sn-scale"):
-            free = self.last if regularizer == "sn-scale" else None
+        spectral = regularizer.removesuffix("+r1r2")
+        self.log_scale = nn.Parameter(torch.zeros(())) if spectral == "sn-scale" else None
+        if spectral in ("sn", "sn-scale"):
+            free = self.last if spectral == "sn-scale" else None
             for module in list(self.modules()):
                 if isinstance(module, nn.Conv2d | nn.Linear) and module is not free:
                     parametrizations.spectral_norm(module)

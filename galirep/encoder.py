@@ -145,8 +145,8 @@ def build_run(argument: str, *, download: bool = False) -> GaliEncoder:  # noqa:
 
 
 def build_random(argument: str, *, download: bool = False) -> GaliEncoder:  # noqa: ARG001
-    """`random:NETWORKS[,size=N][,channels=N][,width=N][,latent=N][,seed=N]` or `random:RUN`: an untrained E, the baseline that training has
-    to beat.
+    """`random:NETWORKS[,size=N][,channels=N][,width=N][,latent=N][,norm=NORM][,seed=N]` or `random:RUN`: an untrained E, the baseline
+    that training has to beat.
 
     With a run directory the networks are those of the run. BatchNorm stands at its initial statistics.
 
@@ -155,20 +155,25 @@ def build_random(argument: str, *, download: bool = False) -> GaliEncoder:  # no
         ConfigError: unknown networks, or a size they do not take.
     """
     name, *options = argument.split(",")
-    values = {"size": {"svhn32": 32, "celeba64": 64}.get(name, 32), "channels": 3, "width": 32, "latent": 0, "seed": 0}
+    values: dict[str, Any] = {"size": {"svhn32": 32, "celeba64": 64}.get(name, 32), "channels": 3, "width": 32, "latent": 0, "seed": 0}
+    norm = "batch"
     if Path(name).is_dir():
         about = load_network(Path(name), "encoder")[1]
         name, values = about["networks"], {**about["shapes"], "seed": 0}
+        norm = values.pop("norm", norm)
     for option in options:
+        if option in ("norm=batch", "norm=group"):
+            norm = option[5:]
+            continue
         if not (match := re.fullmatch(r"(\w+)=(\d+)", option)) or match[1] not in values:
-            raise PluginError(f"random:{argument}: {option!r} is not one of {', '.join(f'{k}=N' for k in values)}")
+            raise PluginError(f"random:{argument}: {option!r} is not one of {', '.join(f'{k}=N' for k in values)}, norm=batch, norm=group")
         values[match[1]] = int(match[2])
     seed = values.pop("seed")
     name, found = family(name or "compact", values["size"])
     values["latent"] = values["latent"] or found.latent
-    shapes = Shapes(**values)
+    shapes = Shapes(**values, norm=norm)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         encoder = found.build(shapes).encoder
-    text = ",".join(f"{k}={v}" for k, v in dataclasses.asdict(shapes).items() if v)
+    text = ",".join(f"{k}={v}" for k, v in dataclasses.asdict(shapes).items() if v and v != "batch")  # the default goes unsaid
     return GaliEncoder(encoder, shapes, name=f"random-{name},{text},seed={seed}", tag=f"seed {seed}")

@@ -83,8 +83,11 @@ class Average:
     def calibrate(self, images: Iterable[Tensor], seed: int) -> None:
         """Re-estimate BatchNorm's running statistics for the averaged weights, on the stream that each network serves, and go to eval mode.
 
-        E's are those of real images (B, C, S, S); G's those of latents from the prior and from E's posterior, half each.
+        E's are those of real images (B, C, S, S); G's those of latents from the prior and from E's posterior, half each. Without BatchNorm
+        nothing is computed.
         """
+        if not any(isinstance(m, nn.modules.batchnorm._BatchNorm) for net in self.nets.values() for m in net.modules()):
+            return  # the averages are in eval mode from the start
         batches = list(images)
         e, g = self.nets["E"], self.nets["G"]
         _re_estimate(e, batches)

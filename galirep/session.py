@@ -67,7 +67,7 @@ class Session:
     def advance(self) -> None:
         """One update of G and E, with `d_steps` of D."""
         config, per_step = self.config, self.config.d_steps
-        penalized = config.d_regularizer == "r1r2"
+        penalized = config.penalized
         noise = 0.0 if penalized else config.instance_noise * (1 - self.step / self.steps)
         factor = self.lr_scale * rate_factor(config, self.step, self.steps)
         for k in range(per_step):
@@ -80,7 +80,8 @@ class Session:
             gamma = (
                 config.r1_gamma * config.r1_every if penalized and number % config.r1_every == 0 else 0.0
             )  # lazy: seldom, and that much stronger
-            rules = Rules(config.objective, config.penalty_weight, gamma, self._autocast, self.optimizers.scaler.scale)
+            scale = self.optimizers.scaler.scale
+            rules = Rules(config.objective, config.penalty_weight, gamma, self._autocast, scale, config.augmentations)
             self._generator.manual_seed(stream(config.seed, _STEP, number))
             statistics = update(self.game, x, self._generator, rules, noise=noise, known=known, d_only=d_only)
             self.optimizers.step(factor, d_only=d_only)
@@ -129,7 +130,7 @@ class Session:
         spread = self.batches.spread(count * size)
         spread = spread[torch.randperm(len(spread), generator=torch.Generator().manual_seed(0))]  # batches of mixed classes
         parts = [p for p in torch.split(spread, size) if len(p) > 1]
-        self.average.calibrate([self.batches.images(p) for p in parts], stream(self.config.seed, _CALIBRATE))
+        self.average.calibrate((self.batches.images(p) for p in parts), stream(self.config.seed, _CALIBRATE))
 
     @torch.no_grad()
     def pictures(self) -> tuple[Tensor, Tensor, Tensor]:

@@ -6,7 +6,7 @@ the chains are evaluated once, D sees their values on detached leaves, dL_D/dl g
 and from there on into E and G. Nothing here waits for the device.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 
@@ -14,12 +14,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from galirep import masks
+from galirep import augment, masks
 from galirep.chains import evaluate
 from galirep.discriminator import Discriminator
 from galirep.expr import Expr
 from galirep.losses import OBJECTIVES
-from galirep.networks import Encoder, Generator
+from galirep.network_parts import Encoder, Generator
 from galirep.variant import Variant
 
 Extract = Callable[[Tensor], Tensor]
@@ -42,13 +42,16 @@ class Game:
 
 @dataclass(frozen=True)
 class Rules:
-    """How an update is made: the objective, D's gradient penalty (0: none), and the weight on the variant's penalties."""
+    """How an update is made: the objective, D's gradient penalty (0: none), the weight on the variant's penalties, and what augments D's
+    images (of `augment.AUGMENTATIONS`).
+    """
 
     objective: str = "product"
     penalty_weight: float = 1.0
     r1_gamma: float = 0.0
     autocast: Callable[[], AbstractContextManager[object]] = nullcontext
     scale: Callable[[Tensor], Tensor] = field(default=lambda loss: loss)  # of a loss, for half precision
+    augment: Sequence[str] = ()
 
 
 def play(
@@ -97,18 +100,24 @@ def update(
     """Put the gradients of one update into `.grad` of D and, unless `d_only`, of E and G; give its statistics as tensors on the device.
 
     `x` are real images (B, C, S, S) in [-1, 1], `noise` the standard deviation of the instance noise on every image that D sees. A variable
-    that stands in several tuples carries the same noise in each, which leaves every expectation as it is. Gradients are replaced, not added
-    to. Statistics: `loss_d`, `loss_g`, `probs` (n, n: row = true class, column = named class), and where they apply `penalty` and `r1`, the
+    that stands in several tuples carries the same noise in each, which leaves every expectation as it is. An augmentation is drawn once for
+    each place in the batch, so that all images of a tuple, real and generated, get the same one. Gradients are replaced, not added to.
+    Statistics: `loss_d`, `loss_g`, `probs` (n, n: row = true class, column = named class), and where they apply `penalty` and `r1`, the
     terms added to the losses.
     """
     variant, d = game.variant, game.discriminator
     d_loss, g_loss = OBJECTIVES[rules.objective]
     with torch.set_grad_enabled(not d_only), rules.autocast():
         values = play(game, x, generator, variant.variables if d_only else variant.expressions, known)
+    seen = {e: values[e] for e in variant.variables}
+    if rules.augment:
+        augmented = augment.draw(rules.augment, len(x), x.shape[-1], generator, x.device)
+        with torch.set_grad_enabled(not d_only):
+            seen = {e: augmented(value) if e.kind == "image" else value for e, value in seen.items()}
 
     leaves: dict[Expr, Tensor] = {}
     for e in variant.variables:
-        leaf = values[e].detach()
+        leaf = seen[e].detach()
         if noise and e.kind == "image":
             leaf = leaf + noise * torch.randn(leaf.shape, generator=generator, device=leaf.device, dtype=leaf.dtype)
         leaves[e] = leaf.requires_grad_(e.learned and not d_only)
@@ -134,7 +143,7 @@ def update(
     onward = torch.autograd.grad(logits, [leaves[e] for e in learned], to_g)
     for net in (game.encoder, game.generator):
         net.zero_grad(set_to_none=True)
-    roots, gradients = [values[e] for e in learned], list(onward)
+    roots, gradients = [seen[e] for e in learned], list(onward)
     statistics["loss_g"] = loss_g.detach()
     if variant.penalized:
         terms = [p.weight * _DISTANCES[p.distance](_full(values[a]), _full(values[b])) for p, a, b in variant.penalized]

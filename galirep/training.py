@@ -153,7 +153,7 @@ def _prepare(
     images = data if isinstance(data, Images) else _load(config, data, download)
     config = _complete(config, images)
     batches = Batches(images.tensor(), config.batch_size, config.seed, device)
-    shapes = Shapes(images.pixels.shape[-1], images.pixels.shape[1], config.latent_dim or 0, config.width)
+    shapes = Shapes(images.pixels.shape[-1], images.pixels.shape[1], config.latent_dim or 0, config.width, norm=config.norm)
     knowledge = Knowledge()
     if variant.needs_features:
         knowledge = load_knowledge(config.adapter, adapter, images, batches, download=download)

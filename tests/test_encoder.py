@@ -1,5 +1,6 @@
 """A trained E as an extractor: its layers, its independence of batch mates, gradients, and exports that are refused."""
 
+import dataclasses
 import json
 
 import pytest
@@ -77,6 +78,28 @@ def test_features_do_not_depend_on_batch_mates_nor_on_the_batch_size(run):
     alone = torch.cat([encoder(x[i : i + 1]) for i in range(3)])
     scale = together.abs().max()
     assert float((with_others - together[:3]).abs().max() / scale) < 1e-5 and float((alone - together[:3]).abs().max() / scale) < 1e-5
+
+
+@pytest.mark.parametrize("networks", ("compact", "resnet"))
+def test_features_of_group_normed_networks_depend_on_the_image_alone(tmp_path, networks):
+    shapes = Shapes(16, 1, 6, width=4, norm="group")
+    parts = NETWORKS[networks].build(shapes)
+    about = {**ABOUT, "networks": networks, "shapes": dataclasses.asdict(shapes)}
+    export_networks(tmp_path, {"encoder": parts.encoder, "generator": parts.generator}, about, "# card\n")
+    encoder, x = build_run(str(tmp_path)), images(16)
+    together = encoder(x)
+    alone = torch.cat([encoder(x[i : i + 1]) for i in range(16)])
+    with_others = encoder(torch.cat([x, 5 * images(40, seed=2)]))[:16]
+    for other in (alone, with_others):
+        assert float((other - together).abs().max() / together.abs().max()) < 1e-5
+
+
+def test_an_untrained_baseline_takes_a_norm_and_says_it_where_it_is_not_the_default(tmp_path):
+    group, batch = build_random("compact,size=16,norm=group"), build_random("compact,size=16,norm=batch")
+    assert "norm=group" in group.name and "norm" not in batch.name and group.shapes.norm == "group"
+    assert batch.name == build_random("compact,size=16").name
+    with pytest.raises(PluginError, match=r"'norm=layer' is not one of .*norm=group"):
+        build_random("compact,norm=layer")
 
 
 def test_eval_mode_and_frozen_weights_stay_and_gradients_reach_the_input(run):

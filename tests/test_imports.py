@@ -17,12 +17,15 @@ LEVELS = (
     {"errors", "presets"},
     {
         *("files", "config", "devices", "signals", "batches"),
-        *("expr", "masks", "losses", "networks", "classifier_nets", "frozen"),
+        *("expr", "masks", "augment", "losses", "network_parts", "classifier_nets", "frozen"),
         *("images", "schema", "distances", "ranking", "faiss_library", "svm", "projection"),
     },
-    {"variant", "chains", "checkpoint", "runlog", "features", "pixels", "sources", "writer", "search"},
     {
-        *("variants", "discriminator", "exports", "feature_cache"),
+        *("variant", "chains", "paper_nets", "compact_nets", "resnet_nets"),
+        *("checkpoint", "runlog", "features", "pixels", "sources", "writer", "search"),
+    },
+    {
+        *("networks", "variants", "discriminator", "exports", "feature_cache"),
         *("arrays", "decode", "folders", "torchvision_sets", "store", "curation", "thumbnails", "evaluation"),
     },
     {"step", "encoder", "classifier", "data", "labelled", "index_file", "interchange", "merge", "results"},

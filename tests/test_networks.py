@@ -1,5 +1,7 @@
 """The networks: shapes layer by layer, the paper's parameter counts, initialisation, and the sizes each family takes."""
 
+import dataclasses
+
 import pytest
 import torch
 from torch import nn
@@ -7,6 +9,8 @@ from torch import nn
 from galirep.discriminator import Discriminator
 from galirep.errors import ConfigError
 from galirep.networks import LOG_SIGMA_RANGE, NETWORKS, Shapes, family
+from galirep.resnet_nets import Residual
+from galirep.step import Game, Rules, update
 from galirep.variants import get_variant
 
 PAPER = {"svhn32": Shapes(32, 3, 256), "celeba64": Shapes(64, 3, 256)}
@@ -165,11 +169,86 @@ def test_auto_picks_by_size(name, size, found):
         ("auto", 28, "the networks 'compact' take images of 8, 16, 24, ..., 128 pixels, not 28; pass --image-size 32"),
         ("compact", 100, "not 100; pass --image-size 104"),
         ("compact", 4, "not 4; pass --image-size 8"),
+        ("resnet", 48, "the networks 'resnet' take images of 8, 16, 32, 64, 128 pixels, not 48"),
         ("compact", 500, "not 500; pass --image-size 128"),
-        ("svhn", 32, "unknown networks 'svhn': did you mean 'svhn32'? known: auto, celeba64, compact, svhn32"),
+        ("svhn", 32, "unknown networks 'svhn': did you mean 'svhn32'? known: auto, celeba64, compact, resnet, svhn32"),
     ],
 )
 def test_a_size_or_name_that_does_not_fit(name, size, says):
     with pytest.raises(ConfigError) as caught:
         family(name, size)
     assert says in str(caught.value)
+
+
+# --- group norm and the residual family
+
+
+@pytest.mark.parametrize(
+    ("name", "shapes"), [*PAPER.items(), ("compact", Shapes(24, 1, 6, width=20)), ("resnet", Shapes(16, 3, 6, width=12))]
+)
+def test_group_norm_takes_the_place_of_batchnorm_in_e_and_g(name, shapes):
+    batch, group = (NETWORKS[name].build(dataclasses.replace(shapes, norm=norm)) for norm in ("batch", "group"))
+    for net in ("encoder", "generator"):
+        norms = [m for m in getattr(batch, net).modules() if isinstance(m, nn.BatchNorm1d | nn.BatchNorm2d)]
+        groups = [m for m in getattr(group, net).modules() if isinstance(m, nn.GroupNorm)]
+        assert [m.num_features for m in norms] == [m.num_channels for m in groups] != []
+        assert not any(isinstance(m, nn.BatchNorm1d | nn.BatchNorm2d) for m in getattr(group, net).modules())
+        for one, other in zip(norms, groups, strict=True):
+            most = 1 if isinstance(one, nn.BatchNorm1d) else max(1, min(32, one.num_features // 16))
+            assert other.num_groups == max(g for g in range(1, most + 1) if one.num_features % g == 0)
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_with_group_norm_a_training_forward_is_that_of_each_image_alone(name):
+    size = 64 if name == "celeba64" else 32
+    parts = NETWORKS[name].build(Shapes(size, 1, 5, width=4, norm="group"))
+    x = torch.randn(3, 1, size, size)
+    mu, _ = parts.encoder.train()(x)
+    torch.testing.assert_close(mu, torch.cat([parts.encoder(x[i : i + 1])[0] for i in range(3)]), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("norm", ("batch", "group"))
+@pytest.mark.parametrize("size", (8, 16, 32, 64, 128))
+def test_resnet_takes_powers_of_2(size, norm):
+    parts = NETWORKS["resnet"].build(Shapes(size, 3, 5, width=4, features=7, norm=norm))
+    x = torch.zeros(2, 3, size, size).contiguous(memory_format=torch.channels_last)
+    layers = parts.encoder.eval().layers(x)
+    blocks = [f"res{i + 1}" for i in range(size.bit_length() - 3 + 1)]
+    assert list(layers) == [*blocks[: len(blocks)], "fc1", "mu"]
+    assert all(layers[b].shape[1] == 16 * 4 * min(2**i, 8) for i, b in enumerate(blocks))
+    assert parts.generator(layers["mu"]).shape == x.shape
+    inputs = {"image": x, "latent": layers["mu"], "features": torch.zeros(2, 7)}
+    assert {kind: trunk(inputs[kind]).shape[1] for kind, trunk in parts.trunks.items()} == parts.trunk_dims
+    normed = nn.BatchNorm1d | nn.BatchNorm2d | nn.GroupNorm
+    assert not any(isinstance(m, normed) for t in parts.trunks.values() for m in t.modules())
+
+
+@pytest.mark.parametrize(
+    ("size", "counts"), [(16, (0.76, 0.43, 0.98)), (32, (1.65, 1.07, 1.88)), (64, (2.06, 1.48, 2.28)), (128, (2.46, 1.92, 2.68))]
+)
+def test_parameter_counts_of_resnet(size, counts):
+    parts = NETWORKS["resnet"].build(Shapes(size, 3, 128))
+    d = Discriminator(get_variant("gali-4"), parts, "none")
+    assert (millions(parts.encoder), millions(parts.generator), millions(d)) == counts
+
+
+def test_a_residual_block_is_near_the_identity_at_the_start_and_takes_any_width():
+    for channels in (4, 33, 64):
+        block, x = Residual(channels, "none", 4), torch.randn(2, channels, 4, 4)
+        assert (block(x) - x).abs().max() < 0.5
+        grouped = block.branch[2]
+        assert grouped.groups * grouped.weight.shape[1] == 2 * channels
+
+
+@pytest.mark.parametrize("regularizer", ("sn", "sn-scale+r1r2", "r1r2"))
+def test_resnet_plays_in_bf16_and_channels_last_with_a_second_derivative(regularizer):
+    torch.manual_seed(0)
+    parts, variant = NETWORKS["resnet"].build(Shapes(16, 1, 5, width=4)), get_variant("gali-4")
+    game = Game(variant, parts.encoder, parts.generator, Discriminator(variant, parts, regularizer))
+    for net in game.players().values():
+        net.to(memory_format=torch.channels_last)
+    for bf16 in (False, True):
+        rules = Rules(r1_gamma=1.0, autocast=lambda bf16=bf16: torch.autocast("cpu", torch.bfloat16, enabled=bf16))
+        statistics = update(game, torch.rand(4, 1, 16, 16), torch.Generator().manual_seed(1), rules)
+        assert all(v.isfinite().all() for v in statistics.values())
+        assert all(p.grad is None or p.grad.isfinite().all() for net in game.players().values() for p in net.parameters())

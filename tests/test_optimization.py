@@ -184,6 +184,16 @@ def test_calibration_gives_the_statistics_of_each_networks_stream_and_eval_mode(
     torch.testing.assert_close(norm.running_var, first.var((0, 2, 3)), rtol=0.02, atol=1e-4)
 
 
+def test_without_batchnorm_calibration_leaves_everything_and_asks_for_no_image():
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        parts = NETWORKS["compact"].build(Shapes(8, 1, 4, width=4, norm="group"))
+        average = Average(Game(ALI, parts.encoder, parts.generator, Discriminator(ALI, parts, "none")), 100.0)
+    asked = []
+    average.calibrate((asked.append(i) for i in range(1)), seed=5)
+    assert not asked and not any(m.training for net in average.nets.values() for m in net.modules())
+
+
 def test_calibration_depends_on_weights_images_and_seed_alone(game):
     images = [torch.randn(8, 1, 8, 8, generator=torch.Generator().manual_seed(i)) for i in range(2)]
     one, other = Average(game, 100.0), Average(game, 100.0)

@@ -58,7 +58,7 @@ def test_epochs_that_are_given_drop_the_presets_steps():
 
 
 def test_an_unknown_preset_is_named_with_the_nearest():
-    with pytest.raises(ConfigError, match="unknown preset 'smal': did you mean 'small'?"):
+    with pytest.raises(ConfigError, match="unknown preset 'smal': did you mean 'small'"):
         TrainConfig.from_dict({"preset": "smal", **DATA})
 
 

@@ -7,6 +7,7 @@ import torch
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from galirep import augment
 from galirep.chains import evaluate
 from galirep.discriminator import Discriminator
 from galirep.expr import Expr, parse
@@ -140,7 +141,7 @@ def test_masks_of_a_game_are_independent_and_the_same_wherever_named():
 # --- both gradients
 
 
-def reference(game, x, generator, objective="product", penalty_weight=1.0, noise=0.0):
+def reference(game, x, generator, objective="product", penalty_weight=1.0, noise=0.0, augmentations=()):
     """Losses of D and of G and E as anyone would write them: each tuple by its own call of D, no detour over leaves."""
     known = {Expr("x"): x, Expr("z"): torch.randn(BATCH, LATENT, generator=generator)}
     for name in game.variant.masks:
@@ -159,6 +160,9 @@ def reference(game, x, generator, objective="product", penalty_weight=1.0, noise
 
     values = {e: value(e) for e in game.variant.expressions}
     seen = {e: values[e] for e in game.variant.variables}
+    if augmentations:
+        augmented = augment.draw(augmentations, BATCH, SIZE, generator, x.device)
+        seen = {e: augmented(v) if e.kind == "image" else v for e, v in seen.items()}
     if noise:
         seen = {e: v + noise * torch.randn(v.shape, generator=generator) if e.kind == "image" else v for e, v in seen.items()}
 
@@ -176,25 +180,26 @@ def reference(game, x, generator, objective="product", penalty_weight=1.0, noise
 
 
 @pytest.mark.parametrize(
-    ("variant", "objective", "noise"),
+    ("variant", "objective", "noise", "augmentations"),
     [
-        *((v, "product", 0.1) for v in VARIANTS),
-        ("gali-4", "minimax", 0.0),
-        ("gali-8", "misclassification", 0.0),
-        ("gali-4", "relativistic", 0.0),
+        *((v, "product", 0.1, ()) for v in VARIANTS),
+        ("gali-4", "minimax", 0.0, ()),
+        ("gali-8", "misclassification", 0.0, ()),
+        ("gali-4", "relativistic", 0.0, ()),
+        *((v, "product", 0.1, ("color", "translation", "cutout")) for v in ("ali", "gali-8", "gali-mix", "gali-pt")),
     ],
 )
-def test_gradients_are_those_of_ordinary_backward_passes(variant, objective, noise):
+def test_gradients_are_those_of_ordinary_backward_passes(variant, objective, noise, augmentations):
     game = make(variant)
     plain = copy.deepcopy(game)
-    statistics = update(game, images(), source(), Rules(objective, penalty_weight=0.3), noise=noise)
+    statistics = update(game, images(), source(), Rules(objective, penalty_weight=0.3, augment=augmentations), noise=noise)
 
-    _, loss_g = reference(plain, images(), source(), objective, 0.3, noise)
+    _, loss_g = reference(plain, images(), source(), objective, 0.3, noise, augmentations)
     plain.discriminator.requires_grad_(False)
     loss_g.backward()  # through D, whose weights take no part
     assert all(p.grad is None for p in plain.discriminator.parameters())
     plain.discriminator.requires_grad_(True)
-    loss_d, _ = reference(plain, images(), source(), objective, 0.3, noise)
+    loss_d, _ = reference(plain, images(), source(), objective, 0.3, noise, augmentations)
     to_eg = {n: gradients(plain.players()[n]) for n in "EG"}
     loss_d.backward()
 
@@ -288,7 +293,8 @@ class NoHostSync(TorchDispatchMode):
 
 @pytest.mark.parametrize(
     ("variant", "regularizer", "rules"),
-    [("gali-mix", "sn", Rules()), ("gali-pt", "r1r2", Rules(r1_gamma=1.0)), ("gali-4", "none", Rules("relativistic"))],
+    [("gali-mix", "sn", Rules()), ("gali-pt", "r1r2", Rules(r1_gamma=1.0)), ("gali-4", "none", Rules("relativistic"))]
+    + [("gali-8", "sn-scale+r1r2", Rules(r1_gamma=1.0, augment=("color", "translation", "cutout")))],
 )
 def test_nothing_waits_for_the_device(variant, regularizer, rules):
     game = make(variant, regularizer)
@@ -326,12 +332,36 @@ def test_noise_is_shared_by_the_tuples_of_a_variable_and_only_on_images():
         assert torch.equal(one, other)
 
 
+def test_images_of_a_tuple_get_the_same_augmentation_and_an_update_of_d_alone_too():
+    game = make("gali-4")
+    seen = []
+    game.discriminator.trunks["image"].register_forward_hook(lambda m, args, out: seen.append(args[0].detach()))
+    same = {e: images() for e in game.variant.variables if e.kind == "image"}
+    for rules in (Rules(), Rules(augment=("color", "translation", "cutout"))):
+        update(game, images(), source(), rules, known=same, d_only=True)
+    clean, augmented = seen
+    assert len(clean) == len(augmented) == 3 * BATCH and (clean[:BATCH] != augmented[:BATCH]).any()
+    for part in augmented.split(BATCH):
+        assert torch.equal(part, augmented[:BATCH])
+    assert len({tuple((a - b).flatten().tolist()) for a, b in zip(augmented[:BATCH], clean[:BATCH], strict=True)}) == BATCH
+
+
+def test_m_sees_the_images_as_they_are():
+    seen = []
+    for names in ((), ("color",)):
+        game = make("gali-pt")
+        game.extract.register_forward_hook(lambda m, args, out: seen.append(args[0].detach()))
+        update(game, images(), source(), Rules(augment=names))
+    assert all(torch.equal(a, b) for a, b in zip(seen[:3], seen[3:], strict=True))
+
+
 # --- the gradient penalty
 
 
-def game_with_smooth_d(variant):
-    """Double precision and smooth activations: a penalty with derivatives that finite differences can see."""
-    game = make(variant, "r1r2", double=True)
+def game_with_smooth_d(variant, regularizer="r1r2"):
+    """Double precision, smooth activations and no power iterations: a penalty with derivatives that finite differences can see."""
+    game = make(variant, regularizer, double=True)
+    game.discriminator.eval()
     for module in list(game.discriminator.modules()):
         for name, child in module.named_children():
             if isinstance(child, nn.LeakyReLU):
@@ -382,8 +412,9 @@ def test_the_gradient_penalty_is_the_spelled_out_one(variant):
         torch.testing.assert_close(added[name], g, rtol=1e-6, atol=1e-12)
 
 
-def test_the_gradient_penalty_agrees_with_finite_differences():
-    game = game_with_smooth_d("gali-4")
+@pytest.mark.parametrize("regularizer", ("r1r2", "sn+r1r2", "sn-scale+r1r2"))
+def test_the_gradient_penalty_agrees_with_finite_differences(regularizer):
+    game = game_with_smooth_d("gali-4", regularizer)
     values, d = values_for(game), game.discriminator
     _, added = penalty_gradient(game, values, 0.7)
     generator, h = torch.Generator().manual_seed(5), 1e-5
