@@ -18,9 +18,9 @@ LEVELS = (
     {
         *("files", "config", "devices", "signals", "batches"),
         *("expr", "masks", "losses", "networks", "classifier_nets", "frozen"),
-        *("images", "schema", "distances", "ranking", "faiss_library", "svm", "projection"),
+        *("images", "schema", "distances", "ranking", "neighbors", "watch", "faiss_library", "svm", "projection"),
     },
-    {"variant", "chains", "checkpoint", "runlog", "features", "pixels", "sources", "writer", "search"},
+    {"variant", "chains", "checkpoint", "runlog", "summary", "features", "pixels", "sources", "writer", "search"},
     {
         *("variants", "discriminator", "exports", "feature_cache"),
         *("arrays", "decode", "folders", "torchvision_sets", "store", "curation", "thumbnails", "evaluation"),
@@ -30,13 +30,14 @@ LEVELS = (
         *("optimization", "knowledge", "classifier_labels", "pipeline"),
         *("protocols", "gallery", "index_build", "pictures", "transformer", "inspection"),
     },
-    {"session", "classifier_task", "extraction", "probing"},
+    {"session", "held_out", "classifier_task", "extraction", "probing"},
+    {"preparation"},
     {"training", "classifier_training", "embedding", "verify", "queries"},
     {"report"},
     {"retrieval"},
 )
 LEVEL = {name: level for level, names in enumerate(LEVELS) for name in names}
-TORCH_FREE = {"errors", "config", "files", "expr", "variant", "schema", "writer", "store"}
+TORCH_FREE = {"errors", "config", "files", "watch", "expr", "variant", "schema", "writer", "store"}
 TORCH = {"torch", "torchvision", "timm"}
 OUTER = {"click", "cli", "pretrained_adapters", "benchmarks", "tests"}  # what the library must never know of
 ADAPTERS_MAY = {"features", "errors", "files"}
