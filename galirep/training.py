@@ -132,7 +132,7 @@ def train(
                 prior, real, rebuilt = session.pictures()
                 save_grid(run.samples / f"prior-{session.step:08d}.png", prior, columns=8)
                 save_grid(run.samples / f"reconstruction-{session.step:08d}.png", beside(real, rebuilt), columns=8)
-            if saving or session.is_best:
+            if saving or session.is_best or stopped.is_set():
                 save()
 
         if session.step < session.steps:
@@ -169,17 +169,20 @@ def _finite(metrics: Mapping[str, Any], precision: str) -> bool:
 
 
 def _roll_back(run: RunDirectory, session: Session, most: int, tell: Callable[..., None], warn: Callable[..., None]) -> Watch:
-    """Go back to the last checkpoint at half the learning rate; gives the watch of that step. The best evaluation so far stays the best."""
+    """Go back to the last checkpoint at half the learning rate; gives the watch of that step.
+
+    The best evaluation so far stays the best: it made a checkpoint itself, so the last one is not older.
+    """
     where = f"losses, gradients or weights became infinite or NaN by step {session.step}"
-    rollbacks, scale, best = session.rollbacks + 1, session.lr_scale / 2, session.best
+    rollbacks, scale = session.rollbacks + 1, session.lr_scale / 2
     if rollbacks > most:
         tell("failed", reason=where)
-        kept = f"; {run.best_export} has the networks of step {best['step']}, the best before" if best else ""
+        kept = f"; {run.best_export} has the networks of step {session.best['step']}, the best before" if session.best else ""
         raise GalirepError(
             f"{where}, after {most} returns to {run.last} at half the learning rate each: begin anew with a lower --lr{kept}"
         )
     session.load_state_dict(load_checkpoint(run.last))
-    session.rollbacks, session.lr_scale, session.best = rollbacks, scale, best
+    session.rollbacks, session.lr_scale = rollbacks, scale
     run.rewind(session.step)
     warn("%s: back to step %d with %g times the learning rate", where, session.step, scale)
     return _watch(run, session)
