@@ -18,18 +18,18 @@ class Batches:
     """Uint8 images (N, C, S, S) in memory, handed out as float32 in [-1, 1]; every epoch is a new permutation and batches run across its
     end.
 
-    The images lie on the device if they take at most half of its free memory, else in host memory.
+    The images lie on the device if they take at most half of its free memory, else in host memory. `rows` (n,) int64 are the images that
+    take part, in ascending order (default: all); they are numbered 0 to n - 1 here.
 
     Raises:
         ConfigError: a batch is larger than the data set.
     """
 
-    def __init__(self, pixels: Tensor, batch_size: int, seed: int, device: torch.device) -> None:
-        if batch_size > len(pixels):
-            raise ConfigError(
-                f"a batch of {batch_size} is larger than the data set of {len(pixels)} images: pass --batch-size {len(pixels)} or less"
-            )
-        self.n, self.size, self.device, self._seed, self._epoch = len(pixels), batch_size, device, seed, -1
+    def __init__(self, pixels: Tensor, batch_size: int, seed: int, device: torch.device, rows: Tensor | None = None) -> None:
+        self.n, self.size, self.device, self._seed, self._epoch = len(pixels if rows is None else rows), batch_size, device, seed, -1
+        if batch_size > self.n:
+            raise ConfigError(f"a batch of {batch_size} is larger than the data set of {self.n} images: pass --batch-size {self.n} or less")
+        self._rows = rows
         resident = device.type != "cuda" or 2 * pixels.nbytes <= torch.cuda.mem_get_info(device)[0]
         self._pixels = pixels.to(device) if resident else pixels
         self._order = np.empty(0, np.int64)
@@ -47,6 +47,8 @@ class Batches:
 
     def images(self, indices: Tensor) -> Tensor:
         """The images of these indices: (B, C, S, S) float32 in [-1, 1] on the device."""
+        if self._rows is not None:
+            indices = self._rows[indices]
         resident = self._pixels.device == self.device
         chosen = self._pixels[self.to_device(indices)] if resident else self.to_device(self._pixels[indices])
         return (chosen.float() / 127.5 - 1).contiguous(memory_format=torch.channels_last)

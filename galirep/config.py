@@ -99,6 +99,17 @@ class TrainConfig:
     precision: str = setting("fp32", "Arithmetic of the networks.", choices=("fp32", "bf16", "fp16"))
     compile: bool = setting(False, "Compile the networks with torch.compile.", free=True)
     num_workers: int | None = setting(None, "Decoding workers (default: by the number of cores).", low=0, high=256, free=True)
+    # evaluation
+    holdout: int | None = setting(
+        None, "Training images kept out of training, to evaluate on (default: 1000, at most a tenth of the set; 0: none).", low=0
+    )
+    evaluate_every: int | None = setting(None, "Updates between two evaluations on the held-out images (default: 1000; 0: none).", low=0)
+    best_by: str = setting(
+        "pixel_mse", "What the best checkpoint has least of, on the held-out images.", choices=("pixel_mse", "knn_error")
+    )
+    max_rollbacks: int = setting(
+        3, "Returns to the last checkpoint, at half the learning rate each, before NaN ends the run.", low=0, free=True
+    )
     # reports
     log_every: int = setting(100, "Updates between two lines of metrics.jsonl.", low=1)
     checkpoint_every: int = setting(1000, "Updates between two checkpoints.", low=1)

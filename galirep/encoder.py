@@ -12,11 +12,13 @@ from torch import Tensor, nn
 
 from galirep.checkpoint import sha256_tensors
 from galirep.errors import CheckpointError, ConfigError, PluginError, unknown
-from galirep.exports import load_export, save_export
+from galirep.exports import export_folder, load_export, save_export
 from galirep.files import replacing, write_json, write_text
 from galirep.networks import NETWORKS, Encoder, Generator, Shapes, family
 
 EXPORTED = ("encoder.safetensors", "generator.safetensors", "encoder.json", "README.md")
+DEFAULT_LAYERS = 4
+"""How many of E's layers make its features where none are named: the last three hidden ones and mu."""
 Self = TypeVar("Self", bound="GaliEncoder")
 
 
@@ -34,7 +36,7 @@ class GaliEncoder(nn.Module):
         with torch.no_grad():
             probe = encoder.layers(torch.zeros(1, shapes.channels, shapes.size, shapes.size, device=encoder.head.weight.device))
         self.known_layers = {layer: value.shape[1] for layer, value in probe.items()}
-        chosen = tuple(layers) if layers is not None else tuple(self.known_layers)[-4:]  # the last three hidden layers and mu
+        chosen = tuple(layers) if layers is not None else tuple(self.known_layers)[-DEFAULT_LAYERS:]
         for layer in chosen:
             if layer not in self.known_layers:
                 raise PluginError(unknown("layer", layer, self.known_layers) + f" (of {name})")
@@ -106,8 +108,8 @@ def load_autoencoder(run: Path, device: str | torch.device = "cpu") -> tuple[Enc
 
 
 def export_run(run: str | Path, out: str | Path, *, overwrite: bool = False) -> list[Path]:
-    """Copy what a run exported (encoder, generator, encoder.json, model card) into the folder `out`, checked on the way; gives the files
-    written.
+    """Copy what a run (or its folder `best`) exported, encoder, generator, encoder.json and model card, into the folder `out`, checked on
+    the way; gives the files written.
 
     Raises:
         CheckpointError: see `load_network`.
@@ -123,7 +125,7 @@ def export_run(run: str | Path, out: str | Path, *, overwrite: bool = False) -> 
     written = []
     for name in EXPORTED:
         with replacing(out / name) as temporary:
-            shutil.copyfile(run / "export" / name, temporary)
+            shutil.copyfile(export_folder(run) / name, temporary)
         written.append(out / name)
     return written
 

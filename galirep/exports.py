@@ -27,16 +27,20 @@ def save_export(path: Path, kind: str, net: nn.Module, about: Mapping[str, Any])
     return header
 
 
+def export_folder(run: Path) -> Path:
+    """Where a run directory's exported networks lie; an export folder stands for itself."""
+    return run / "export" if (run / "export").is_dir() else run
+
+
 def load_export(run: Path, kind: str, device: str | torch.device = "cpu") -> tuple[dict[str, Tensor], dict[str, Any]]:
     """The tensors of `kind`.safetensors in a run directory's export (or in an export folder itself) and what their header says.
 
     Raises:
         CheckpointError: there is none, or the file is damaged, foreign or of another format.
     """
-    name = f"{kind}.safetensors"
-    path = next((p for p in (run / "export" / name, run / name) if p.is_file()), None)
-    if path is None:
-        raise CheckpointError(f"{run} holds no exported {kind} (export/{name}): a run has one from its first checkpoint on")
+    path = export_folder(run) / f"{kind}.safetensors"
+    if not path.is_file():
+        raise CheckpointError(f"{run} holds no exported {kind} (export/{path.name}): a run has one from its first checkpoint on")
     try:
         with safe_open(path, "pt", device=str(device)) as file:
             text = (file.metadata() or {}).get("galirep")

@@ -5,7 +5,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -34,12 +33,15 @@ class Knowledge:
         return 0 if self.features is None else self.features.shape[1]
 
 
-def load_knowledge(spec: str | None, adapter: Extract | None, images: Images, batches: Batches, *, download: bool = False) -> Knowledge:
+def load_knowledge(
+    spec: str | None, adapter: Extract | None, images: Images, rows: Tensor, batches: Batches, *, download: bool = False
+) -> Knowledge:
     """M from a spec or, where one is given, a callable; its features of real images have mean 0 in each dimension and mean square 1 over
     all.
 
     That affine map changes nothing that M knows, and gives D inputs of one size whatever the network. The features of real images are
-    computed once and, for a spec, kept on disk (see `galirep.feature_cache`).
+    computed once and, for a spec, kept on disk (see `galirep.feature_cache`): there those of all `images`, here those of the `rows` that
+    `batches` hands out.
 
     Raises:
         PluginError: the extractor cannot be built, gives something else than (B, d) finite numbers, or lets no gradient pass.
@@ -58,7 +60,7 @@ def load_knowledge(spec: str | None, adapter: Extract | None, images: Images, ba
         known = dataclasses.asdict(describe(extractor, spec))
         about = {key: known[key] for key in ("spec", "name", "tag", "sha256", "preprocessing")} | {"layers": dict(known["layers"])}
         _require_useful(raw, batches, known["name"])
-        features = torch.from_numpy(np.array(cached_features(extractor, images.tensor(), images.fingerprint, device=batches.device)))
+        features = torch.from_numpy(cached_features(extractor, images.tensor(), images.fingerprint, device=batches.device)[rows.numpy()])
     mean = features.mean(0)
     rms = (features - mean).square().mean().sqrt().clamp_min(1e-12)
     shift, scale = mean.to(batches.device), 1 / rms.to(batches.device)

@@ -12,9 +12,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 
-def chance(n: int) -> float:
-    """The loss of D, and the product of terms, where D cannot tell the n classes apart: 2 ln n."""
-    return 2 * math.log(n)
+def chance(n: int, objective: str = "product") -> float:
+    """The loss of D where it cannot tell the n classes apart: 2 ln n, like the product of terms; 2 ln 2 where it compares pairs."""
+    return 2 * math.log(2 if objective == "relativistic" else n)
 
 
 def discriminator_loss(logits: Tensor) -> Tensor:

@@ -12,9 +12,8 @@ from tqdm import tqdm
 
 from galirep.errors import ConfigError, DataError, unknown
 from galirep.labelled import Labelled
+from galirep.neighbors import vote_errors
 from galirep.svm import fit, fit_path
-
-_BLOCK = 256  # test rows whose neighbours are looked for at once
 
 
 @dataclass(frozen=True)
@@ -129,29 +128,10 @@ def _knn(task: Task) -> Outcome:
         raise ConfigError(f"headline_k={headline} is none of k={neighbours}")
     if headline > len(task.train.labels):
         raise DataError(f"{task.train.source} has {len(task.train.labels)} rows, the vote is of the nearest {headline}: set k, headline_k")
-    classes, codes = np.unique(task.train.labels, return_inverse=True)
-    gallery = _unit(task.train.features).T
-    possible = [k for k in neighbours if k <= len(codes)]
-    wrong = dict.fromkeys(possible, 0)
-    for start in tqdm(range(0, len(task.test.labels), _BLOCK), "nearest", unit="block", disable=not task.progress):
-        truth = task.test.labels[start : start + _BLOCK]
-        similarity = _unit(task.test.features[start : start + _BLOCK]) @ gallery  # (B, n_train)
-        nearest = np.sort(np.argpartition(-similarity, max(possible) - 1, axis=1)[:, : max(possible)], axis=1)
-        order = np.argsort(-np.take_along_axis(similarity, nearest, axis=1), axis=1, kind="stable")
-        nearest = np.take_along_axis(nearest, order, axis=1)
-        weight = np.exp(np.take_along_axis(similarity, nearest, axis=1) / task.settings["temperature"])
-        for k in possible:
-            votes = np.zeros((len(truth), len(classes)))
-            np.add.at(votes, (np.arange(len(truth))[:, None], codes[nearest[:, :k]]), weight[:, :k])
-            wrong[k] += int(np.sum(classes[votes.argmax(axis=1)] != truth))
-    by_k = {str(k): wrong[k] / len(task.test.labels) if k in wrong else None for k in neighbours}
-    return Outcome([wrong[headline] / len(task.test.labels)], extra={"errors_by_k": by_k})
-
-
-def _unit(features: NDArray[np.float32]) -> NDArray[np.float32]:
-    length = np.linalg.norm(features, axis=1, keepdims=True).astype(np.float32)
-    unit: NDArray[np.float32] = features / np.where(length > 0, length, np.float32(1))
-    return unit
+    possible = [k for k in neighbours if k <= len(task.train.labels)]
+    train, test = (task.train.features, task.train.labels), (task.test.features, task.test.labels)
+    errors = vote_errors(train, test, possible, task.settings["temperature"], progress=task.progress)
+    return Outcome([errors[headline]], extra={"errors_by_k": {str(k): errors.get(k) for k in neighbours}})
 
 
 PROTOCOLS: Mapping[str, Protocol] = MappingProxyType(

@@ -19,11 +19,11 @@ from torchvision.utils import make_grid, save_image
 from galirep import __version__
 from galirep.config import TrainConfig, read_config
 from galirep.errors import CheckpointError, ConfigError
-from galirep.files import write_json, write_text
+from galirep.files import replacing, write_json, write_text
 
 
 class RunDirectory:
-    """The files of one run: config.yaml, run.json, train.log, metrics.jsonl, tb/, checkpoints/, samples/, export/, summary.md."""
+    """The files of one run: config.yaml, run.json, train.log, metrics.jsonl, tb/, checkpoints/, samples/, export/, best/, summary.md."""
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
@@ -33,7 +33,10 @@ class RunDirectory:
         self.log_file = self.path / "train.log"
         self.last = self.path / "checkpoints" / "last.pt"
         self.samples = self.path / "samples"
+        self.summary_file = self.path / "summary.md"
         self.export = self.path / "export"
+        self.best = self.last.with_name("best.pt")
+        self.best_export = self.path / "best"
 
     @property
     def exists(self) -> bool:
@@ -94,28 +97,14 @@ class RunDirectory:
     def keep_last(self, count: int, step: int) -> None:
         """Keep last.pt under the name of its step too, and only the newest `count` of these."""
         if count:
-            kept = self.last.with_name(f"step-{step:08d}.pt")
-            kept.unlink(missing_ok=True)
-            try:
-                os.link(self.last, kept)
-            except OSError:  # a file system without hard links
-                shutil.copyfile(self.last, kept)
+            _link(self.last, self.last.with_name(f"step-{step:08d}.pt"))
         for old in sorted(self.last.parent.glob("step-*.pt"))[: -count or None]:
             old.unlink()
 
-    def write_summary(self, info: Mapping[str, Any], metrics: Mapping[str, Any]) -> None:
-        """Replace summary.md: what was run, how it ended and where everything lies."""
-        config = self.config()
-        rows = "\n".join(f"| {name} | {value} |" for name, value in config.to_dict().items() if value is not None)
-        write_text(
-            self.path / "summary.md",
-            f"# {config.variant} on {config.data}\n\n"
-            f"{metrics['step']} updates on {info['data']['images']} images; "
-            f"loss of D {metrics['loss_d']:.4f}, of G and E {metrics['loss_g']:.4f}.\n\n"
-            "- `export/`: the averaged encoder and generator (`galirep embed --encoder` takes this directory)\n"
-            "- `samples/`: pictures over time; `metrics.jsonl`: numbers over time; `checkpoints/last.pt`: the state to resume from\n\n"
-            f"| setting | value |\n|---|---|\n{rows}\n",
-        )
+    def keep_best(self) -> None:
+        """Keep last.pt as best.pt too, and have a folder for its export."""
+        self.best_export.mkdir(exist_ok=True)
+        _link(self.last, self.best)
 
     def add_metrics(self, row: dict[str, Any]) -> None:
         """Append a line to metrics.jsonl."""
@@ -150,6 +139,15 @@ class RunDirectory:
             yield logger
         finally:
             file.close()
+
+
+def _link(source: Path, target: Path) -> None:
+    """Give a file a second name, replacing what has it."""
+    with replacing(target) as temporary:
+        try:
+            os.link(source, temporary)
+        except OSError:  # a file system without hard links
+            shutil.copyfile(source, temporary)
 
 
 def new_info(**what: Any) -> dict[str, Any]:

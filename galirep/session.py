@@ -43,6 +43,7 @@ class Session:
         assert config.steps is not None
         self.config, self.variant, self.shapes, self.batches, self.features = config, variant, shapes, batches, features
         self.steps, self.step, self.lr_scale, self.rollbacks = config.steps, 0, 1.0, 0
+        self.best: dict[str, Any] | None = None  # step and value of the best evaluation so far
         self._calibrated = -1  # the step of the averages that `calibrate` has made ready
         device = batches.device
         with torch.random.fork_rng(devices=[]):
@@ -138,12 +139,23 @@ class Session:
         e, g = self.average.nets["E"], self.average.nets["G"]
         return g(self.shown_z), self.shown_images, g(e(self.shown_images)[0])
 
+    def take_if_best(self, value: float) -> None:
+        """Note the value of an evaluation (less is better) at this step, if none before was as good."""
+        if self.best is None or value < self.best["value"]:
+            self.best = {"by": self.config.best_by, "step": self.step, "value": value}
+
+    @property
+    def is_best(self) -> bool:
+        """Whether the best evaluation so far is that of this step."""
+        return self.best is not None and self.best["step"] == self.step
+
     def state_dict(self) -> dict[str, Any]:
         """All that a resumed run needs."""
         return {
             "step": self.step,
             "lr_scale": self.lr_scale,
             "rollbacks": self.rollbacks,
+            "best": self.best,
             "nets": {n: net.state_dict() for n, net in self.game.players().items()},
             "average": {n: net.state_dict() for n, net in self.average.nets.items()},
             "optimizers": self.optimizers.state_dict(),
@@ -151,7 +163,7 @@ class Session:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take up a state that `state_dict` gave."""
-        self.step, self.lr_scale, self.rollbacks = state["step"], state["lr_scale"], state["rollbacks"]
+        self.step, self.lr_scale, self.rollbacks, self.best = (state[name] for name in ("step", "lr_scale", "rollbacks", "best"))
         self._calibrated = -1
         for name, net in self.game.players().items():
             net.load_state_dict(state["nets"][name])

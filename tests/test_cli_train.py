@@ -178,7 +178,7 @@ def test_a_signal_is_exit_code_130_and_the_same_command_with_resume_goes_on(cli,
 def test_a_process_that_is_killed_resumes_to_the_same_numbers(cli, data, tmp_path):
     """SIGKILL at whatever moment it comes, then --resume: every tensor and every metric as of a run never interrupted."""
     args = [*TINY, "--data", data, "--steps", "40", "--log-every", "4", "--checkpoint-every", "7", "--d-steps", "2", "--schedule", "cosine"]
-    args += ["--variant", "gali-mix", "--d-regularizer", "sn-scale"]
+    args += ["--variant", "gali-mix", "--d-regularizer", "sn-scale", "--holdout", "6", "--evaluate-every", "5"]
     whole, run = tmp_path / "whole", tmp_path / "run"
     threads = str(torch.get_num_threads())  # sums are split by threads, so equal numbers need equally many
     environment = os.environ | {"OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads}
@@ -194,7 +194,7 @@ def test_a_process_that_is_killed_resumes_to_the_same_numbers(cli, data, tmp_pat
     _, stderr = process.communicate()
     assert process.returncode == -signal.SIGKILL, stderr.decode()
     reached = load_checkpoint(run / "checkpoints" / "last.pt")["step"]
-    assert 14 <= reached < 40 and reached % 7 == 0
+    assert 14 <= reached < 40 and (reached % 7 == 0 or reached % 5 == 0)  # an evaluation that is the best so far is saved too
     assert json.loads((run / "run.json").read_text())["status"] == "running"
 
     assert cli("train", "--out", whole, *args).exit_code == 0
@@ -202,4 +202,6 @@ def test_a_process_that_is_killed_resumes_to_the_same_numbers(cli, data, tmp_pat
     assert resumed.exit_code == 0, resumed.stderr
     assert metrics_of(run) == metrics_of(whole) and metrics_of(run)[-1]["step"] == 40
     assert_same(*(load_checkpoint(folder / "checkpoints" / "last.pt") for folder in (run, whole)))
+    assert_same(*(load_checkpoint(folder / "checkpoints" / "best.pt") for folder in (run, whole)))
+    assert sum("evaluation" in row for row in metrics_of(run)) == 8
     assert not list(run.rglob("*.tmp"))

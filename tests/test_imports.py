@@ -18,11 +18,11 @@ LEVELS = (
     {
         *("files", "config", "devices", "signals", "batches"),
         *("expr", "masks", "augment", "losses", "network_parts", "classifier_nets", "frozen"),
-        *("images", "schema", "distances", "ranking", "faiss_library", "svm", "projection"),
+        *("images", "schema", "distances", "ranking", "neighbors", "watch", "faiss_library", "svm", "projection"),
     },
     {
         *("variant", "chains", "paper_nets", "compact_nets", "resnet_nets"),
-        *("checkpoint", "runlog", "features", "pixels", "sources", "writer", "search"),
+        *("checkpoint", "runlog", "summary", "features", "pixels", "sources", "writer", "search"),
     },
     {
         *("networks", "variants", "discriminator", "exports", "feature_cache"),
@@ -33,13 +33,14 @@ LEVELS = (
         *("optimization", "knowledge", "classifier_labels", "pipeline"),
         *("protocols", "gallery", "index_build", "pictures", "transformer", "inspection"),
     },
-    {"session", "classifier_task", "extraction", "probing"},
+    {"session", "held_out", "classifier_task", "extraction", "probing"},
+    {"preparation"},
     {"training", "classifier_training", "embedding", "verify", "queries"},
     {"report"},
     {"retrieval"},
 )
 LEVEL = {name: level for level, names in enumerate(LEVELS) for name in names}
-TORCH_FREE = {"errors", "presets", "config", "files", "expr", "variant", "schema", "writer", "store"}
+TORCH_FREE = {"errors", "presets", "config", "files", "watch", "expr", "variant", "schema", "writer", "store"}
 TORCH = {"torch", "torchvision", "timm"}
 OUTER = {"click", "cli", "pretrained_adapters", "benchmarks", "tests"}  # what the library must never know of
 ADAPTERS_MAY = {"features", "errors", "files"}

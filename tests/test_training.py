@@ -17,9 +17,10 @@ from torch import nn
 from galirep.checkpoint import load_checkpoint
 from galirep.config import TrainConfig, read_config
 from galirep.data import Images, load_images, open_data
-from galirep.encoder import load_autoencoder
+from galirep.encoder import export_run, load_autoencoder
 from galirep.errors import CheckpointError, ConfigError, DataError, GalirepError, PluginError
 from galirep.features import load_extractor
+from galirep.held_out import HeldOut
 from galirep.losses import chance
 from galirep.session import Session
 from galirep.training import train
@@ -34,6 +35,7 @@ TINY = {
     "batch_size": 8,
     "log_every": 1,
     "sample_every": 0,
+    "holdout": 0,
     "device": "cpu",
 }
 TIMING = ("seconds", "images_per_second", "peak_memory_mib")
@@ -159,7 +161,7 @@ def test_d_steps_are_updates_of_d_on_images_of_their_own(tmp_path, monkeypatch):
     monkeypatch.setattr(
         session, "update", lambda game, x, *a, **k: calls.append((k["d_only"], x.flatten(1).sum(1))) or plain(game, x, *a, **k)
     )
-    train(config(d_steps=5, batch_size=2, steps=None, epochs=2.0), tiny(), out=tmp_path / "run")
+    train(config(d_steps=5, batch_size=2, steps=None, epochs=2.0, holdout=0), tiny(), out=tmp_path / "run")
     assert [d_only for d_only, _ in calls] == [True, True, True, True, False] * 4  # 2 epochs of 20 images, 10 an update
     seen = torch.cat([sums for _, sums in calls]).view(2, 20)
     torch.testing.assert_close(seen[0].sort().values, seen[1].sort().values)
@@ -393,7 +395,7 @@ def test_nan_is_told_and_rolled_back_at_half_the_learning_rate(tmp_path, monkeyp
     content = load_checkpoint(run / "checkpoints" / "last.pt")
     assert (content["rollbacks"], content["lr_scale"], content["step"]) == (2, 0.25, 8)
     assert all(v.isfinite().all() for v in flat(content).values() if isinstance(v, torch.Tensor))
-    told = "the losses or gradients became infinite or NaN by step 5: back to step 4 with 0.5 times the learning rate"
+    told = "losses, gradients or weights became infinite or NaN by step 5: back to step 4 with 0.5 times the learning rate"
     assert told in capfd.readouterr().err and told in (run / "train.log").read_text() and info_of(run)["status"] == "complete"
 
 
@@ -428,6 +430,133 @@ def test_a_full_disk_keeps_the_last_checkpoint_and_the_run_goes_on_later(tmp_pat
     train(settings, tiny(), out=run, resume=True)
     assert_same_checkpoint(run, whole)
     assert metrics_of(run) == metrics_of(whole)
+
+
+# --- evaluation, the best and the watch
+
+
+def labelled(n=40, classes=4):
+    images = tiny(n=n)
+    images.labels = np.arange(n) % classes
+    return images
+
+
+def script(monkeypatch, values):
+    """The evaluations give these numbers."""
+    evaluate, left = HeldOut.evaluate, iter(values)
+    monkeypatch.setattr(HeldOut, "evaluate", lambda self, *nets: evaluate(self, *nets) | {"pixel_mse": next(left)})
+
+
+def test_the_best_evaluation_keeps_its_checkpoint_and_its_export(tmp_path, monkeypatch):
+    run, out = tmp_path / "run", tmp_path / "out"
+    script(monkeypatch, [0.5, 0.3, 0.3, 0.4, 0.6])
+    train(config(steps=5, holdout=4, evaluate_every=1, checkpoint_every=5, log_every=5), tiny(), out=run)
+    best = {"by": "pixel_mse", "step": 2, "value": 0.3}
+    content = load_checkpoint(run / "checkpoints" / "best.pt")
+    assert content["step"] == 2 and content["best"] == best == info_of(run)["best"]
+    encoder, _, about = load_autoencoder(run / "best")
+    assert about["step"] == 2 and (about["data"]["images"], about["data"]["held_out"]) == (16, 4)
+    assert all(torch.equal(v, content["average"]["E"][k]) for k, v in encoder.state_dict().items())
+    assert load_checkpoint(run / "checkpoints" / "last.pt")["step"] == 5 and load_autoencoder(run)[2]["step"] == 5
+    assert load_extractor(str(run / "best")).tag == "step 2" and len(export_run(run / "best", out)) == 4
+    text = (run / "summary.md").read_text()
+    assert "those of step 2, with the least pixel_mse on held-out images, 0.3" in text and "| 4 | 0.4000 | - |" in text
+    assert [row["evaluation"]["pixel_mse"] for row in metrics_of(run)] == [0.5, 0.3, 0.3, 0.4, 0.6]
+    assert "held-out mse 0.3000" in (run / "train.log").read_text()
+
+
+def test_best_by_knn_error(tmp_path):
+    run = tmp_path / "run"
+    train(config(steps=4, holdout=10, evaluate_every=1, best_by="knn_error"), labelled(), out=run)
+    errors = [row["evaluation"]["knn_error"] for row in metrics_of(run)]
+    assert info_of(run)["best"] == {"by": "knn_error", "step": 1 + int(np.argmin(errors)), "value": min(errors)}
+
+
+@pytest.mark.parametrize("stop", (2, 3, 5))
+def test_evaluation_survives_an_interruption_to_the_bit(tmp_path, monkeypatch, stop):
+    settings = config(steps=7, holdout=4, evaluate_every=3, checkpoint_every=2, log_every=1)
+    whole, run = tmp_path / "whole", tmp_path / "run"
+    train(settings, labelled(20), out=whole)
+    with monkeypatch.context() as patch:
+        stop_at(patch, stop)
+        with pytest.raises(KeyboardInterrupt):
+            train(settings, labelled(20), out=run)
+    if stop == 3:
+        (run / "checkpoints" / "best.pt").unlink()  # as if killed between last.pt and it
+    train(settings, labelled(20), out=run, resume=True)
+    assert_same_checkpoint(run, whole)
+    evaluations = [[row.get("evaluation") for row in metrics_of(folder)] for folder in (run, whole)]
+    assert evaluations[0] == evaluations[1] and info_of(run)["best"] == info_of(whole)["best"]
+    assert load_checkpoint(run / "checkpoints" / "best.pt")["step"] == info_of(run)["best"]["step"]
+
+
+def test_labels_and_evaluations_change_nothing_that_is_trained(tmp_path):
+    images = labelled(20)
+    for name, every, labels in (("a", 0, images.labels), ("b", 1, images.labels), ("c", 1, None)):
+        images.labels = labels
+        train(config(steps=3, holdout=4, evaluate_every=every), images, out=tmp_path / name)
+    a, b, c = (load_checkpoint(tmp_path / name / "checkpoints" / "last.pt") for name in "abc")
+    for letter in "EGD":
+        for key, value in a["nets"][letter].items():
+            assert torch.equal(value, b["nets"][letter][key]) and torch.equal(value, c["nets"][letter][key])
+
+
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        ({"holdout": 13}, "holdout 13 leaves 7 of 20 images, fewer than a batch of 8"),
+        ({"holdout": 99}, "holdout 99 leaves 0 of 20 images"),
+        ({"holdout": -1}, "holdout -1: must be 0 or more"),
+        ({"evaluate_every": 10}, "evaluate_every 10 needs images to evaluate on, and holdout is 0"),
+        ({"holdout": 2, "best_by": "knn_error"}, "best_by knn_error needs labels of held-out images, of which tiny has none"),
+        ({"best_by": "knn_error"}, "best_by knn_error needs labels of held-out images, and none are evaluated on"),
+        ({"best_by": "mse"}, "best_by"),
+    ],
+)
+def test_an_evaluation_that_cannot_be_made_is_one_line_and_leaves_nothing(settings, says, tmp_path):
+    with pytest.raises(ConfigError) as caught:
+        train(config(**settings), tiny(), out=tmp_path / "run")
+    assert says in str(caught.value) and "\n" not in str(caught.value) and not (tmp_path / "run").exists()
+
+
+def test_what_is_held_out_where_nothing_is_said(tmp_path):
+    for name, n, held in (("a", 40, 4), ("b", 8, 0)):
+        train(config(holdout=None), tiny(n=n), out=tmp_path / name)
+        stored = TrainConfig.from_dict(read_config(tmp_path / name / "config.yaml"))
+        assert (stored.holdout, stored.evaluate_every) == (held, 1000 if held else 0)
+        assert info_of(tmp_path / name)["data"]["images"] == n - held
+
+
+def test_a_learning_rate_100_times_too_high_is_told_in_words_and_survived(digits, tmp_path, capfd):
+    run = tmp_path / "run"
+    settings = {"width": 8, "latent_dim": 8, "batch_size": 32, "steps": 120, "log_every": 20, "d_regularizer": "none"}
+    train(config(**settings, lr=0.05, holdout=None, evaluate_every=20), digits, out=run)
+    told = capfd.readouterr().err
+    assert "Traceback" not in told and "reconstruction no better than the mean image" in told
+    info = info_of(run)
+    assert info["status"] == "complete" and info["warnings"] and info["warnings"] == metrics_of(run)[-1]["warnings"]
+    assert all(f"- {text}" in (run / "summary.md").read_text() for text in info["warnings"])
+    assert load_extractor(str(run / "best"))(torch.zeros(1, 1, 8, 8)).isfinite().all()
+
+
+def test_a_roll_back_keeps_the_best_and_the_end_names_it(tmp_path, monkeypatch):
+    run = tmp_path / "run"
+    break_weights(monkeypatch, times=100)
+    script(monkeypatch, [0.3] + [0.5] * 9)
+    with pytest.raises(GalirepError, match=r"after 1 returns to .*; .*best has the networks of step 2, the best before"):
+        train(config(steps=8, holdout=4, evaluate_every=2, checkpoint_every=8, max_rollbacks=1), tiny(), out=run)
+    info = info_of(run)
+    assert (info["status"], info["best"]["step"]) == ("failed", 2)
+    assert load_extractor(str(run / "best"))(torch.zeros(1, 1, 8, 8)).isfinite().all()
+
+
+def test_a_run_without_roll_backs_ends_at_the_first_nan(tmp_path, monkeypatch):
+    break_weights(monkeypatch, times=1, at=1)
+    with pytest.raises(GalirepError, match="by step 1, after 0 returns"):
+        train(config(max_rollbacks=0), tiny(), out=tmp_path / "run")
+    break_weights(monkeypatch, times=1, at=1)
+    train(config(max_rollbacks=1), tiny(), out=tmp_path / "other")  # to the checkpoint of step 0
+    assert metrics_of(tmp_path / "other")[0]["lr"] == 1e-4
 
 
 # --- learning
