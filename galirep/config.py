@@ -57,7 +57,9 @@ class TrainConfig:
         1.0, "Multiplies the weights of the variant's penalties (paper, ALICE: 1.0 on SVHN, 0.02 on CelebA).", low=0
     )
     # networks
-    networks: str = setting("auto", "Network family: svhn32, celeba64, compact, resnet, or auto by size.")
+    networks: str = setting(
+        "auto", "Network family: compact, resnet, svhn32, celeba64; paper is one of the last two by size, auto is compact."
+    )
     latent_dim: int | None = setting(None, "Dimensions of z (default: the family's).", low=1, high=8192)
     width: int = setting(32, "Channels of the first layer of compact and resnet networks.", low=4, high=1024)
     norm: str = setting(

@@ -44,16 +44,22 @@ NETWORKS = {
 }
 
 
+_BY_SIZE = {"auto": ("compact",), "paper": ("svhn32", "celeba64")}
+
+
 def family(name: str, size: int) -> tuple[str, Family]:
-    """The family of a name; `auto` takes the paper's for 32 and 64 and `compact` for other sizes.
+    """The family of a name; `auto` is `compact`, and `paper` the one of the paper's that takes the size.
 
     Raises:
         ConfigError: the name is unknown, or the family does not take images of this size.
     """
-    if name == "auto":
-        name = next((n for n, f in NETWORKS.items() if f.takes(size)), "compact")
+    if name in _BY_SIZE:
+        fitting = [n for n in _BY_SIZE[name] if NETWORKS[n].takes(size)]
+        if name == "paper" and not fitting:
+            raise ConfigError(f"the paper has networks for images of 32 and 64 pixels, not {size}: pass --networks compact")
+        name = (fitting or _BY_SIZE[name])[0]
     if name not in NETWORKS:
-        raise ConfigError(unknown("networks", name, [*NETWORKS, "auto"]))
+        raise ConfigError(unknown("networks", name, [*NETWORKS, *_BY_SIZE]))
     found = NETWORKS[name]
     if not found.takes(size):
         near = min(max(8, math.floor(size / 8 + 0.5) * 8), 128)

@@ -155,9 +155,10 @@ def test_g_starts_from_the_mean_image():
 
 
 @pytest.mark.parametrize(
-    ("name", "size", "found"), [("auto", 32, "svhn32"), ("auto", 64, "celeba64"), ("auto", 16, "compact"), ("compact", 32, "compact")]
+    ("name", "size", "found"),
+    [("paper", 32, "svhn32"), ("paper", 64, "celeba64"), ("auto", 16, "compact"), ("auto", 32, "compact"), ("compact", 32, "compact")],
 )
-def test_auto_picks_by_size(name, size, found):
+def test_names_by_size(name, size, found):
     assert family(name, size)[0] == found and family(name, size)[1] is NETWORKS[found]
 
 
@@ -171,7 +172,8 @@ def test_auto_picks_by_size(name, size, found):
         ("compact", 4, "not 4; pass --image-size 8"),
         ("resnet", 48, "the networks 'resnet' take images of 8, 16, 32, 64, 128 pixels, not 48"),
         ("compact", 500, "not 500; pass --image-size 128"),
-        ("svhn", 32, "unknown networks 'svhn': did you mean 'svhn32'? known: auto, celeba64, compact, resnet, svhn32"),
+        ("svhn", 32, "unknown networks 'svhn': did you mean 'svhn32'? known: auto, celeba64, compact, paper, resnet, svhn32"),
+        ("paper", 16, "the paper has networks for images of 32 and 64 pixels, not 16: pass --networks compact"),
     ],
 )
 def test_a_size_or_name_that_does_not_fit(name, size, says):
