@@ -88,6 +88,7 @@ def config_of(args: argparse.Namespace, recipe: str, **more: Any) -> galirep.Tra
         "networks": "compact",
         "sample_every": 0,
         "log_every": 500,
+        "evaluate_every": 2000,
         "checkpoint_every": 1000,
     }
     return galirep.TrainConfig.from_dict({**common, "steps": None, "epochs": None, **settings, **parse_assignments(args.set), **more})
