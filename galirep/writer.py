@@ -137,7 +137,7 @@ class EmbeddingWriter:
         valid = np.ones(len(features), bool)
         valid[list(errors)] = False
         with np.errstate(over="ignore"):
-            rows = np.where(valid[:, None], features, 0).astype(self.meta.dtype)
+            rows = (np.where(valid[:, None], features, 0) if errors else features).astype(self.meta.dtype, copy=False)
         if len(bad := np.flatnonzero(~np.isfinite(rows).all(axis=1))):
             why = "NaN or infinite" if not np.isfinite(features[bad]).all() else f"too large for {self.meta.dtype} (take float32)"
             names = few(self._file["ids"].asstr()[start + bad].tolist())
