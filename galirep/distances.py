@@ -24,22 +24,27 @@ def check_metric(metric: str) -> str:
     return metric
 
 
-def prepare(rows: NDArray[np.floating], metric: str, id_of: Callable[[int], str], what: str) -> F32:
-    """(N, D) features -> (N, D) float32, contiguous, of unit length under cosine: what is indexed and what is searched with.
+def prepare(rows: NDArray[np.floating], metric: str, id_of: Callable[[int], str], what: str, out: F32 | None = None) -> F32:
+    """(N, D) features -> (N, D) float32, contiguous, of unit length under cosine: what is indexed and what is searched with; in `out` if
+    that is given.
 
     Raises:
         DataError: NaN or infinity, or under cosine a vector of zeros, which has no direction; both name `what` and the first ids by
         `id_of(row)`.
     """
-    out = np.ascontiguousarray(rows, dtype=np.float32)
-    squares = np.einsum("nd,nd->n", out, out)
+    plain = np.ascontiguousarray(rows, dtype=np.float32)
+    squares = np.einsum("nd,nd->n", plain, plain)
     odd = ~(squares > np.finfo(np.float32).tiny) | ~np.isfinite(squares)  # too small or too large to be told from 0 or infinity in float32
     squares = squares.astype(np.float64)
-    squares[odd] = np.square(out[odd], dtype=np.float64).sum(axis=1)
+    squares[odd] = np.square(plain[odd], dtype=np.float64).sum(axis=1)
     _refuse(~np.isfinite(squares), id_of, f"{what} has NaN or infinite features")
     if metric == "cosine":
         _refuse(squares == 0, id_of, f"{what} has vectors of zeros, which have no direction (take --metric l2 or leave them out)")
-        out = out / np.sqrt(squares).astype(np.float32)[:, None]
+        divisors: F32 = np.sqrt(squares).astype(np.float32)[:, None]
+        return np.divide(plain, divisors, out=out)
+    if out is None:
+        return plain
+    out[...] = plain
     return out
 
 

@@ -29,8 +29,10 @@ def require_free(path: Path, overwrite: bool) -> None:
 
 
 @contextmanager
-def replacing(path: Path, overwrite: bool = True) -> Iterator[Path]:
+def replacing(path: Path, overwrite: bool = True, *, synced: bool = True) -> Iterator[Path]:
     """Give a temporary path beside `path`; on a clean exit it takes the place of `path` in one step, on any error it is removed.
+
+    `synced=False` does not wait for the disk; a power cut may then leave a damaged file, so its reader must be able to tell.
 
     Raises:
         ConfigError: see `require_free`.
@@ -40,8 +42,8 @@ def replacing(path: Path, overwrite: bool = True) -> Iterator[Path]:
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
     try:
         yield temporary
-        with temporary.open("rb") as file:
-            os.fsync(file.fileno())
+        if synced:
+            sync(temporary)
         temporary.replace(path)
     except OSError as err:
         if err.errno == errno.ENOSPC:
@@ -49,6 +51,12 @@ def replacing(path: Path, overwrite: bool = True) -> Iterator[Path]:
         raise
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def sync(path: Path) -> None:
+    """Wait until the content of a file is on the disk."""
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
 
 
 @contextmanager
@@ -75,15 +83,15 @@ def replacing_folder(path: Path, overwrite: bool = False) -> Iterator[Path]:
         shutil.rmtree(old, ignore_errors=True)
 
 
-def write_text(path: Path, text: str, overwrite: bool = True) -> None:
+def write_text(path: Path, text: str, overwrite: bool = True, *, synced: bool = True) -> None:
     """Write `text` as UTF-8 in one step."""
-    with replacing(path, overwrite) as temporary:
+    with replacing(path, overwrite, synced=synced) as temporary:
         temporary.write_text(text, encoding="utf-8")
 
 
-def write_json(path: Path, value: Any, overwrite: bool = True) -> None:
+def write_json(path: Path, value: Any, overwrite: bool = True, *, synced: bool = True) -> None:
     """Write `value` as indented JSON in one step."""
-    write_text(path, json.dumps(value, indent=2) + "\n", overwrite)
+    write_text(path, json.dumps(value, indent=2) + "\n", overwrite, synced=synced)
 
 
 def sha256_file(path: Path) -> str:

@@ -142,6 +142,8 @@ class NetworkExtractor(FrozenExtractor):
 
     def features(self, images: Tensor) -> Tensor:
         """Prepared images -> the chosen layers side by side, (B, dim)."""
+        if images.device.type == "cpu":  # convolutions there are up to 1.5 times faster on this layout, and keep it
+            images = images.contiguous(memory_format=torch.channels_last)
         return torch.cat(self._outputs(images, tuple(self.layers)), 1)
 
     def _outputs(self, images: Tensor, layers: tuple[str, ...]) -> list[Tensor]:

@@ -9,12 +9,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from galirep.devices import device_of
-from galirep.distances import F32, check_metric, prepare
+from galirep.distances import F32, check_metric
 from galirep.errors import ConfigError, DataError, unknown
 from galirep.faiss_library import has_faiss, load_faiss
-from galirep.index_file import IndexInfo, flat_vectors, is_index, meta_of, read_index, read_info, read_rows
+from galirep.index_file import IndexInfo, is_index, meta_of, read_index, read_info, read_rows
 from galirep.search import FaissScan, Scan, Search, TorchScan, gpus
 from galirep.store import Embeddings, StoreMeta, load_embeddings
+from galirep.vectors import fill, flat_memory, flat_vectors
 
 BACKENDS = ("auto", "faiss", "torch")
 
@@ -74,15 +75,7 @@ def _open_embeddings(embeddings: Embeddings, metric: str, backend: str, device: 
         raise DataError(f"{embeddings.path} has no rows to search")
     faiss = _faiss_or_none(backend, device)
     index = faiss and faiss.IndexFlat(embeddings.dim, faiss.METRIC_L2 if metric == "l2" else faiss.METRIC_INNER_PRODUCT)
-    vectors = None if index else np.empty((n, embeddings.dim), np.float32)
-    for rows, block in embeddings.blocks():
-        prepared = prepare(block, metric, lambda i, start=rows.start: embeddings.ids[start + i], str(embeddings.path))  # type: ignore[misc]
-        if vectors is None:
-            index.add(prepared)
-        else:
-            vectors[rows] = prepared
-    if vectors is None:
-        vectors = flat_vectors(index)
+    vectors = fill(flat_memory(index, n) if index else np.empty((n, embeddings.dim), np.float32), embeddings, metric)
     scan = FaissScan(index, metric, device) if index else TorchScan(vectors, metric, device)
     about = {"factory": "Flat", "exact": True, "backend": _backend(scan), "recall_at_10": 1.0, "nprobe": None}
     search = Search(scan, metric, n, vectors)

@@ -3,6 +3,7 @@
 import re
 import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -11,17 +12,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 import galirep
-from galirep.distances import F32, check_metric, prepare
+from galirep.distances import F32, Ints, check_metric
 from galirep.errors import ConfigError, DataError
 from galirep.faiss_library import load_faiss
-from galirep.index_file import IndexInfo, meta_of, require_free_index, write_index, write_rows
+from galirep.index_file import IndexInfo, meta_of, require_free_index, write_card, write_faiss, write_rows, writing_index
 from galirep.search import TorchScan, gpus
-from galirep.store import Embeddings, load_embeddings
+from galirep.store import load_embeddings
+from galirep.vectors import HELD_BYTES, Vectors, fill, flat_memory
 
 FLAT_UP_TO = 1_000_000  # rows: exact search
 IVF_UP_TO = 10_000_000  # rows: inverted lists of whole vectors; beyond, of product-quantised codes
-_SAMPLE_BYTES = 3 << 26  # of training vectors
-_RECALL_QUERIES, _RECALL_AT = 256, 10
+_RECALL_QUERIES, _RECALL_AT = 128, 10
 
 
 def auto_factory(n: int, dim: int) -> str:
@@ -53,28 +54,30 @@ def build(
     check_metric(metric)
     faiss = load_faiss()
     require_free_index(out, overwrite)
-    with load_embeddings(source, layers) as embeddings:
-        n, dim = len(embeddings), embeddings.dim
+    with (
+        writing_index(out) as (index_path, rows_path),
+        load_embeddings(source, layers) as embeddings,
+        ThreadPoolExecutor(1) as aside,  # reads and writes ids, and finds true neighbours, while faiss trains and adds
+    ):
+        n, dim, meta = len(embeddings), embeddings.dim, meta_of(embeddings)
         if n == 0:
             raise DataError(f"{source} has no rows to index")
         string = auto_factory(n, dim) if factory == "auto" else factory
         index = _make(faiss, dim, string, metric)
         exact = isinstance(index, faiss.IndexFlat)
-        with _naming(string):
-            work = _to_gpu(faiss, index, device) if not exact else index
-            if not work.is_trained:
-                work.train(_sample(embeddings, metric, _training_size(faiss, index, n, dim), seed))
-            probes = None if exact or n == 1 else _Probes(embeddings, metric, seed)
-            for rows, block in embeddings.blocks():
-                vectors = prepare(block, metric, lambda i, start=rows.start: embeddings.ids[start + i], str(source))  # type: ignore[misc]
-                work.add(vectors)
-                if probes:
-                    probes.see(rows.start, vectors)
-                progress(len(vectors))
-            index = faiss.index_gpu_to_cpu(work) if work is not index else index
-        nprobe, recall = _tune(faiss, index, probes) if probes else (None, 1.0)
-        meta = meta_of(embeddings)
-        write_rows(out, embeddings)
+        ids = aside.submit(write_rows, rows_path, embeddings)
+        if exact:
+            fill(flat_memory(index, n), embeddings, metric, progress)
+            nprobe, recall, queries = None, 1.0, 0
+        else:
+            vectors = Vectors(embeddings, metric)
+            probes = _Probes(vectors, metric, seed, aside) if n > 1 else None
+            with _naming(string):
+                index = _filled(faiss, index, vectors, seed, device, probes, progress)
+            nprobe, recall = _tune(faiss, index, probes) if probes else (None, 1.0)
+            queries = len(probes.rows) if probes else 0
+        write_faiss(index_path, index)
+        ids.result()
     info = IndexInfo(
         metric=metric,
         normalised=metric == "cosine",
@@ -84,13 +87,29 @@ def build(
         dim=dim,
         nprobe=nprobe,
         recall_at_10=recall,
-        recall_queries=len(probes.rows) if probes else 0,
+        recall_queries=queries,
         embeddings=meta,
         source=source.name,
         created=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         versions={"galirep": galirep.__version__, "faiss": faiss.__version__, "numpy": np.__version__},
     )
-    return write_index(out, index, info)
+    return write_card(out, info)
+
+
+def _filled(
+    faiss: Any, index: Any, vectors: Vectors, seed: int, device: str, probes: "_Probes | None", progress: Callable[[int], object]
+) -> Any:
+    """`index` trained on a sample and filled with every row, which `probes` see too."""
+    work = _to_gpu(faiss, index, device)
+    if not work.is_trained:
+        size = _training_size(faiss, index, len(vectors))
+        work.train(vectors.at(np.sort(np.random.default_rng(seed).choice(len(vectors), size, replace=False))))
+    for rows, block in vectors.blocks():
+        work.add(block)
+        if probes:
+            probes.see(rows.start, block)
+        progress(len(block))
+    return faiss.index_gpu_to_cpu(work) if work is not index else index
 
 
 @contextmanager
@@ -122,39 +141,38 @@ def _ivf(faiss: Any, index: Any) -> Any:
     return faiss.try_extract_index_ivf(index)
 
 
-def _training_size(faiss: Any, index: Any, n: int, dim: int) -> int:
+def _training_size(faiss: Any, index: Any, n: int) -> int:
     ivf = _ivf(faiss, index)
     wanted = max(1 << 15, 40 * ivf.nlist if ivf else 0)  # faiss asks for 39 points a centroid; of 256 for each byte of a code
-    return min(n, wanted, _SAMPLE_BYTES // (4 * dim))
-
-
-def _sample(embeddings: Embeddings, metric: str, size: int, seed: int) -> F32:
-    rows = np.sort(np.random.default_rng(seed).choice(len(embeddings), size, replace=False))
-    return prepare(embeddings.features[rows], metric, lambda i: embeddings.ids[rows[i]], str(embeddings.path))
+    return min(n, wanted, HELD_BYTES // (4 * int(index.d)))
 
 
 class _Probes:
-    """A sample of the rows as queries, and their true neighbours, found while the blocks pass by."""
+    """A sample of the rows as queries, and their true neighbours, found in the thread `aside` while the blocks pass by."""
 
-    def __init__(self, embeddings: Embeddings, metric: str, seed: int) -> None:
-        n = len(embeddings)
+    def __init__(self, vectors: Vectors, metric: str, seed: int, aside: Executor) -> None:
+        n = len(vectors)
         self.rows = np.sort(np.random.default_rng(seed + 1).choice(n, min(n, _RECALL_QUERIES), replace=False))
-        self.vectors = prepare(embeddings.features[self.rows], metric, lambda i: embeddings.ids[self.rows[i]], str(embeddings.path))
+        self.vectors = vectors.at(self.rows)
         self.k = min(_RECALL_AT, n - 1)
-        self._metric = metric
-        self._best = np.full((len(self.rows), self.k + 1), np.inf, np.float32)
-        self._found = np.full(self._best.shape, -1, np.int64)
+        self._metric, self._aside = metric, aside
+        found = np.full((len(self.rows), self.k + 1), np.inf, np.float32), np.full((len(self.rows), self.k + 1), -1, np.int64)
+        self._best = aside.submit(lambda: found)  # distances and rows
 
     def see(self, start: int, vectors: F32) -> None:
+        """Compare with the rows from `start` on; waits until the block before is done, so that no more than two are in memory."""
+        self._best = self._aside.submit(self._merged, *self._best.result(), start, vectors)
+
+    def _merged(self, best: F32, nearest: Ints, start: int, vectors: F32) -> tuple[F32, Ints]:
         found, rows = TorchScan(vectors, self._metric)(self.vectors, min(self.k + 1, len(vectors)))
-        found, rows = np.hstack([self._best, found]), np.hstack([self._found, rows + start])
+        found, rows = np.hstack([best, found]), np.hstack([nearest, rows + start])
         order = np.argsort(found, axis=1, kind="stable")[:, : self.k + 1]
-        self._best, self._found = np.take_along_axis(found, order, 1), np.take_along_axis(rows, order, 1)
+        return np.take_along_axis(found, order, 1), np.take_along_axis(rows, order, 1)
 
     def recall(self, index: Any) -> float:
         """The share of the true nearest, the row itself left out, among as many that `index` finds."""
         found = self._without_itself(index.search(self.vectors, self.k + 1)[1])
-        true = self._without_itself(self._found)
+        true = self._without_itself(self._best.result()[1])
         return float(np.mean([len(np.intersect1d(a, b)) / self.k for a, b in zip(found, true, strict=True)]))
 
     def _without_itself(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:

@@ -3,7 +3,8 @@ both."""
 
 import json
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from numpy.typing import NDArray
 
 from galirep.errors import DataError
 from galirep.faiss_library import load_faiss
-from galirep.files import replacing, require_free, write_json
+from galirep.files import replacing, require_free, sync, write_json
 from galirep.store import Embeddings, StoreMeta
 
 FORMAT, SCHEMA_VERSION = "galirep-index", 1
@@ -107,26 +108,34 @@ def require_free_index(path: Path, overwrite: bool) -> None:
 
 
 def write_rows(path: Path, embeddings: Embeddings) -> None:
-    """Write the ids and labels of `embeddings` beside the index `path`."""
-    with replacing(rows_path(path)) as temporary, h5py.File(temporary, "w") as file:
+    """Write the ids and labels of `embeddings` to `path`."""
+    with h5py.File(path, "w") as file:
         ids = file.create_dataset("ids", (len(embeddings),), dtype=h5py.string_dtype())
         for start in range(0, len(embeddings), _IDS):
-            ids[start : start + _IDS] = embeddings.ids_between(start, start + _IDS)
+            ids[start : start + _IDS] = embeddings.utf8_ids(start, start + _IDS)
         if embeddings.labels is not None:
             file.create_dataset("labels", data=embeddings.labels)
 
 
-def write_index(path: Path, index: Any, info: IndexInfo) -> IndexInfo:
-    """Write the index, then the side-car with the checksums of the index and of its rows; a kill in between leaves a side-car that does not
-    fit.
+@contextmanager
+def writing_index(path: Path) -> Iterator[tuple[Path, Path]]:
+    """Give the temporary paths of an index and its rows, which take their places on a clean exit; `write_card` must follow."""
+    # an index can be built again, and its checksums tell what a power cut spoiled, so nobody waits for the disk
+    with replacing(path, synced=False) as index, replacing(rows_path(path), synced=False) as rows:
+        yield index, rows
+        if index.stat().st_size > _PIECE * _PIECES:  # but the checksum sees only parts of it
+            sync(index)
+
+
+def write_faiss(path: Path, index: Any) -> None:
+    """Write a faiss index to `path`.
 
     Raises:
-        DataError: no space is left.
+        OSError: no space is left.
     """
     faiss = load_faiss()
     failure: list[OSError] = []
-
-    with replacing(path) as temporary, temporary.open("wb") as file:
+    with path.open("wb") as file:
 
         def write(data: bytes) -> int:  # faiss prints what a callback raises, and overlooks a full disk when it writes by itself
             if not failure:
@@ -139,9 +148,12 @@ def write_index(path: Path, index: Any, info: IndexInfo) -> IndexInfo:
         faiss.write_index(index, faiss.PyCallbackIOWriter(write))
         if failure:
             raise failure[0]
-        file.close()
+
+
+def write_card(path: Path, info: IndexInfo) -> IndexInfo:
+    """Write the side-car of the index at `path`, with the checksums of its files; after a kill before it, the old one does not fit them."""
     info = replace(info, files={"index": checksum(path), "rows": checksum(rows_path(path))})
-    write_json(card_path(path), info.to_json())
+    write_json(card_path(path), info.to_json(), synced=False)
     return info
 
 
@@ -198,17 +210,3 @@ def read_rows(path: Path) -> tuple[NDArray[np.object_], NDArray[np.int64] | None
     """(N,) ids and (N,) labels, or None where no row has one."""
     with h5py.File(rows_path(path), "r") as file:
         return file["ids"].asstr()[:], file["labels"][:] if "labels" in file else None
-
-
-class _Memory:
-    """The vectors inside a flat index as numpy sees memory; an array made of it keeps the index alive."""
-
-    def __init__(self, index: Any) -> None:
-        self.index = index
-        memory = load_faiss().rev_swig_ptr(index.get_xb(), index.ntotal * index.d)
-        self.__array_interface__ = {**memory.__array_interface__, "shape": (index.ntotal, index.d)}
-
-
-def flat_vectors(index: Any) -> NDArray[np.float32]:
-    """The (N, D) vectors of a flat index, without a copy."""
-    return np.asarray(_Memory(index))

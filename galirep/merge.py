@@ -41,13 +41,15 @@ def merge(
     Raises:
         DataError: a part cannot be read or is of another encoder, layers, preprocessing, dtype or precision (each difference listed); ids
             occur twice (listed); labels have names in some parts only; no space is left.
-        ConfigError: no parts, `out` exists, or is one of the parts.
+        ConfigError: no parts, one is named twice, `out` exists, or is one of the parts.
     """
     target, parts = Path(out), [Path(path) for path in paths]
     if not parts:
         raise ConfigError("name the files to merge")
     if target.exists() and any(part.exists() and part.samefile(target) for part in parts):
         raise ConfigError(f"{target} is one of the files to merge: choose another name")
+    if twice := [part for i, part in enumerate(parts) if part in parts[:i]]:
+        raise ConfigError(f"{twice[0]} is named twice: name each file once")
     with ExitStack() as stack:
         files = [stack.enter_context(load_embeddings(part, valid_only=False, locking=file_locking)) for part in parts]
         meta = _meta_of_all(files)

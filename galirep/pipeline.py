@@ -73,7 +73,7 @@ def extract_batch(
     Images of one shape are filled up to `batch_size` with blanks, so that the last batch, or one with unreadable images, gives its images
     the very features that they would have among others: libraries choose their arithmetic by the size of the batch.
     """
-    rows = torch.zeros(batch.size, dim, device=device)
+    rows = (torch.zeros if batch.errors else torch.empty)(batch.size, dim, device=device)
     with torch.inference_mode(), autocast_of(device, precision)():
         for places, pixels in batch.groups:
             images = pixels.to(device, non_blocking=True).float() / 127.5 - 1

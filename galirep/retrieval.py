@@ -47,7 +47,7 @@ def build_index(
 
     `metric` is cosine (vectors of unit length, inner product), l2 or ip. `factory` is a faiss factory string, or auto: Flat to 10^6 rows,
     IVF to 10^7, IVF-PQ beyond (`index_build.auto_factory`). An index other than Flat is trained on a sample, and its recall@10 against
-    exact search is measured on up to 256 of its own rows, each left out of its own neighbours; an inverted file gets as many probes as a
+    exact search is measured on up to 128 of its own rows, each left out of its own neighbours; an inverted file gets as many probes as a
     recall of 0.95 takes, if its codes allow. Features are read block by block. `device` cuda trains and fills the index on a GPU if faiss
     has one. `progress` is called with the number of rows added.
 

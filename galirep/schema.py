@@ -146,7 +146,7 @@ def _cannot_open(path: Path, err: OSError) -> str:
     if err.errno in _NO_LOCK and "lock" in str(err):
         return (
             f"{path} is locked: another process reads or writes it, or its file system has no locks; "
-            "wait for that process, or pass --no-file-locking (locking=False) if you know there is none"
+            "wait for that process; where there is none, HDF5_USE_FILE_LOCKING=FALSE in the environment does without locks"
         )
     if err.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
         return f"{path}: {err.strerror}"
@@ -225,5 +225,5 @@ def _short_json(values: tuple[str, ...]) -> str:
 
 
 def _brief(value: Any) -> str:
-    text = json.dumps(dict(value)) if isinstance(value, Mapping) else repr(value)
+    text = json.dumps(dict(value), sort_keys=True) if isinstance(value, Mapping) else repr(value)
     return text if len(text) <= 200 else f"{text[:200]}..."

@@ -1,7 +1,6 @@
 """Writing the embedding file: block by block, so that a kill at any moment loses no finished block."""
 
 import contextlib
-import os
 import secrets
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,7 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from galirep.errors import ConfigError, DataError, few, unknown
-from galirep.files import replacing, require_free
+from galirep.files import replacing, require_free, sync
 from galirep.schema import (
     DTYPES,
     ERROR,
@@ -138,7 +137,7 @@ class EmbeddingWriter:
         valid = np.ones(len(features), bool)
         valid[list(errors)] = False
         with np.errstate(over="ignore"):
-            rows = np.where(valid[:, None], features, 0).astype(self.meta.dtype)
+            rows = (np.where(valid[:, None], features, 0) if errors else features).astype(self.meta.dtype, copy=False)
         if len(bad := np.flatnonzero(~np.isfinite(rows).all(axis=1))):
             why = "NaN or infinite" if not np.isfinite(features[bad]).all() else f"too large for {self.meta.dtype} (take float32)"
             names = few(self._file["ids"].asstr()[start + bad].tolist())
@@ -165,8 +164,7 @@ class EmbeddingWriter:
         with naming_lack_of_space(partial):
             self._file.attrs.modify("complete", True)
             self._file.close()
-            with partial.open("rb") as file:
-                os.fsync(file.fileno())
+            sync(partial)
             partial.replace(self.path)
         return self.path
 

@@ -144,11 +144,31 @@ def test_interrupting_ends_parent_and_workers_in_silence(tmp_path, large):
     assert_gone(pids)
 
 
-def test_a_script_without_a_guard_is_told_so(tmp_path, large):
-    with script(tmp_path, large, "pass", guard="if True:") as program:
+@pytest.fixture(scope="module")
+def many(tmp_path_factory):
+    """A flat folder of 2,000 images; their names alone are more than a pipe holds."""
+    root = tmp_path_factory.mktemp("many")
+    Image.new("L", (6, 6)).save(root / f"{'n' * 100}-0000.png")
+    for i in range(1, 2000):
+        (root / f"{'n' * 100}-{i:04}.png").hardlink_to(root / f"{'n' * 100}-0000.png")
+    return root
+
+
+def test_a_script_without_a_guard_is_told_so(tmp_path, many):
+    with script(tmp_path, many, "pass", guard="if True:") as program:
         stderr = program.communicate(timeout=60)[1]
     assert program.returncode == 1
-    assert "DataError: a worker that decoded images" in stderr.splitlines()[-1] and "__main__" in stderr.splitlines()[-1]
+    assert stderr.count("Traceback") == 1  # the workers say nothing
+    last = stderr.splitlines()[-1]
+    assert "ConfigError: decoding workers run the calling script again" in last
+    assert "`if __name__ == '__main__':`" in last and "num_workers=0" in last
+
+
+def test_a_worker_that_dies_before_it_has_its_orders_is_an_error_and_no_wait(tmp_path, many):
+    with script(tmp_path, many, "pass", guard="if multiprocessing.current_process().name == 'MainProcess' or sys.exit(3):") as program:
+        stderr = program.communicate(timeout=60)[1]
+    assert program.returncode == 1
+    assert "DataError: a worker that decoded images" in stderr.splitlines()[-1] and " died: " in stderr.splitlines()[-1]
 
 
 def test_workers_do_not_import_torch():

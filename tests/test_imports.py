@@ -28,7 +28,7 @@ LEVELS = (
         *("networks", "variants", "discriminator", "exports", "feature_cache"),
         *("arrays", "decode", "folders", "torchvision_sets", "store", "curation", "thumbnails", "evaluation"),
     },
-    {"step", "encoder", "classifier", "data", "labelled", "index_file", "interchange", "merge", "results"},
+    {"step", "encoder", "classifier", "data", "labelled", "index_file", "vectors", "interchange", "merge", "results"},
     {
         *("optimization", "knowledge", "classifier_labels", "pipeline"),
         *("protocols", "gallery", "index_build", "pictures", "transformer", "inspection"),

@@ -92,6 +92,8 @@ def test_what_exists_stays_unless_told(parts, tmp_path, cli):
     assert done.exit_code == 0 and '"rows": 6' in done.stdout
     same = cli("merge", *parts, "--out", parts[1], "--overwrite")
     assert same.exit_code == 1 and "is one of the files to merge" in same.stderr
+    twice = cli("merge", parts[0], *parts, "--out", tmp_path / "x.h5")
+    assert twice.exit_code == 1 and f"{parts[0]} is named twice: name each file once" in twice.stderr
     assert cli("merge", "--out", tmp_path / "x.h5").exit_code == 2
 
 

@@ -191,7 +191,7 @@ def test_the_metric_of_an_index_is_stored_and_enforced(files, tmp_path, metric):
 def test_factories_report_the_recall_they_have(files, tmp_path, factory):
     gallery, queries = files
     info = galirep.build_index(gallery, tmp_path / "g.faiss", factory=factory)
-    assert not info.exact and info.recall_queries == 256
+    assert not info.exact and info.recall_queries == 128
     index = faiss.read_index(str(tmp_path / "g.faiss"))
     assert index.ntotal == 400
     if info.nprobe:
@@ -204,10 +204,37 @@ def test_factories_report_the_recall_they_have(files, tmp_path, factory):
     true = np.argsort(-cosines, axis=1)[:, :10]
     found = [[row for row in rows if row != i][:10] for i, rows in enumerate(index.search(x, 11)[1].tolist())]
     recall = np.mean([len(set(a) & set(b)) / 10 for a, b in zip(found, true.tolist(), strict=True)])
-    assert info.recall_at_10 == pytest.approx(recall, abs=0.05)  # that of 256 of the 400 rows
+    assert info.recall_at_10 == pytest.approx(recall, abs=0.05)  # that of 128 of the 400 rows
     result = galirep.retrieve(tmp_path / "g.faiss", queries, k=3)
     assert result.summary()["map_at_r"] is None and result.summary()["precision_at_1"] > 0.5
     assert json.loads(card_path(tmp_path / "g.faiss").read_text())["recall_at_10"] == info.recall_at_10
+
+
+@pytest.mark.parametrize("metric", ["cosine", "l2"])
+def test_a_file_that_is_read_in_blocks_gives_the_same_index_as_one_that_is_held(files, tmp_path, monkeypatch, metric):
+    gallery, _ = files
+    held = galirep.build_index(gallery, tmp_path / "held.faiss", factory="IVF8,Flat", metric=metric)
+    monkeypatch.setattr("galirep.vectors.HELD_BYTES", 0)
+    monkeypatch.setattr("galirep.store._BLOCK_BYTES", 4 * 16 * 150)  # three blocks
+    done = []
+    read = galirep.build_index(gallery, tmp_path / "read.faiss", factory="IVF8,Flat", metric=metric, progress=done.append)
+    assert done == [150, 150, 100]
+    assert read.files["index"] == held.files["index"] and read.recall_at_10 == held.recall_at_10
+
+
+def test_a_refused_build_leaves_the_old_index_whole(files, tmp_path):
+    gallery, queries = files
+    out = tmp_path / "g.faiss"
+    galirep.build_index(gallery, out)
+    with galirep.load_embeddings(gallery) as embeddings:
+        ids, rows = list(embeddings.ids), np.asarray(embeddings.features)
+    rows[7] = 0
+    _write(tmp_path / "zero.h5", rows, ids=ids)
+    for factory in ("Flat", "IVF8,Flat"):
+        with pytest.raises(DataError, match="vectors of zeros"):
+            galirep.build_index(tmp_path / "zero.h5", out, factory=factory, overwrite=True)
+        assert galirep.retrieve(out, queries, k=1).k == 1
+    assert sorted(p.name for p in tmp_path.glob("*g.faiss*")) == ["g.faiss", "g.faiss.json", "g.faiss.rows.h5"]
 
 
 def test_more_lists_searched_find_more(files, tmp_path):

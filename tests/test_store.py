@@ -255,7 +255,7 @@ def test_a_file_in_use_says_so(tmp_path):
         )
         done = subprocess.run([sys.executable, "-c", code, tmp_path / "x.h5"], capture_output=True, text=True, check=True)
     read, write_, unlocked = done.stdout.splitlines()
-    assert "is locked: another process reads or writes it" in read and "--no-file-locking" in read
+    assert "is locked: another process reads or writes it" in read and "HDF5_USE_FILE_LOCKING=FALSE" in read
     assert "is being written by another process" in write_
     assert unlocked == "got 10"
 
