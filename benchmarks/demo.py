@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import Any
 
 DATA = "sklearn:digits"
-TRAINING = "--d-regularizer r1r2 --lr 5e-4 --lr-d 1e-3 --beta2 0.99 --schedule cosine --batch-size 32 --log-every 100"
 
 
 def main() -> None:
@@ -45,7 +44,7 @@ def main() -> None:
 
     began = time.perf_counter()
     run = out / "run"
-    galirep(f"train --data {DATA} --variant gali-4 --out {run} --steps {args.steps} {TRAINING} --overwrite")
+    galirep(f"train --data {DATA} --variant gali-4 --out {run} --steps {args.steps} --overwrite")
     encoders = {"trained": str(run), "untrained": f"random:{run}", "pixels": "pixels:8"}
     for name, spec in encoders.items():
         for split in ("train", "test"):
