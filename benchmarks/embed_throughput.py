@@ -78,11 +78,12 @@ def timed(call: Callable[[], object]) -> float:
 def measure(open_source: Callable[[], ImageSource], spec: str, out: Path, workers: int, repeats: int) -> dict[str, Any]:
     import torch  # here, because decoding workers import this file: as in `galirep embed`, they should not wait for torch
 
-    from galirep.devices import device_of
+    from galirep.devices import device_of, keep_freed_memory
     from galirep.embedding import embed
     from galirep.extraction import build_extractor
     from galirep.pipeline import BATCH_SIZE
 
+    keep_freed_memory()  # as the command does, for all stages alike
     source = open_source()
     device = device_of("auto")
     extractor, about = build_extractor(spec, device=device)

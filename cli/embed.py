@@ -39,8 +39,10 @@ def embed_command(ctx: click.Context, /, as_json: bool, layers: str | None, no_f
     Example:
       galirep embed --encoder runs/mnist --data mnist.tar --split test --out test.h5
     """
+    from galirep.devices import keep_freed_memory
     from galirep.embedding import embed
 
+    keep_freed_memory()
     names = layers.split(",") if layers else None
     try:
         result = embed(layers=names, file_locking=False if no_file_locking else None, progress=sys.stderr.isatty(), **options)

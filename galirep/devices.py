@@ -1,5 +1,6 @@
 """Where networks run and in which arithmetic."""
 
+import ctypes
 import sys
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
@@ -50,3 +51,20 @@ def peak_memory(device: torch.device) -> float:
         return 0.0
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak / 2**20 if sys.platform == "darwin" else peak / 2**10  # bytes there, KiB elsewhere
+
+
+_TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # mallopt(3)
+_MOST_ON_HEAP = 32 << 20  # bytes; the largest threshold that glibc takes
+
+
+def keep_freed_memory() -> bool:
+    """Have glibc keep the memory of tensors that are freed for the next ones, up to 32 MiB each, instead of handing it back to the system,
+    which has to clear every page that it gives out again. It holds for the whole process, so only a command calls this, never the library.
+
+    Gives whether it took effect; where the C library is another, nothing happens.
+    """
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (OSError, TypeError, AttributeError):  # Windows; a C library without it
+        return False
+    return bool(mallopt(_MMAP_THRESHOLD, _MOST_ON_HEAP) and mallopt(_TRIM_THRESHOLD, 2**31 - 1))
