@@ -169,8 +169,8 @@ class TrainConfig:
         names = {f.name for f in dataclasses.fields(cls)}
         if wrong := [unknown("setting", str(key), names) for key in values if key not in names]:
             raise ConfigError("; ".join(wrong))
-        if (preset := values.get("preset")) in PRESETS:
-            values = over(PRESETS[preset].settings, values)
+        if (preset := PRESETS.get(str(values.get("preset")))) is not None:
+            values = over(preset.settings, values)
         return cls(**{key: _number(key, value) for key, value in values.items()})
 
     def differences(self, other: "TrainConfig") -> list[str]:
