@@ -15,11 +15,12 @@ def _debug(ctx: click.Context, _: click.Parameter, value: bool) -> None:
     ctx.find_root().meta["galirep.debug"] = value
 
 
-def _workers(ctx: click.Context, param: click.Parameter, value: str) -> int | None:
+def workers(value: str) -> int | None:
+    """The number of decoding workers; None for `auto`."""
     if value == "auto":
         return None
     if not value.isdigit():
-        raise click.BadParameter(f"{value!r} is neither 'auto' nor a whole number of workers", ctx, param)
+        raise click.BadParameter(f"{value!r} is neither 'auto' nor a whole number of workers", param_hint="'--num-workers'")
     return int(value)
 
 
@@ -51,7 +52,11 @@ _SHARED: dict[str, Any] = {
         "--precision", type=Choice(["fp32", "bf16", "fp16"]), default="fp32", show_default=True, help="Arithmetic of the networks."
     ),
     "workers": click.option(
-        "--num-workers", default="auto", show_default=True, callback=_workers, help="Decoding workers: auto or a number (0: none)."
+        "--num-workers",
+        default="auto",
+        show_default=True,
+        callback=lambda _, __, value: workers(value),
+        help="Decoding workers: auto or a number (0: none).",
     ),
     "overwrite": click.option("--overwrite", is_flag=True, help="Replace an output that exists."),
     "data-root": click.option("--data-root", type=click.Path(), default=None, help="Folder that holds torchvision data sets."),

@@ -31,33 +31,17 @@ def probe_command(layers: str | None, settings: tuple[str, ...], out: Path | Non
       galirep probe train.h5 --test test.h5 --layers mu
       galirep probe train.h5 --test test.h5 --protocol ali-l2svm/v1 --set draws=10
     """
+    from galirep.config import parse_assignments
     from galirep.files import require_free, write_json
     from galirep.probing import probe
 
     if out:
         require_free(out, overwrite)
     names = layers.split(",") if layers else None
-    result = probe(layers=names, settings=_parsed(settings), progress=sys.stderr.isatty(), **options)
+    result = probe(layers=names, settings=parse_assignments(settings), progress=sys.stderr.isatty(), **options)
     if out:
         write_json(out, result, overwrite)
     emit(as_json, result, _text(result, out))
-
-
-def _parsed(settings: tuple[str, ...]) -> dict[str, Any]:
-    import yaml
-
-    from galirep.errors import ConfigError
-
-    parsed = {}
-    for setting in settings:
-        key, equals, value = setting.partition("=")
-        if not equals:
-            raise ConfigError(f"--set {setting!r} is not KEY=VALUE")
-        try:
-            parsed[key] = yaml.safe_load(value)
-        except yaml.YAMLError as err:
-            raise ConfigError(f"--set {setting!r}: {value!r} is no value: {err}") from err
-    return parsed
 
 
 def _text(result: dict[str, Any], out: Path | None) -> str:

@@ -26,7 +26,7 @@ _SHOWN = 20  # pairs of near-duplicates in the text
     type=click.Path(),
     help="FILE.h5, an image (repeatable), or a data set, embedded with the gallery's encoder.  [default: the gallery itself]",
 )
-@click.option("-k", "k", type=int, default=10, show_default=True, help="Neighbours of each query.")
+@click.option("-k", "k", type=click.IntRange(1), default=10, show_default=True, help="Neighbours of each query.")
 @click.option("--metric", default=None, help="cosine, l2 or ip.  [default: cosine, or the index's]")
 @click.option("--layers", default=None, help="Layers to compare, by name, separated by commas.  [default: all]")
 @click.option("--split", default=None, help="Split of a data set given as queries.")

@@ -7,9 +7,8 @@ from typing import Any
 import click
 
 from galirep.config import TrainConfig, over, parse_assignments, read_config, setting_type
-from galirep.errors import ConfigError
 
-from .common import Choice, emit, shared
+from .common import Choice, emit, shared, workers
 
 
 def _setting_options(command: Any) -> Any:
@@ -89,7 +88,5 @@ def _config(out: Path, config_file: Path | None, assignments: tuple[str, ...], r
         values = over(values, read_config(config_file))
     options = {name: value for name, value in given.items() if value is not None}
     if "num_workers" in options:
-        if options["num_workers"] != "auto" and not options["num_workers"].isdigit():
-            raise ConfigError(f"--num-workers {options['num_workers']!r} is neither 'auto' nor a whole number")
-        options["num_workers"] = None if options["num_workers"] == "auto" else int(options["num_workers"])
+        options["num_workers"] = workers(options["num_workers"])
     return TrainConfig.from_dict(over(values, options | parse_assignments(assignments)))

@@ -240,7 +240,7 @@ def read_config(path: Path) -> dict[str, Any]:
 
 
 def parse_assignments(assignments: Iterable[str]) -> dict[str, Any]:
-    """`key=value` texts as a mapping; values are read as YAML (`null`, `true`, `0.1`, `word`).
+    """`key=value` texts as a mapping; values are read as YAML (`null`, `true`, `0.1`, `word`), what is no YAML as text.
 
     Raises:
         ConfigError: an item has no `=`.
@@ -249,7 +249,7 @@ def parse_assignments(assignments: Iterable[str]) -> dict[str, Any]:
     for item in assignments:
         key, equals, value = item.partition("=")
         if not equals:
-            raise ConfigError(f"--set {item!r}: write key=value")
+            raise ConfigError(f"--set {item!r}: write KEY=VALUE")
         try:
             values[key.strip().replace("-", "_")] = yaml.safe_load(value)
         except yaml.YAMLError:

@@ -129,7 +129,7 @@ def test_assignments():
     assert parse_assignments(["lr=2e-4", "steps=5", "lr_e=null", "compile=true", "data=npz:a=b.npz", "batch-size = 7", "split={"]) == {
         "lr": "2e-4", "steps": 5, "lr_e": None, "compile": True, "data": "npz:a=b.npz", "batch_size": 7, "split": "{",
     }  # fmt: skip
-    with pytest.raises(ConfigError, match="--set 'lr': write key=value"):
+    with pytest.raises(ConfigError, match="--set 'lr': write KEY=VALUE"):
         parse_assignments(["lr"])
 
 

@@ -220,7 +220,7 @@ def test_the_command_refuses_bad_input_in_one_line(cli, tmp_path):
     for arguments, text in [
         ((train, "--layers", "firts"), "did you mean 'first'?"),
         ((train, "--set", "grid"), "KEY=VALUE"),
-        ((train, "--set", "grid=[1"), "is no value"),
+        ((train, "--set", "grid=[1"), "grid='[1' does not fit linear-svm/v1"),
         ((train, "--test", tmp_path / "other.h5"), "not an HDF5 file"),
         ((tmp_path / "missing.h5",), "no such file"),
         ((train, "--protocol", "svm"), "unknown protocol 'svm'"),
