@@ -31,7 +31,9 @@ class GaliEncoder(nn.Module):
 
     def __init__(self, encoder: Encoder, shapes: Shapes, *, name: str, tag: str = "", layers: Sequence[str] | None = None) -> None:
         super().__init__()
-        self.encoder, self.shapes, self.name, self.tag = encoder.requires_grad_(False), shapes, name, tag
+        # in the layout of training: pooling and convolutions on a CPU take up to twice as long in the other
+        self.encoder = encoder.requires_grad_(False).to(memory_format=torch.channels_last)
+        self.shapes, self.name, self.tag = shapes, name, tag
         self.eval()
         with torch.no_grad():
             probe = encoder.layers(torch.zeros(1, shapes.channels, shapes.size, shapes.size, device=encoder.head.weight.device))
