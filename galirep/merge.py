@@ -78,7 +78,7 @@ def _meta_of_all(files: Sequence[Embeddings]) -> StoreMeta:
         first,
         n_expected=sum(len(file) for file in files),
         source=_common([file.meta.source for file in files]),
-        split=_common([file.meta.split or "" for file in files]) or None,
+        split=first.split if len({(file.meta.source, file.meta.split) for file in files}) == 1 else None,
         fingerprint=first.fingerprint if len(files) == 1 else sha256_json([file.meta.fingerprint for file in files]),
         label_names=names,
         argv=("merge", *(str(file.path) for file in files)),

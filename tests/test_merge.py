@@ -102,3 +102,10 @@ def test_labels_without_names_are_kept(tmp_path):
     merge(paths, tmp_path / "all.h5")
     with load_embeddings(tmp_path / "all.h5") as found:
         assert found.labels.tolist() == [3, 5] and found.label_names == ()
+
+
+@pytest.mark.parametrize(("other", "kept"), [({"split": "test"}, None), ({"source": "elsewhere"}, None), ({}, "train")])
+def test_the_split_is_kept_where_all_parts_are_of_one_split_of_one_set(tmp_path, other, kept):
+    one = part(tmp_path / "one.h5", ["1"], source="set", split="train")
+    two = part(tmp_path / "three.h5", ["2"], **{"source": "set", "split": "train", **other})
+    assert load_embeddings(merge([one, two], tmp_path / "all.h5").path).meta.split == kept
