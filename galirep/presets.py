@@ -44,7 +44,7 @@ PRESETS: Mapping[str, Preset] = MappingProxyType(
                 "schedule": "constant",
                 "ema_half_life": 0.0,
             },
-            "TODO",
+            "not measured",
         ),
     }
 )
