@@ -28,7 +28,7 @@ def setting(
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """The settings of a training run.
+    """The settings of a training run. `preset` only records a name here; `from_dict` is what takes settings from it.
 
     Raises:
         ConfigError: a value has the wrong type or is out of bounds, or two settings contradict each other; all faults in one message.
