@@ -57,9 +57,9 @@ def main() -> None:
         calls.append(len(images))
         return m(images)
 
-    def step(extract: Callable[[Tensor], Tensor]) -> Callable[[], None]:
+    def step(extract: Callable[[Tensor], Tensor]) -> Callable[[], object]:
         game = Game(variant, parts.encoder, parts.generator, d, extract)
-        return lambda: void(update(game, x, random, Rules(), known=known))
+        return lambda: update(game, x, random, Rules(), known=known)
 
     def passes() -> None:
         for _ in range(2):
@@ -90,10 +90,6 @@ def main() -> None:
         )
     )
     print(f"calls of M in one update, images in each: {result['calls']}; weights of M with a gradient: {result['gradients_of_m']}")
-
-
-def void(_: object) -> None:
-    """Throw a result away."""
 
 
 def clock(device: torch.device) -> float:

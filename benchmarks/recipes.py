@@ -27,7 +27,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from measures import features, few_label_error, frechet_distance, interval, pixel_mse
+from measures import BLOCK, features, few_label_error, frechet_distance, interval, pixel_mse, unit
 
 import galirep
 from galirep.config import parse_assignments
@@ -37,6 +37,7 @@ from galirep.features import load_extractor
 from galirep.networks import NETWORKS, Shapes
 
 COLUMNS = {"updates": 0, "cpu_minutes": 1, "pixel_mse": 4, "fid": 2, "error": 4, "error_mu": 4}
+UNTRAINED, AUTOENCODER = ("mean image", "raw pixels", "PCA", "untrained E"), "autoencoder"  # the baselines
 PROBE_UPDATES = (20, 120)  # runs whose difference in CPU time is the cost of an update
 
 
@@ -65,7 +66,7 @@ class Task:
     def measure(self, encoder: Any, generator: Any, latent: int) -> dict[str, float | None]:
         noise = torch.randn(min(10_000, len(self.test)), latent, generator=torch.Generator().manual_seed(0))
         with torch.inference_mode():
-            made = torch.cat([self.extractor(generator(z)) for z in noise.split(250)]).numpy()
+            made = torch.cat([self.extractor(generator(z)) for z in noise.split(BLOCK)]).numpy()
         extract = GaliEncoder(encoder, Shapes(**self.shapes(latent)), name="E")
         return {
             "pixel_mse": pixel_mse(lambda x: generator(encoder(x)[0]), self.test.pixels),
@@ -97,11 +98,11 @@ def config_of(args: argparse.Namespace, recipe: str, **more: Any) -> galirep.Tra
 def update_cost(args: argparse.Namespace, recipe: str, train: Images, folder: Path) -> float:
     """CPU seconds of one update."""
     spent = []
-    for steps in PROBE_UPDATES:
+    for steps in (PROBE_UPDATES[0], *PROBE_UPDATES):  # the first is a warm-up
         before = time.process_time()
         galirep.train(config_of(args, recipe, steps=steps, holdout=0, evaluate_every=0), train, out=folder / "cost", overwrite=True)
         spent.append(time.process_time() - before)
-    return (spent[1] - spent[0]) / (PROBE_UPDATES[1] - PROBE_UPDATES[0])
+    return (spent[2] - spent[1]) / (PROBE_UPDATES[1] - PROBE_UPDATES[0])
 
 
 def train_and_measure(args: argparse.Namespace, task: Task, recipe: str, minutes: float, seed: int, folder: Path) -> dict[str, Any]:
@@ -126,7 +127,7 @@ def autoencoder(task: Task, minutes: float, seed: int) -> dict[str, Any]:
     adam, random, began, updates = torch.optim.Adam(weights), np.random.default_rng(seed), time.process_time(), 0
     while (share := (time.process_time() - began) / (60 * minutes)) < 1:
         adam.param_groups[0]["lr"] = 5e-4 * (1 + np.cos(np.pi * share))
-        x = torch.from_numpy(task.train.pixels[random.integers(0, len(task.train), 64)]).float() / 127.5 - 1
+        x = unit(task.train.pixels[random.integers(0, len(task.train), 64)])
         loss = (parts.generator(parts.encoder(x)[0]) - x).square().mean()
         adam.zero_grad()
         loss.backward()
@@ -137,7 +138,7 @@ def autoencoder(task: Task, minutes: float, seed: int) -> dict[str, Any]:
 
 
 def baseline(task: Task, name: str, minutes: float, seed: int) -> dict[str, Any]:
-    if name == "autoencoder":
+    if name == AUTOENCODER:
         return autoencoder(task, minutes, seed)
     if name == "untrained E":
         torch.manual_seed(seed)
@@ -150,7 +151,7 @@ def baseline(task: Task, name: str, minutes: float, seed: int) -> dict[str, Any]
     if name == "raw pixels":
         return {"error": task.probe(torch.nn.Identity())}
     assert name == "PCA"
-    flat = torch.from_numpy(task.train.pixels[:: max(1, len(task.train) // 10_000)]).float().flatten(1) / 127.5 - 1
+    flat = unit(task.train.pixels[:: max(1, len(task.train) // 10_000)]).flatten(1)
     axes = torch.linalg.svd(flat - flat.mean(0), full_matrices=False).Vh[: NETWORKS["compact"].latent].T
     mean = flat.mean(0)
     rebuilt = pixel_mse(lambda x: ((x.flatten(1) - mean) @ axes @ axes.T + mean).view_as(x), task.test.pixels)
@@ -216,10 +217,9 @@ def main() -> None:
     torch.set_num_threads(1)
     task, root = Task(args), args.workdir / args.name
     budgets, seeds = [float(m) for m in args.minutes.split(",")], [int(s) for s in args.seeds.split(",")]
-    work = [(name, 0.0, 0) for name in ("mean image", "raw pixels", "PCA", "untrained E") if args.baselines]
-    recipes = [*args.recipes.split(";" if ";" in args.recipes else ","), *(["autoencoder"] if args.baselines else [])]
+    work = [(name, 0.0, 0) for name in UNTRAINED if args.baselines]
+    recipes = [*args.recipes.split(";" if ";" in args.recipes else ","), *([AUTOENCODER] if args.baselines else [])]
     work += [(recipe, minutes, seed) for minutes in budgets for seed in seeds for recipe in recipes]
-    fixed = {"mean image", "raw pixels", "PCA", "untrained E", "autoencoder"}
     for recipe, minutes, seed in work:
         folder = root / f"{recipe}-{minutes:g}-{seed}".replace(" ", "_").replace("/", "_")
         done = folder / "evaluation.json"
@@ -227,7 +227,9 @@ def main() -> None:
             if not mine or done.exists():
                 continue
             make = (
-                baseline(task, recipe, minutes, seed) if recipe in fixed else train_and_measure(args, task, recipe, minutes, seed, folder)
+                baseline(task, recipe, minutes, seed)
+                if recipe in (*UNTRAINED, AUTOENCODER)
+                else train_and_measure(args, task, recipe, minutes, seed, folder)
             )
             done.write_text(json.dumps({"recipe": recipe, "minutes": minutes, "seed": seed, **make}))
             print(done.read_text(), flush=True)

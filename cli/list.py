@@ -8,23 +8,6 @@ import click
 from .common import Choice, emit, shared
 
 
-@click.command("list")
-@click.argument("what", type=Choice(("variants", "adapters", "datasets", "networks", "protocols", "presets")))
-@shared()
-def list_command(what: str, as_json: bool) -> None:
-    """List variants, adapters (with the package each comes from), datasets, networks, probe protocols or presets.
-
-    \b
-    Example:
-      galirep list variants
-      galirep list adapters --json
-    """
-    rows = _ROWS[what]()
-    width = max(len(row["name"]) for row in rows)
-    text = "\n".join(f"{row['name']:{width}}  {row['about']}" + (f" [{row['from']}]" if "from" in row else "") for row in rows)
-    emit(as_json, {what: rows}, text)
-
-
 def _variants() -> list[dict[str, str]]:
     from galirep.variants import VARIANTS
 
@@ -85,3 +68,20 @@ _ROWS = {
     "protocols": _protocols,
     "presets": _presets,
 }
+
+
+@click.command("list")
+@click.argument("what", type=Choice(tuple(_ROWS)))
+@shared()
+def list_command(what: str, as_json: bool) -> None:
+    """List variants, adapters (with the package each comes from), datasets, networks, probe protocols or presets.
+
+    \b
+    Example:
+      galirep list variants
+      galirep list adapters --json
+    """
+    rows = _ROWS[what]()
+    width = max(len(row["name"]) for row in rows)
+    text = "\n".join(f"{row['name']:{width}}  {row['about']}" + (f" [{row['from']}]" if "from" in row else "") for row in rows)
+    emit(as_json, {what: rows}, text)
