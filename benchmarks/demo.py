@@ -24,7 +24,7 @@ DATA = "sklearn:digits"
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--out", type=Path, default=Path("demo"))
-    parser.add_argument("--steps", type=int, default=1500)
+    parser.add_argument("--steps", type=int, default=2000)
     args = parser.parse_args()
     (point,) = entry_points(group="console_scripts", name="galirep")
     command, out = point.load(), args.out
@@ -44,7 +44,7 @@ def main() -> None:
 
     began = time.perf_counter()
     run = out / "run"
-    galirep(f"train --data {DATA} --variant gali-4 --out {run} --steps {args.steps} --overwrite")
+    galirep(f"train --preset small --data {DATA} --variant gali-4 --out {run} --steps {args.steps} --overwrite")
     encoders = {"trained": str(run), "untrained": f"random:{run}", "pixels": "pixels:8"}
     for name, spec in encoders.items():
         for split in ("train", "test"):

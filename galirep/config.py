@@ -89,7 +89,7 @@ class TrainConfig:
     lr_e: float | None = setting(None, "Learning rate of E, where it differs from that of G.", low=0, high=10)
     beta1: float = setting(0.5, "Adam's decay of the mean gradient.", low=0, high=0.9999)
     beta2: float = setting(0.99, "Adam's decay of the mean squared gradient.", low=0, high=0.999999)
-    schedule: str = setting("cosine", "Learning rate over the run: constant, or a cosine to 0.", choices=("constant", "cosine"))
+    schedule: str = setting("constant", "Learning rate over the run: constant, or a cosine to 0.", choices=("constant", "cosine"))
     warmup: int = setting(0, "Updates over which the learning rate rises from 0.", low=0)
     grad_clip: float = setting(0.0, "Largest gradient norm of each of E, G and D (0: no clipping).", low=0)
     ema_half_life: float = setting(
@@ -151,6 +151,11 @@ class TrainConfig:
         return self.d_regularizer.endswith("r1r2")
 
     @property
+    def open_ended(self) -> bool:
+        """Whether an update is the same however many follow it, so that a run can be made longer: nothing falls over the run's length."""
+        return self.schedule == "constant" and (self.penalized or not self.instance_noise)
+
+    @property
     def augmentations(self) -> tuple[str, ...]:
         """The names in `d_augment`, in its order; empty where it is `none`."""
         return () if self.d_augment == "none" else tuple(name.strip() for name in self.d_augment.split(","))
@@ -174,11 +179,14 @@ class TrainConfig:
         return cls(**{key: _number(key, value) for key, value in values.items()})
 
     def differences(self, other: "TrainConfig") -> list[str]:
-        """What differs between this and another run's settings, as `name: this, not that`, leaving out what cannot change the result."""
+        """What differs between this and another run's settings, as `name: this, not that`, leaving out what cannot change the result of an
+        update: the `free` settings, and more `steps` than the other's where both are `open_ended`.
+        """
+        longer = self.open_ended and other.open_ended and (self.steps or 0) > (other.steps or 0)
         return [
             f"{f.name}: {getattr(self, f.name)!r}, not {getattr(other, f.name)!r}"
             for f in dataclasses.fields(self)
-            if not f.metadata["free"] and getattr(self, f.name) != getattr(other, f.name)
+            if not (f.metadata["free"] or (longer and f.name == "steps")) and getattr(self, f.name) != getattr(other, f.name)
         ]
 
 

@@ -65,8 +65,12 @@ class RunDirectory:
             shutil.rmtree(self.path)
         for folder in (self.last.parent, self.samples, self.export):
             folder.mkdir(parents=True)
-        write_text(self.config_file, yaml.safe_dump(config.to_dict(), sort_keys=False))
+        self.write_config(config)
         self.write_info(info)
+
+    def write_config(self, config: TrainConfig) -> None:
+        """Write config.yaml."""
+        write_text(self.config_file, yaml.safe_dump(config.to_dict(), sort_keys=False))
 
     def config(self) -> TrainConfig:
         """The settings of the run.

@@ -49,7 +49,8 @@ def train(
     """Train E, G and D and leave a run directory at `out`.
 
     `data` takes the place of `config.data` where it is given, `adapter` (images in [-1, 1] -> features (B, d)) that of `config.adapter`.
-    With `resume` a run that was interrupted goes on from its last checkpoint, on a CPU to the very numbers of a run never interrupted.
+    With `resume` a run that was interrupted goes on from its last checkpoint, on a CPU to the very numbers of a run never interrupted. A
+    run whose settings are `open_ended` may be given more `steps` then, and ends like one that had them from the start.
     SIGINT and SIGTERM save first. Where losses or gradients become NaN the run goes back to its last checkpoint at half the learning rate,
     at most `max_rollbacks` times. Collapse is told in words (see `galirep.watch`), and what is best on held-out images is kept apart.
 
@@ -71,6 +72,8 @@ def train(
                 raise CheckpointError(f"{run.last} is a checkpoint of another run: {'; '.join(differences)}")
             session.load_state_dict(state)
         run.rewind(session.step)
+        if config.steps != run.config().steps:
+            run.write_config(config)
         info = run.info()
     else:
         run.create(config, info)

@@ -151,9 +151,10 @@ def test_a_run_by_command_and_its_summary_as_json(cli, data, tmp_path):
     summary = json.loads(result.stdout)
     assert summary["run"] == str(run) and summary["steps"] == 3 and summary["loss_d"] > 0
     assert "holds a run already: pass --resume" in one_line(cli("train", "--data", data, "--out", run, *TINY))
-    refused = one_line(cli("train", "--out", run, "--resume", "--steps", 9, "--lr", 1e-3))
-    assert "steps: 9, not 3; lr: 0.001, not 0.0005" in refused
+    refused = one_line(cli("train", "--out", run, "--resume", "--steps", 2, "--lr", 1e-3))
+    assert "steps: 2, not 3; lr: 0.001, not 0.0005" in refused
     assert cli("train", "--out", run, "--resume").exit_code == 0  # a finished run is a finished run
+    assert json.loads(cli("train", "--out", run, "--resume", "--steps", 5, "--json").stdout)["steps"] == 5
 
 
 def test_a_signal_is_exit_code_130_and_the_same_command_with_resume_goes_on(cli, data, tmp_path, monkeypatch):

@@ -264,12 +264,34 @@ def test_a_resume_that_differs_is_refused_with_each_difference_and_changes_nothi
     train(config(), tiny(), out=run)
     before = contents(run)
     with pytest.raises(CheckpointError) as caught:
-        train(config(lr=1e-3, steps=9, d_regularizer="none", num_workers=3), tiny(seed=1), out=run, resume=True)
+        train(config(lr=1e-3, steps=2, d_regularizer="none", num_workers=3), tiny(seed=1), out=run, resume=True)
     message = str(caught.value)
     assert message.startswith(f"{run} is a run of another configuration: ")
-    for part in ("steps: 9, not 3", "lr: 0.001, not 0.0005", "d_regularizer: 'none', not 'r1r2'", "the images are not those of the run"):
+    for part in ("steps: 2, not 3", "lr: 0.001, not 0.0005", "d_regularizer: 'none', not 'r1r2'", "the images are not those of the run"):
         assert part in message
     assert "num_workers" not in message and contents(run) == before
+
+
+@pytest.mark.parametrize("settings", ({}, {"d_regularizer": "sn", "instance_noise": 0.0, "warmup": 4}))
+def test_a_run_at_a_constant_rate_can_be_made_longer_and_ends_as_one_that_was_so_from_the_start(tmp_path, settings):
+    run, whole = tmp_path / "run", tmp_path / "whole"
+    train(config(steps=7, **settings), tiny(), out=whole)
+    train(config(steps=3, **settings), tiny(), out=run)
+    assert train(config(steps=7, **settings), tiny(), out=run, resume=True).steps == 7
+    assert_same_checkpoint(run, whole)
+    assert [row["loss_d"] for row in metrics_of(run)] == [row["loss_d"] for row in metrics_of(whole)]
+    assert info_of(run)["status"] == "complete" and read_config(run / "config.yaml") == read_config(whole / "config.yaml")
+    with pytest.raises(CheckpointError, match="steps: 3, not 7"):
+        train(config(steps=3, **settings), tiny(), out=run, resume=True)
+
+
+@pytest.mark.parametrize("settings", ({"schedule": "cosine"}, {"d_regularizer": "sn", "instance_noise": 0.1}))
+def test_a_run_whose_rate_or_noise_falls_over_its_length_keeps_its_length(tmp_path, settings):
+    train(config(**settings), tiny(), out=tmp_path / "run")
+    before = contents(tmp_path / "run")
+    with pytest.raises(CheckpointError, match="steps: 9, not 3"):
+        train(config(steps=9, **settings), tiny(), out=tmp_path / "run", resume=True)
+    assert contents(tmp_path / "run") == before
 
 
 @pytest.mark.parametrize("damage", ("truncated", "foreign", "another run's", "no run.json"))
