@@ -63,16 +63,17 @@ def main() -> None:
         probe = galirep(f"probe {train} --test {test}{layers}")
         gallery = out / "trained-train.faiss" if title.startswith("trained, hidden") else train
         found = galirep(f"retrieve --gallery {gallery} --queries {test} -k 5{'' if gallery.suffix == '.faiss' else layers}")
-        rows.append((title, probe["error_mean"], found["precision_at_1"], probe["error_stderr"]))
+        rows.append((title, probe, found))
     galirep(f"sample {run} --out {out / 'samples.png'} --overwrite")
     pictures = galirep(f"reconstruct {run} --data {DATA} --split test --out {out / 'reconstructions.png'} --overwrite")
     print(f"\n| features of {DATA} | error of a linear SVM | precision at 1 |\n|---|---|---|")
-    for title, error, precision, _ in rows:
-        print(f"| {title} | {100 * error:.2f}% | {100 * precision:.2f}% |")
+    for title, probe, found in rows:
+        print(f"| {title} | {100 * probe['error_mean']:.2f}% | {100 * found['precision_at_1']:.2f}% |")
     print(f"\nTest reconstructions: pixel-MSE {pictures['pixel_mse']:.4f}. All in {time.perf_counter() - began:.0f} s.")
     print(f"Pictures: {out / 'samples.png'}, {out / 'reconstructions.png'} and {run / 'samples'}.")
     print(f"Encoder: {run / 'export'}. Embeddings: {out}/*.h5. Index: {out / 'trained-train.faiss'}.")
-    if rows[0][1] > rows[-1][1] + 2 * rows[-1][3]:
+    (_, trained, _), *_, (_, pixels, _) = rows
+    if trained["error_mean"] > pixels["error_mean"] + 2 * pixels["error_stderr"]:
         raise SystemExit("the trained features are worse than raw pixels by more than two standard errors: not good enough")
 
 

@@ -13,7 +13,7 @@ labels (mean of `--draws` draws) on the default layers (hidden + mu) and on mu a
 Every finished run is kept in `--workdir`; a run that was cut off is resumed, and runs of other calls with the same --name and --workdir
 are part of the table. `--results benchmarks/RESULTS.md` writes the table between the marks `<!-- recipes NAME -->` and
 `<!-- end recipes NAME -->` of that file. Machine: one core for each call; two calls may share the work of one --workdir.
-Hoped for: `small` reconstructs at less than half the error of `paper` at every budget (benchmarks/RESULTS.md has what was seen).
+Expected: `small` reconstructs at less than half the error of `paper` at every budget (benchmarks/RESULTS.md has what was seen).
 """
 
 import argparse

@@ -151,9 +151,14 @@ class TrainConfig:
         return self.d_regularizer.endswith("r1r2")
 
     @property
+    def initial_noise(self) -> float:
+        """Standard deviation of the instance noise at the start of the run; none where D has a gradient penalty."""
+        return 0.0 if self.penalized else self.instance_noise
+
+    @property
     def open_ended(self) -> bool:
         """Whether an update is the same however many follow it, so that a run can be made longer: nothing falls over the run's length."""
-        return self.schedule == "constant" and (self.penalized or not self.instance_noise)
+        return self.schedule == "constant" and not self.initial_noise
 
     @property
     def augmentations(self) -> tuple[str, ...]:

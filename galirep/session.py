@@ -68,8 +68,7 @@ class Session:
     def advance(self) -> None:
         """One update of G and E, with `d_steps` of D."""
         config, per_step = self.config, self.config.d_steps
-        penalized = config.penalized
-        noise = 0.0 if penalized else config.instance_noise * (1 - self.step / self.steps)
+        noise = config.initial_noise * (1 - self.step / self.steps)
         factor = self.lr_scale * rate_factor(config, self.step, self.steps)
         for k in range(per_step):
             d_only, number = k < per_step - 1, self.step * per_step + k
@@ -79,7 +78,7 @@ class Session:
             known = {} if self.features is None else {_M_OF_X: self.batches.to_device(self.features[chosen])}
             self._waited += time.perf_counter() - before
             gamma = (
-                config.r1_gamma * config.r1_every if penalized and number % config.r1_every == 0 else 0.0
+                config.r1_gamma * config.r1_every if config.penalized and number % config.r1_every == 0 else 0.0
             )  # lazy: seldom, and that much stronger
             scale = self.optimizers.scaler.scale
             rules = Rules(config.objective, config.penalty_weight, gamma, self._autocast, scale, config.augmentations)

@@ -65,14 +65,15 @@ def train(
     prepared = prepare(config, data, adapter, download, Variant.from_dict(run.info()["variant"]) if resume else None)
     config, session, held_out, info = prepared.config, prepared.session, prepared.held_out, prepared.info
     if resume:
-        _require_same(run, config, info)
+        before = run.config()
+        _require_same(run, config, before, info)
         if run.last.exists():
             state = load_checkpoint(run.last)
             if differences := config.differences(TrainConfig.from_dict(state["config"])):
                 raise CheckpointError(f"{run.last} is a checkpoint of another run: {'; '.join(differences)}")
             session.load_state_dict(state)
         run.rewind(session.step)
-        if config.steps != run.config().steps:
+        if config.steps != before.steps:
             run.write_config(config)
         info = run.info()
     else:
@@ -152,8 +153,8 @@ def _due(every: int | None, session: Session) -> bool:
     return bool(every) and (session.step % (every or 1) == 0 or session.step == session.steps)
 
 
-def _require_same(run: RunDirectory, config: TrainConfig, info: Mapping[str, Any]) -> None:
-    differences = config.differences(run.config())
+def _require_same(run: RunDirectory, config: TrainConfig, before: TrainConfig, info: Mapping[str, Any]) -> None:
+    differences = config.differences(before)
     then = run.info()
     if then["data"]["fingerprint"] != info["data"]["fingerprint"]:
         differences.append("data: the images are not those of the run (their ids, sizes or contents differ)")
