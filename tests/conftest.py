@@ -1,4 +1,4 @@
-"""Fixtures for all tests: the command as a user gets it."""
+"""Fixtures for all tests: the command as a user gets it, and real digits."""
 
 import signal
 from collections.abc import Callable
@@ -6,6 +6,10 @@ from importlib.metadata import entry_points
 
 import pytest
 from click.testing import CliRunner, Result
+
+from galirep.data import Images, load_images, open_data
+
+pytest.register_assert_rewrite("tiny_runs")
 
 # A shell ignores SIGINT in what it runs in the background, and children inherit that; programs under test must be interruptible.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -21,3 +25,9 @@ def cli() -> Callable[..., Result]:
         return CliRunner().invoke(group, [str(a) for a in args], prog_name="galirep")
 
     return run
+
+
+@pytest.fixture(scope="session")
+def digit_images() -> Images:
+    """The 1,437 training digits at 8 x 8."""
+    return load_images(open_data("sklearn:digits"), 8, num_workers=0)
