@@ -4,7 +4,8 @@ A recipe is a preset, or a preset with settings: `paper`, `small`, `small:object
 CPU time on one thread: the number of updates is found from the measured cost of one, so that schedules end with the run. Measured on the
 split `--test-split`, which no training or choice of a checkpoint sees: pixel-MSE (images in [0, 1], z = mu), the Fréchet distance of
 10,000 (or as many as there are test images) samples in the features of `--extractor`, and the error of linear-svm/v1 with `--labels-n`
-labels (mean of `--draws` draws) on the default layers (hidden + mu) and on mu alone.
+labels (mean of `--draws` draws) on the default layers (hidden + mu) and on mu alone. Of a set without classes, `--attribute smiling
+--labels train.csv --test-labels val.csv` probes a binary attribute.
 
     galirep train-classifier --data mnist.tar --out m --image-size 16
     python benchmarks/recipes.py --name mnist-16 --data mnist.tar --image-size 16 --extractor classifier:m --recipes paper,small
@@ -28,8 +29,10 @@ from typing import Any
 import numpy as np
 import torch
 from measures import BLOCK, features, few_label_error, frechet_distance, interval, pixel_mse, unit
+from numpy.typing import NDArray
 
 import galirep
+from galirep.classifier_labels import attribute_targets
 from galirep.config import parse_assignments
 from galirep.data import Images, load_images, open_data
 from galirep.encoder import GaliEncoder, load_autoencoder
@@ -50,15 +53,23 @@ class Task:
         self.test = load_images(open_data(args.data, args.test_split), args.image_size)
         self.extractor = load_extractor(args.extractor)
         self.reference = features(self.extractor, self.test.pixels)
+        self.labels = [self.labels_of(self.train, args.labels), self.labels_of(self.test, args.test_labels)]
+
+    def labels_of(self, images: Images, file: Path | None) -> NDArray[np.int64] | None:
+        if file is None:
+            return images.labels
+        targets = attribute_targets(file, images.ids)
+        return targets.values[:, targets.names.index(self.args.attribute)].numpy().astype(np.int64)
 
     def probe(self, extract: Any, columns: slice = slice(None)) -> float | None:
-        if self.train.labels is None or self.test.labels is None:
+        labels, test_labels = self.labels
+        if labels is None or test_labels is None:
             return None
         pixels, test = self.train.pixels, features(extract, self.test.pixels)[:, columns]
         return few_label_error(
             lambda rows: features(extract, pixels[rows])[:, columns],
-            self.train.labels,
-            (test, self.test.labels),
+            labels,
+            (test, test_labels),
             self.args.labels_n,
             self.args.draws,
         )
@@ -207,6 +218,9 @@ def main() -> None:
     parser.add_argument("--recipes", default="paper,small")
     parser.add_argument("--minutes", default="10", help="CPU minutes a run, e.g. 10,30,90")
     parser.add_argument("--seeds", default="0")
+    parser.add_argument("--attribute", help="what the probe learns of a set without classes: a column of --labels and --test-labels")
+    parser.add_argument("--labels", type=Path, help="CSV file of binary attributes of the training images, as for train-classifier")
+    parser.add_argument("--test-labels", type=Path)
     parser.add_argument("--labels-n", type=int, default=1000)
     parser.add_argument("--draws", type=int, default=5)
     parser.add_argument("--baselines", action="store_true", help="untrained E, raw pixels, PCA, mean image; an autoencoder at each budget")
