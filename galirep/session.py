@@ -14,7 +14,7 @@ from galirep.discriminator import Discriminator
 from galirep.expr import Expr
 from galirep.networks import NETWORKS, Shapes
 from galirep.optimization import Average, Optimizers, norms, rate_factor
-from galirep.step import Game, Rules, update
+from galirep.step import Game, Rules, statistics_kept, update
 from galirep.variant import Variant
 
 # positions of `stream`: what each random stream of a run is for (0 is the order of the images)
@@ -98,11 +98,12 @@ class Session:
 
     def report(self) -> dict[str, Any]:
         """Means since the last report, as plain numbers (waits for the device); `probs` is D's mean class-probability matrix, row = true
-        class.
+        class; `mu_std` and `sigma` are of E's posterior on fixed images, normalised as in training.
         """
         means = {name: (total / count).float().cpu().tolist() for name, (total, count) in self._totals.items()}
-        with torch.no_grad():
-            mu, log_sigma = self.average.nets["E"](self.shown_images)
+        encoder = self.game.encoder  # the averaged one's BatchNorm statistics are of the last calibration, whenever that was
+        with torch.no_grad(), statistics_kept(encoder):
+            mu, log_sigma = encoder(self.shown_images)
         seconds = time.perf_counter() - self._started
         images = self._since * self.config.batch_size * self.config.d_steps
         out = {

@@ -69,7 +69,7 @@ def play(
         match e.head:
             case "E":
                 # E's running statistics are those of real images, masked or not: the stream that it embeds later.
-                with _statistics_kept(game.encoder) if "G" in e.heads else nullcontext():
+                with statistics_kept(game.encoder) if "G" in e.heads else nullcontext():
                     mu, log_sigma = game.encoder(args[0])
                 noise = torch.randn(mu.shape, generator=generator, device=device, dtype=mu.dtype)
                 return torch.addcmul(mu, log_sigma.exp(), noise)
@@ -187,14 +187,13 @@ def _penalize_gradient(d: Discriminator, leaves: Mapping[Expr, Tensor], rules: R
 
 
 @contextmanager
-def _statistics_kept(module: nn.Module) -> Iterator[None]:
+def statistics_kept(module: nn.Module) -> Iterator[None]:
     """BatchNorm normalises by the batch as always, but leaves its running statistics as they are."""
     norms = [m for m in module.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
-    momenta = [m.momentum for m in norms]
     for m in norms:
-        m.momentum = 0.0
+        m.track_running_stats = False
     try:
         yield
     finally:
-        for m, momentum in zip(norms, momenta, strict=True):
-            m.momentum = momentum
+        for m in norms:
+            m.track_running_stats = True
