@@ -18,9 +18,8 @@ class Discriminator(nn.Module):
     """The n-way classifier of a variant's tuples: a trunk for each kind of variable, a joint head on the concatenated embeddings.
 
     `regularizer`: `sn` puts spectral norm (Miyato et al. 2018) on every linear and convolution layer, as the paper does; `sn-scale` leaves
-        the last
-    layer free and learns a scale of the logits (a D whose every layer is normalised is nearly 1-Lipschitz and may stay at chance); others
-    leave D as it is. `+r1r2` after them, a matter of the step, changes nothing here.
+    the last layer free and learns a scale of the logits (a D whose every layer is normalised is nearly 1-Lipschitz and may stay at
+    chance); others leave D as it is. `+r1r2` after them, a matter of the step, changes nothing here.
     """
 
     def __init__(self, variant: Variant, parts: Parts, regularizer: str = "sn") -> None:

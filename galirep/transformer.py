@@ -56,8 +56,7 @@ class ImageTransformer(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         """Images to (N, dim) float32.
 
         `X`: uint8 images (N, H, W), (N, H, W, C) or (N, C, H, W), or a sequence of such images of any sizes (brought to the encoder's size
-            as `embed`
-        does), or float images (N, C, H, W) in [-1, 1], used as they are.
+        as `embed` does), or float images (N, C, H, W) in [-1, 1], used as they are.
 
         Raises:
             DataError: another shape, type or range.
