@@ -36,7 +36,8 @@ def _presets() -> list[dict[str, Any]]:
     from galirep.presets import PRESETS
 
     return [
-        {"name": name, "about": f"{preset.about}; {preset.measured}", "settings": dict(preset.settings)} for name, preset in PRESETS.items()
+        {"name": name, "about": preset.about, "settings": dict(preset.settings), "measured": preset.measured}
+        for name, preset in PRESETS.items()
     ]
 
 
@@ -83,5 +84,11 @@ def list_command(what: str, as_json: bool) -> None:
     """
     rows = _ROWS[what]()
     width = max(len(row["name"]) for row in rows)
-    text = "\n".join(f"{row['name']:{width}}  {row['about']}" + (f" [{row['from']}]" if "from" in row else "") for row in rows)
-    emit(as_json, {what: rows}, text)
+    lines = []
+    for row in rows:
+        lines.append(f"{row['name']:{width}}  {row['about']}" + (f" [{row['from']}]" if "from" in row else ""))
+        if row.get("settings"):
+            lines.append(f"{'':{width}}  settings: {', '.join(f'{name} {value}' for name, value in row['settings'].items())}")
+        if "measured" in row:
+            lines.append(f"{'':{width}}  measured: {row['measured']}")
+    emit(as_json, {what: rows}, "\n".join(lines))

@@ -17,7 +17,7 @@ class Preset:
 
 PRESETS: Mapping[str, Preset] = MappingProxyType(
     {
-        "default": Preset("the defaults as they are, for one GPU", {}, "not measured on a GPU; on 2 CPU cores see `small`"),
+        "default": Preset("the defaults as they are, for one GPU", {}, "not on a GPU; on CPU cores see small"),
         "small": Preset(
             "ten minutes on one CPU core for images of 16 x 16 pixels: small batches and many updates",
             {"batch_size": 16, "r1_gamma": 0.05, "latent_dim": 32, "steps": 12_000},
@@ -27,7 +27,7 @@ PRESETS: Mapping[str, Preset] = MappingProxyType(
         "large": Preset(
             "wide networks and a long run, for a large GPU",
             {"batch_size": 64, "width": 64, "latent_dim": 128, "steps": 300_000, "precision": "bf16"},
-            "not measured",
+            "nothing yet",
         ),
         "paper": Preset(
             "exactly the paper's for SVHN at 32 x 32 (Dandi et al. 2021); for CelebA at 64 x 64 add --lr 4e-5 --lr-d 4e-5 "

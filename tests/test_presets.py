@@ -65,5 +65,8 @@ def test_an_unknown_preset_is_named_with_the_nearest():
 def test_the_list_shows_settings_and_what_was_measured(cli):
     rows = json.loads(cli("list", "presets", "--json").stdout)["presets"]
     assert [row["name"] for row in rows] == list(PRESETS)
+    shown = cli("list", "presets").stdout
     for row in rows:
-        assert row["settings"] == dict(PRESETS[row["name"]].settings) and PRESETS[row["name"]].measured in row["about"]
+        preset = PRESETS[row["name"]]
+        assert (row["settings"], row["measured"]) == (dict(preset.settings), preset.measured)
+        assert row["measured"] in shown and all(f"{name} {value}" in shown for name, value in row["settings"].items())
