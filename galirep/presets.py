@@ -17,7 +17,11 @@ class Preset:
 
 PRESETS: Mapping[str, Preset] = MappingProxyType(
     {
-        "default": Preset("the defaults as they are, for one GPU", {}, "MNIST at 16 x 16, 10 CPU minutes, one seed: test pixel-MSE 0.017, 5.9% probe error with 1,000 labels; nothing on a GPU"),
+        "default": Preset(
+            "the defaults as they are, for one GPU",
+            {},
+            "MNIST at 16 x 16, 10 CPU minutes, one seed: test pixel-MSE 0.017, 5.9% probe error with 1,000 labels; nothing on a GPU",
+        ),
         "small": Preset(
             "ten minutes on one CPU core for images of 16 x 16 pixels: small batches and many updates",
             {"batch_size": 16, "r1_gamma": 0.05, "latent_dim": 32, "steps": 12_000},
