@@ -59,6 +59,8 @@ class Task:
         if file is None:
             return images.labels
         targets = attribute_targets(file, images.ids)
+        if self.args.attribute not in targets.names:
+            raise SystemExit(f"--attribute {self.args.attribute}: {file} has {', '.join(targets.names)}")
         return targets.values[:, targets.names.index(self.args.attribute)].numpy().astype(np.int64)
 
     def probe(self, extract: Any, columns: slice = slice(None)) -> float | None:

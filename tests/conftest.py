@@ -29,5 +29,5 @@ def cli() -> Callable[..., Result]:
 
 @pytest.fixture(scope="session")
 def digit_images() -> Images:
-    """The 1,437 training digits at 8 x 8."""
+    """The training digits at 8 x 8."""
     return load_images(open_data("sklearn:digits"), 8, num_workers=0)
