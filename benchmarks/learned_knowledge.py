@@ -2,7 +2,8 @@
 
 For each variant and seed: train, then on held-out images the pixel-MSE (images in [0, 1], z = mu), the feature-MSE under a judge network
 that is not M (another classifier, trained from another seed; its features standardised as M's are in training), and the error of
-linear-svm/v1 probes on hidden + mu from `--labels-n` labelled training images (with `--attributes`, the mean over the attributes' probes).
+linear-svm/v1 probes on hidden + mu from `--labels-n` labelled training images (with `--labels` and `--test-labels`, CSV files of binary
+attributes, the mean over the attributes' probes).
 Finished runs are kept in `--workdir` and not made again; an interrupted run is resumed.
 
     galirep train-classifier --data mnist.tar --out m     --image-size 16 --seed 0
@@ -15,16 +16,13 @@ benchmarks/RESULTS.md has what was seen.
 """
 
 import argparse
-import csv
-import io
 import json
-import tarfile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from measures import features, few_label_error, interval, pixel_mse
+from measures import attributes, features, few_label_error, interval, pixel_mse
 
 import galirep
 from galirep.data import Images, load_images, open_data
@@ -33,16 +31,6 @@ from galirep.features import load_extractor
 
 VARIANTS = ("gali-4", "gali-pt", "gali-4-l2-features", "gali-4-l1-features")
 METRICS = ("pixel_mse", "feature_mse", "probe_error")
-
-
-def attributes(tar: str, split: str, images: Images) -> dict[str, np.ndarray]:
-    """Binary attributes from the CSV beside the split's folder in the tar: name -> (N,) of 0 and 1."""
-    with tarfile.open(tar) as archive:
-        member = next(m for m in archive.getmembers() if m.name.endswith(f"/{split}.csv"))
-        text = io.TextIOWrapper(archive.extractfile(member), "utf-8")  # type: ignore[arg-type]
-        rows = {Path(row.pop("id")).stem: row for row in csv.DictReader(text)}
-    names = next(iter(rows.values()))
-    return {name: np.array([int(rows[Path(i).stem][name]) for i in images.ids]) for name in names}
 
 
 def evaluate(
@@ -74,7 +62,8 @@ def main() -> None:
     parser.add_argument("--image-size", type=int, default=16)
     parser.add_argument("--m", required=True, help="extractor that is M")
     parser.add_argument("--judge", required=True, help="extractor of the feature-MSE")
-    parser.add_argument("--attributes", action="store_true", help="probe the attributes of the CSV files in the tar instead of the classes")
+    parser.add_argument("--labels", type=Path, help="CSV file of binary attributes of the training images: probe them, not the classes")
+    parser.add_argument("--test-labels", type=Path)
     parser.add_argument("--variants", default=",".join(VARIANTS[:3]))
     parser.add_argument("--seeds", default="0,1,2")
     parser.add_argument("--steps", type=int, default=3000)
@@ -104,10 +93,11 @@ def main() -> None:
     } | parse_assignments(args.set)
     train = load_images(open_data(args.data), args.image_size)
     held_out = open_data(args.data, args.test_split)
-    test = load_images(held_out.subset(np.linspace(0, len(held_out) - 1, args.test_n).round().astype(int)), args.image_size)
-    if args.attributes:
-        one, other = (attributes(args.data, s, images) for s, images in (("train", train), (args.test_split, test)))
-        targets = {name: (one[name], other[name]) for name in one}
+    tested = np.linspace(0, len(held_out) - 1, args.test_n).round().astype(int)
+    test = load_images(held_out.subset(tested), args.image_size)
+    if args.labels:
+        one, other = attributes(args.labels, train.ids), attributes(args.test_labels, held_out.ids)
+        targets = {name: (one[name], other[name][tested]) for name in one}
     else:
         assert train.labels is not None and test.labels is not None
         targets = {"class": (train.labels, test.labels)}

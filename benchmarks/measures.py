@@ -2,7 +2,8 @@
 
 import math
 import statistics
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -11,6 +12,7 @@ from scipy.stats import t as student
 from torch import Tensor
 
 import galirep
+from galirep.classifier_labels import attribute_targets
 
 Apply = Callable[[Tensor], Tensor]
 BLOCK = 250
@@ -47,6 +49,12 @@ def frechet_distance(a: NDArray[np.float32], b: NDArray[np.float32]) -> float:
     cross = np.sqrt(np.maximum(np.linalg.eigvalsh(root @ c_b @ root), 0)).sum()
     difference = a.mean(0, dtype=np.float64) - b.mean(0, dtype=np.float64)
     return float(difference @ difference + np.trace(c_a) + np.trace(c_b) - 2 * cross)
+
+
+def attributes(file: Path, ids: Sequence[str]) -> dict[str, NDArray[np.int64]]:
+    """The binary attributes of a CSV file as for train-classifier, for probes: name -> (N,) of 0 and 1, in the order of `ids`."""
+    targets = attribute_targets(file, ids)
+    return dict(zip(targets.names, targets.values.numpy().astype(np.int64).T, strict=True))
 
 
 def few_label_error(

@@ -28,11 +28,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from measures import BLOCK, features, few_label_error, frechet_distance, interval, pixel_mse, unit
+from measures import BLOCK, attributes, features, few_label_error, frechet_distance, interval, pixel_mse, unit
 from numpy.typing import NDArray
 
 import galirep
-from galirep.classifier_labels import attribute_targets
 from galirep.config import parse_assignments
 from galirep.data import Images, load_images, open_data
 from galirep.encoder import GaliEncoder, load_autoencoder
@@ -58,10 +57,10 @@ class Task:
     def labels_of(self, images: Images, file: Path | None) -> NDArray[np.int64] | None:
         if file is None:
             return images.labels
-        targets = attribute_targets(file, images.ids)
-        if self.args.attribute not in targets.names:
-            raise SystemExit(f"--attribute {self.args.attribute}: {file} has {', '.join(targets.names)}")
-        return targets.values[:, targets.names.index(self.args.attribute)].numpy().astype(np.int64)
+        found = attributes(file, images.ids)
+        if self.args.attribute not in found:
+            raise SystemExit(f"--attribute {self.args.attribute}: {file} has {', '.join(found)}")
+        return found[self.args.attribute]
 
     def probe(self, extract: Any, columns: slice = slice(None)) -> float | None:
         labels, test_labels = self.labels

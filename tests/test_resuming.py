@@ -1,4 +1,4 @@
-"""A run that was interrupted, or made longer ends as one that was not; what cannot be resumed is told. A killed process: test_cli_train."""
+"""A run that was interrupted or made longer ends as one that was not; what cannot be resumed is told. A killed process: test_cli_train."""
 
 import errno
 import signal
