@@ -3,9 +3,11 @@
 import signal
 from collections.abc import Callable
 from importlib.metadata import entry_points
+from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
+from toy_galleries import clusters, write_embeddings
 
 from galirep.data import Images, load_images, open_data
 
@@ -31,3 +33,9 @@ def cli() -> Callable[..., Result]:
 def digit_images() -> Images:
     """The training digits at 8 x 8."""
     return load_images(open_data("sklearn:digits"), 8, num_workers=0)
+
+
+@pytest.fixture
+def galleries(tmp_path: Path) -> tuple[Path, Path]:
+    """Embedding files of 400 rows and of 60 queries, of four classes."""
+    return write_embeddings(tmp_path / "gallery.h5", *clusters(400)), write_embeddings(tmp_path / "queries.h5", *clusters(60, seed=1))
