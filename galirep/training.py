@@ -62,11 +62,12 @@ def train(
     """
     run = RunDirectory(out)
     run.require(resume, overwrite)
-    prepared = prepare(config, data, adapter, download, Variant.from_dict(run.info()["variant"]) if resume else None)
+    then = run.info() if resume else {}
+    prepared = prepare(config, data, adapter, download, Variant.from_dict(then["variant"]) if resume else None)
     config, session, held_out, info = prepared.config, prepared.session, prepared.held_out, prepared.info
     if resume:
         before = run.config()
-        _require_same(run, config, before, info)
+        _require_same(run, config.differences(before), info, then)
         if run.last.exists():
             state = load_checkpoint(run.last)
             if differences := config.differences(TrainConfig.from_dict(state["config"])):
@@ -75,7 +76,7 @@ def train(
         run.rewind(session.step)
         if config.steps != before.steps:
             run.write_config(config)
-        info = run.info()
+        info = then
     else:
         run.create(config, info)
     watch = _watch(run, session)
@@ -153,9 +154,9 @@ def _due(every: int | None, session: Session) -> bool:
     return bool(every) and (session.step % (every or 1) == 0 or session.step == session.steps)
 
 
-def _require_same(run: RunDirectory, config: TrainConfig, before: TrainConfig, info: Mapping[str, Any]) -> None:
-    differences = config.differences(before)
-    then = run.info()
+def _require_same(run: RunDirectory, settings: list[str], info: Mapping[str, Any], then: Mapping[str, Any]) -> None:
+    """Refuse to go on with a run whose data, adapter or variant were others, or whose settings differ as told."""
+    differences = list(settings)
     if then["data"]["fingerprint"] != info["data"]["fingerprint"]:
         differences.append("data: the images are not those of the run (their ids, sizes or contents differ)")
     if then["adapter"] != info["adapter"]:
