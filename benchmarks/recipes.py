@@ -20,6 +20,7 @@ Expected: `small` reconstructs at less than half the error of `paper` at every b
 import argparse
 import fcntl
 import json
+import re
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -216,7 +217,7 @@ def main() -> None:
     parser.add_argument("--test-split", default="test")
     parser.add_argument("--image-size", type=int, required=True)
     parser.add_argument("--extractor", required=True, help="whose features the Fréchet distance is of, e.g. classifier:DIR")
-    parser.add_argument("--recipes", default="paper,small")
+    parser.add_argument("--recipes", default="paper,small", help="e.g. paper,small:networks=resnet,width=16,default")
     parser.add_argument("--minutes", default="10", help="CPU minutes a run, e.g. 10,30,90")
     parser.add_argument("--seeds", default="0")
     parser.add_argument("--attribute", help="what the probe learns of a set without classes: a column of --labels and --test-labels")
@@ -233,7 +234,7 @@ def main() -> None:
     task, root = Task(args), args.workdir / args.name
     budgets, seeds = [float(m) for m in args.minutes.split(",")], [int(s) for s in args.seeds.split(",")]
     work = [(name, 0.0, 0) for name in UNTRAINED if args.baselines]
-    recipes = [*args.recipes.split(";" if ";" in args.recipes else ","), *([AUTOENCODER] if args.baselines else [])]
+    recipes = [*re.split(r"[;,](?!\w+=)", args.recipes), *([AUTOENCODER] if args.baselines else [])]
     work += [(recipe, minutes, seed) for minutes in budgets for seed in seeds for recipe in recipes]
     for recipe, minutes, seed in work:
         folder = root / f"{recipe}-{minutes:g}-{seed}".replace(" ", "_").replace("/", "_")
