@@ -36,11 +36,12 @@ import galirep
 from galirep.config import parse_assignments
 from galirep.data import Images, load_images, open_data
 from galirep.encoder import GaliEncoder, load_autoencoder
+from galirep.errors import GalirepError
 from galirep.features import load_extractor
-from galirep.networks import NETWORKS, Shapes
+from galirep.networks import NETWORKS, Shapes, family
 
 COLUMNS = {"updates": 0, "cpu_minutes": 1, "pixel_mse": 4, "fid": 2, "error": 4, "error_mu": 4}
-UNTRAINED, AUTOENCODER = ("mean image", "raw pixels", "PCA", "untrained E"), "autoencoder"  # the baselines
+PIXELS, UNTRAINED, AUTOENCODER = ("mean image", "raw pixels", "PCA"), "untrained ", "autoencoder"  # the baselines
 PROBE_UPDATES = (20, 120)  # runs whose difference in CPU time is the cost of an update
 
 
@@ -153,10 +154,11 @@ def autoencoder(task: Task, minutes: float, seed: int) -> dict[str, Any]:
 def baseline(task: Task, name: str, minutes: float, seed: int) -> dict[str, Any]:
     if name == AUTOENCODER:
         return autoencoder(task, minutes, seed)
-    if name == "untrained E":
+    if name.startswith(UNTRAINED):
         torch.manual_seed(seed)
-        shapes = Shapes(**task.shapes(NETWORKS["compact"].latent))
-        extract: Any = GaliEncoder(NETWORKS["compact"].build(shapes).encoder, shapes, name="E")
+        networks = NETWORKS[name.removeprefix(UNTRAINED)]
+        shapes = Shapes(**task.shapes(networks.latent))
+        extract = GaliEncoder(networks.build(shapes).encoder, shapes, name="E")
         return {"error": task.probe(extract), "error_mu": task.probe(extract, slice(-shapes.latent, None))}
     if name == "mean image":
         mean = torch.from_numpy(task.train.pixels).float().mean(0) / 127.5 - 1
@@ -225,16 +227,22 @@ def main() -> None:
     parser.add_argument("--test-labels", type=Path)
     parser.add_argument("--labels-n", type=int, default=1000)
     parser.add_argument("--draws", type=int, default=5)
-    parser.add_argument("--baselines", action="store_true", help="untrained E, raw pixels, PCA, mean image; an autoencoder at each budget")
+    parser.add_argument("--baselines", action="store_true", help="untrained networks, raw pixels, PCA, mean image; an autoencoder")
     parser.add_argument("--set", action="append", default=[], help="key=value for every recipe")
     parser.add_argument("--workdir", type=Path, required=True)
     parser.add_argument("--results", type=Path, help="file that the table is written into")
     args = parser.parse_args()
     torch.set_num_threads(1)
+    recipes = re.split(r"[;,](?!\w+=)", args.recipes)
+    try:  # before hours of work
+        networks = {family(config_of(args, recipe, steps=1).networks, args.image_size)[0] for recipe in recipes}
+    except GalirepError as error:
+        parser.error(str(error))
+    without = [*PIXELS, *(UNTRAINED + name for name in sorted(networks))] if args.baselines else []
+    recipes += [AUTOENCODER] * args.baselines
     task, root = Task(args), args.workdir / args.name
     budgets, seeds = [float(m) for m in args.minutes.split(",")], [int(s) for s in args.seeds.split(",")]
-    work = [(name, 0.0, 0) for name in UNTRAINED if args.baselines]
-    recipes = [*re.split(r"[;,](?!\w+=)", args.recipes), *([AUTOENCODER] if args.baselines else [])]
+    work = [(name, 0.0, 0) for name in without]
     work += [(recipe, minutes, seed) for minutes in budgets for seed in seeds for recipe in recipes]
     for recipe, minutes, seed in work:
         folder = root / f"{recipe}-{minutes:g}-{seed}".replace(" ", "_").replace("/", "_")
@@ -244,7 +252,7 @@ def main() -> None:
                 continue
             make = (
                 baseline(task, recipe, minutes, seed)
-                if recipe in (*UNTRAINED, AUTOENCODER)
+                if recipe in (*without, AUTOENCODER)
                 else train_and_measure(args, task, recipe, minutes, seed, folder)
             )
             done.write_text(json.dumps({"recipe": recipe, "minutes": minutes, "seed": seed, **make}))
