@@ -1,0 +1,43 @@
+"""Games of two networks and D small enough to spell out what an update does."""
+
+import torch
+from torch import nn
+
+from galirep.discriminator import Discriminator
+from galirep.networks import NETWORKS, Shapes
+from galirep.step import Game
+from galirep.variants import get_variant
+
+BATCH, SIZE, LATENT, FEATURES = 4, 8, 5, 6
+
+
+def extractor():
+    """A smooth M(.) that is an ordinary module, with weights of its own."""
+    return nn.Sequential(nn.Conv2d(1, 3, 3), nn.Tanh(), nn.Flatten(), nn.Linear(3 * 36, FEATURES))
+
+
+def make(variant="gali-4", regularizer="none", double=False):
+    variant = get_variant(variant)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        parts = NETWORKS["compact"].build(Shapes(SIZE, 1, LATENT, width=4, features=FEATURES if variant.needs_features else 0))
+        m = extractor() if variant.needs_features else None
+        discriminator = Discriminator(variant, parts, regularizer)
+        nn.init.normal_(discriminator.last.weight, 0, 0.5)  # away from uniform, so that every gradient counts
+    game = Game(variant, parts.encoder, parts.generator, discriminator, m)
+    if double:
+        for net in [*game.players().values(), *([m] if m else [])]:
+            net.double()
+    return game
+
+
+def images(seed=0):
+    return torch.rand(BATCH, 1, SIZE, SIZE, generator=torch.Generator().manual_seed(seed)) * 2 - 1
+
+
+def source(seed=7):
+    return torch.Generator().manual_seed(seed)
+
+
+def gradients(net):
+    return {name: None if p.grad is None else p.grad.clone() for name, p in net.named_parameters()}
