@@ -23,7 +23,7 @@ def save_checkpoint(path: Path, content: Mapping[str, Any]) -> None:
     buffer = io.BytesIO()  # torch's own writer turns a full disk into a RuntimeError of its internals
     torch.save({"galirep_checkpoint": FORMAT, "galirep_version": __version__, **content}, buffer)
     with replacing(path) as temporary:
-        temporary.write_bytes(buffer.getbuffer())
+        temporary.write_bytes(buffer.getvalue())  # no copy in CPython; of `getbuffer`, open when the disk is full, CPython 3.13 complains
 
 
 def load_checkpoint(path: Path, device: str | torch.device = "cpu") -> dict[str, Any]:

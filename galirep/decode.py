@@ -14,6 +14,7 @@ that ends before it has read it (CPython 3.11 holds the reading end, too).
 import contextlib
 import multiprocessing
 import os
+import pickle
 import signal
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -122,7 +123,8 @@ def _parallel(job: _Job, tasks: Sequence[range], workers: int) -> Iterator[_Resu
                 process.start()
         for k, (process, sender, _) in enumerate(crew):
             with _naming_death(process, job.source):
-                sender.send((job, tasks[k::workers]))
+                # not `send`: where the worker has died, CPython 3.13 prints a complaint about the buffer that it leaves open
+                sender.send_bytes(pickle.dumps((job, tasks[k::workers])))
         for number in range(len(tasks)):
             process, _, reader = crew[number % workers]
             with _naming_death(process, job.source):
