@@ -195,17 +195,18 @@ def test_what_an_index_cannot_do_is_said(galleries, tmp_path):
 
 _KILL_ME = """
 import os, shutil, signal, sys
+from pathlib import Path
 import galirep
 from galirep.retrieval import build_index  # imported once, for three children
 
 def child(folder, deadly):
-    replace, count = os.replace, [0]
-    def counting(*args):
+    replace, count = Path.replace, [0]
+    def counting(path, target):
         count[0] += 1
         if count[0] == deadly:
             os.kill(os.getpid(), signal.SIGKILL)
-        replace(*args)
-    os.replace = counting
+        replace(path, target)
+    Path.replace = counting
     build_index("second.h5", f"{folder}/g.faiss", factory="IVF8,Flat", overwrite=True)
 
 for deadly in (1, 2, 3):
