@@ -155,11 +155,9 @@ def baseline(task: Task, name: str, minutes: float, seed: int) -> dict[str, Any]
     if name == AUTOENCODER:
         return autoencoder(task, minutes, seed)
     if name.startswith(UNTRAINED):
-        torch.manual_seed(seed)
-        networks = NETWORKS[name.removeprefix(UNTRAINED)]
-        shapes = Shapes(**task.shapes(networks.latent))
-        extract = GaliEncoder(networks.build(shapes).encoder, shapes, name="E")
-        return {"error": task.probe(extract), "error_mu": task.probe(extract, slice(-shapes.latent, None))}
+        _, channels, size, _ = task.train.pixels.shape
+        spec = f"random:{name.removeprefix(UNTRAINED)},size={size},channels={channels},seed={seed}"
+        return {"error": task.probe(load_extractor(spec)), "error_mu": task.probe(load_extractor(spec, layers=["mu"]))}
     if name == "mean image":
         mean = torch.from_numpy(task.train.pixels).float().mean(0) / 127.5 - 1
         return {"pixel_mse": pixel_mse(lambda x: mean.expand_as(x), task.test.pixels)}

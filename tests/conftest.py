@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
-from toy_galleries import clusters, write_embeddings
+from toy_galleries import clusters, draw_pictures, write_embeddings
 
+import galirep
 from galirep.data import Images, load_images, open_data
 
 pytest.register_assert_rewrite("tiny_runs")
@@ -39,3 +40,13 @@ def digit_images() -> Images:
 def galleries(tmp_path: Path) -> tuple[Path, Path]:
     """Embedding files of 400 rows and of 60 queries, of four classes."""
     return write_embeddings(tmp_path / "gallery.h5", *clusters(400)), write_embeddings(tmp_path / "queries.h5", *clusters(60, seed=1))
+
+
+@pytest.fixture(scope="session")
+def pictured(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of a gallery `train.h5` and queries `test.h5` with their pictures, embedded as 2 x 2 pixels."""
+    folder = tmp_path_factory.mktemp("pictured")
+    for name, n, seed in (("train", 60, 0), ("test", 30, 1)):
+        draw_pictures(folder / name, n, seed)
+        galirep.embed("pixels:2", str(folder / name), folder / f"{name}.h5", num_workers=0)
+    return folder

@@ -11,11 +11,11 @@ from sklearn.model_selection import train_test_split
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import LinearSVC
+from toy_galleries import write_embeddings
 
 import galirep
 from galirep.errors import ConfigError, DataError
 from galirep.protocols import PROTOCOLS
-from galirep.store import EmbeddingWriter, StoreMeta
 
 KEYS = {"protocol", "n_train", "n_test", "n_classes", "layers", "C", "error_mean", "error_std", "errors", "baseline", "baseline_error"}
 
@@ -29,13 +29,9 @@ def digits():
 
 def _file(path, features, labels, names=("a", "b", "c"), **meta):
     """An embedding file with the layers `first` (the leading columns) and `last` (two columns)."""
-    features = np.asarray(features, np.float32)
-    layers = (("first", features.shape[1] - 2), ("last", 2))
-    about = StoreMeta(**{"encoder": "test", "layers": layers, "n_expected": len(features), "label_names": names, **meta})
-    with EmbeddingWriter.create(path, about, [f"image{i}" for i in range(len(features))], labels) as writer:
-        writer.append(features)
-        writer.finish()
-    return path
+    features = np.asarray(features)
+    settings = {"encoder": "test", "layers": (("first", features.shape[1] - 2), ("last", 2)), "names": names, "fingerprint": "", **meta}
+    return write_embeddings(path, features, labels, ids=[f"image{i}" for i in range(len(features))], **settings)
 
 
 def _blobs(n=90, d=6, classes=3, seed=0, spread=0.1):

@@ -41,3 +41,16 @@ def source(seed=7):
 
 def gradients(net):
     return {name: None if p.grad is None else p.grad.clone() for name, p in net.named_parameters()}
+
+
+def count_calls(game):
+    """How often E, G and M run from now on, as a dict that counts."""
+    calls = dict.fromkeys("EGM", 0)
+
+    def hook(name):
+        return lambda *_: calls.__setitem__(name, calls[name] + 1)
+
+    for name, net in (("E", game.encoder), ("G", game.generator), ("M", game.extract)):
+        if net is not None:
+            net.register_forward_hook(hook(name))
+    return calls
