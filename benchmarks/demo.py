@@ -36,7 +36,10 @@ def main() -> None:
             print(f"$ galirep {line}", flush=True)
         stdout, stderr = io.StringIO(), io.StringIO()
         training = line.startswith("train")  # its progress bar is worth seeing
-        with contextlib.redirect_stdout(stdout), contextlib.nullcontext() if training else contextlib.redirect_stderr(stderr):
+        with (
+            contextlib.redirect_stdout(stdout),
+            contextlib.nullcontext() if training else contextlib.redirect_stderr(stderr),
+        ):
             status = command.main([*shlex.split(line), "--json"], prog_name="galirep", standalone_mode=False)
         if status:
             raise SystemExit(stderr.getvalue() or status)
@@ -49,7 +52,9 @@ def main() -> None:
     encoders = {"trained": str(run), "untrained": f"random:{run}", "pixels": "pixels:8"}
     for name, spec in encoders.items():
         for split in ("train", "test"):
-            galirep(f"embed --encoder {spec} --data {DATA} --split {split} --out {out / f'{name}-{split}.h5'} --overwrite")
+            galirep(
+                f"embed --encoder {spec} --data {DATA} --split {split} --out {out / f'{name}-{split}.h5'} --overwrite"
+            )
     galirep(f"index {out / 'trained-train.h5'} --out {out / 'trained-train.faiss'} --overwrite")
     rows = []
     for title, name, layers in (
@@ -62,7 +67,9 @@ def main() -> None:
         train, test = (out / f"{name}-{split}.h5" for split in ("train", "test"))
         probe = galirep(f"probe {train} --test {test}{layers}")
         gallery = out / "trained-train.faiss" if title.startswith("trained, hidden") else train
-        found = galirep(f"retrieve --gallery {gallery} --queries {test} -k 5{'' if gallery.suffix == '.faiss' else layers}")
+        found = galirep(
+            f"retrieve --gallery {gallery} --queries {test} -k 5{'' if gallery.suffix == '.faiss' else layers}"
+        )
         rows.append((title, probe, found))
     galirep(f"sample {run} --out {out / 'samples.png'} --overwrite")
     pictures = galirep(f"reconstruct {run} --data {DATA} --split test --out {out / 'reconstructions.png'} --overwrite")
@@ -74,7 +81,9 @@ def main() -> None:
     print(f"Encoder: {run / 'export'}. Embeddings: {out}/*.h5. Index: {out / 'trained-train.faiss'}.")
     (_, trained, _), *_, (_, pixels, _) = rows
     if trained["error_mean"] > pixels["error_mean"] + 2 * pixels["error_stderr"]:
-        raise SystemExit("the trained features are worse than raw pixels by more than two standard errors: not good enough")
+        raise SystemExit(
+            "the trained features are worse than raw pixels by more than two standard errors: not good enough"
+        )
 
 
 if __name__ == "__main__":

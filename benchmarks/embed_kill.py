@@ -23,7 +23,8 @@ import h5py
 import numpy as np
 from PIL import Image
 
-from galirep.store import load_embeddings, partial_path
+from galirep.embeddings.reader import load_embeddings
+from galirep.embeddings.schema import partial_path
 
 
 def make_images(folder: Path, count: int) -> None:
@@ -80,8 +81,20 @@ def equal(a: Path, b: Path) -> dict[str, bool]:
     return {name: ours[name].dtype == theirs[name].dtype and np.array_equal(ours[name], theirs[name]) for name in ours}
 
 
-def kill_embed(work: Path, encoder: str, data: str, split: str | None, kills: int, chance: random.Random) -> dict[str, Any]:
-    options = ["--encoder", encoder, "--data", data, *(["--split", split] if split else []), "--on-error", "skip", "--batch-size", 64]
+def kill_embed(
+    work: Path, encoder: str, data: str, split: str | None, kills: int, chance: random.Random
+) -> dict[str, Any]:
+    options = [
+        "--encoder",
+        encoder,
+        "--data",
+        data,
+        *(["--split", split] if split else []),
+        "--on-error",
+        "skip",
+        "--batch-size",
+        64,
+    ]
     whole, out = work / "whole.h5", work / "killed.h5"
     quiet(galirep("embed", *options, "--out", whole))
     reference = columns(whole)
@@ -94,14 +107,22 @@ def kill_embed(work: Path, encoder: str, data: str, split: str | None, kills: in
             break
         if partial_path(out).exists():
             with load_embeddings(partial_path(out), valid_only=False, incomplete=True) as found:
-                right = np.array_equal(found.features[:], reference["features"][: len(found)]) and len(found) >= start // 64 * 64
+                right = (
+                    np.array_equal(found.features[:], reference["features"][: len(found)])
+                    and len(found) >= start // 64 * 64
+                )
                 start = len(found)
         else:
             right = start == 0
         moments.append({"kill": kill + 1, "phase": "starting" if early else "writing", "rows": start, "right": right})
     began = time.perf_counter()
     quiet(galirep("embed", *options, "--out", out, "--resume"))
-    return {"rows": total, "kills": moments, "last_resume_seconds": round(time.perf_counter() - began, 1), "equal": equal(whole, out)}
+    return {
+        "rows": total,
+        "kills": moments,
+        "last_resume_seconds": round(time.perf_counter() - began, 1),
+        "equal": equal(whole, out),
+    }
 
 
 def kill_whole(command: list[str], out: Path, kills: int, chance: random.Random) -> dict[str, Any]:
@@ -142,12 +163,18 @@ def main() -> int:
         data = args.data or str(work / "images")
         result: dict[str, Any] = {"embed": kill_embed(work, args.encoder, data, args.split, args.kills, chance)}
         half = work / "half.h5"
-        quiet(galirep("embed", "--encoder", args.encoder, "--data", "sklearn:digits", "--out", half, "--max-upscale", 4))
+        quiet(
+            galirep("embed", "--encoder", args.encoder, "--data", "sklearn:digits", "--out", half, "--max-upscale", 4)
+        )
         merged = work / "merged.h5"
-        result["merge"] = kill_whole(galirep("merge", work / "whole.h5", half, "--out", merged), merged, max(args.kills // 3, 1), chance)
+        result["merge"] = kill_whole(
+            galirep("merge", work / "whole.h5", half, "--out", merged), merged, max(args.kills // 3, 1), chance
+        )
         if find_spec("faiss"):
             index = work / "x.faiss"
-            result["index"] = kill_whole(galirep("index", work / "whole.h5", "--out", index), index, max(args.kills // 3, 1), chance)
+            result["index"] = kill_whole(
+                galirep("index", work / "whole.h5", "--out", index), index, max(args.kills // 3, 1), chance
+            )
     good = all(result["embed"]["equal"].values()) and all(kill["right"] for kill in result["embed"]["kills"])
     good = good and not any(result[name]["broken"] for name in ("merge", "index") if name in result)
     result["equal"] = good
@@ -155,7 +182,9 @@ def main() -> int:
         print(json.dumps(result))
     else:
         for kill in result["embed"]["kills"]:
-            print(f"kill {kill['kill']:3}  {kill['phase']:8}  {kill['rows']:7} rows  {'right' if kill['right'] else 'WRONG'}")
+            print(
+                f"kill {kill['kill']:3}  {kill['phase']:8}  {kill['rows']:7} rows  {'right' if kill['right'] else 'WRONG'}"
+            )
         print(f"resumed to {result['embed']['rows']} rows; the same as in one go: {result['embed']['equal']}")
         for name in ("merge", "index"):
             if name in result:

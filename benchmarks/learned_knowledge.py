@@ -25,16 +25,23 @@ import torch
 from measures import attributes, features, few_label_error, interval, pixel_mse
 
 import galirep
-from galirep.data import Images, load_images, open_data
-from galirep.encoder import build_run, load_autoencoder
-from galirep.features import load_extractor
+from galirep.data.catalog import open_data
+from galirep.data.memory import Images, load_images
+from galirep.features.gali import build_run
+from galirep.features.registry import load_extractor
+from galirep.networks.saved import load_autoencoder
 
 VARIANTS = ("gali-4", "gali-pt", "gali-4-l2-features", "gali-4-l1-features")
 METRICS = ("pixel_mse", "feature_mse", "probe_error")
 
 
 def evaluate(
-    run: Path, train: Images, test: Images, targets: dict[str, tuple[np.ndarray, np.ndarray]], judge: Any, args: argparse.Namespace
+    run: Path,
+    train: Images,
+    test: Images,
+    targets: dict[str, tuple[np.ndarray, np.ndarray]],
+    judge: Any,
+    args: argparse.Namespace,
 ) -> dict[str, float]:
     encoder, generator, _ = load_autoencoder(run)
 
@@ -45,7 +52,9 @@ def evaluate(
     extract = build_run(str(run))
     wanted = features(extract, test.pixels)
     errors = [
-        few_label_error(lambda rows: features(extract, train.pixels[rows]), known, (wanted, asked), args.labels_n, args.draws)
+        few_label_error(
+            lambda rows: features(extract, train.pixels[rows]), known, (wanted, asked), args.labels_n, args.draws
+        )
         for known, asked in targets.values()
     ]
     return {
@@ -62,20 +71,24 @@ def main() -> None:
     parser.add_argument("--image-size", type=int, default=16)
     parser.add_argument("--m", required=True, help="extractor that is M")
     parser.add_argument("--judge", required=True, help="extractor of the feature-MSE")
-    parser.add_argument("--labels", type=Path, help="CSV file of binary attributes of the training images: probe them, not the classes")
+    parser.add_argument(
+        "--labels", type=Path, help="CSV file of binary attributes of the training images: probe them, not the classes"
+    )
     parser.add_argument("--test-labels", type=Path)
     parser.add_argument("--variants", default=",".join(VARIANTS[:3]))
     parser.add_argument("--seeds", default="0,1,2")
     parser.add_argument("--steps", type=int, default=3000)
     parser.add_argument("--labels-n", type=int, default=1000)
-    parser.add_argument("--draws", type=int, default=1, help="choices of the labelled images that the probe error is the mean of")
+    parser.add_argument(
+        "--draws", type=int, default=1, help="choices of the labelled images that the probe error is the mean of"
+    )
     parser.add_argument("--test-n", type=int, default=2000, help="held-out images, evenly spread over the split")
     parser.add_argument("--set", action="append", default=[], help="key=value for TrainConfig, all runs alike")
     parser.add_argument("--workdir", type=Path, required=True)
     parser.add_argument("--json", action="store_true")
     args = parser.parse_args()
     torch.set_num_threads(1)
-    from galirep.config import parse_assignments
+    from galirep.system.settings import parse_assignments
 
     common = {
         "networks": "compact",
@@ -125,7 +138,13 @@ def main() -> None:
                 done.write_text(json.dumps(evaluate(run, train, test, targets, judge, args)))
             results.setdefault(variant, []).append(json.loads(done.read_text()))
     rows = [
-        {"variant": v, "seeds": args.seeds, "steps": args.steps, **{m: interval([r[m] for r in runs]) for m in METRICS}, "runs": runs}
+        {
+            "variant": v,
+            "seeds": args.seeds,
+            "steps": args.steps,
+            **{m: interval([r[m] for r in runs]) for m in METRICS},
+            "runs": runs,
+        }
         for v, runs in results.items()
     ]
     if args.json:

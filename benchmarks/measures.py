@@ -12,7 +12,7 @@ from scipy.stats import t as student
 from torch import Tensor
 
 import galirep
-from galirep.classifier_labels import attribute_targets
+from galirep.supervised.targets import attribute_targets
 
 Apply = Callable[[Tensor], Tensor]
 BLOCK = 250

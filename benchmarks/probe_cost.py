@@ -16,9 +16,15 @@ import numpy as np
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.svm import LinearSVC
 
-from galirep.svm import fit
+from galirep.probing.linear_svm import fit
 
-CASES = [(1000, 1000, 1e-3), (1000, 1000, 1e-1), (1000, 5376, 1e-3), (4000, 320, 1e-2), (4000, 2000, 1e-3)]  # rows, columns, C
+CASES = [
+    (1000, 1000, 1e-3),
+    (1000, 1000, 1e-1),
+    (1000, 5376, 1e-3),
+    (4000, 320, 1e-2),
+    (4000, 2000, 1e-3),
+]  # rows, columns, C
 
 
 def features_of(rows: int, columns: int) -> tuple[np.ndarray, np.ndarray]:
@@ -55,7 +61,9 @@ def measure(rows: int, columns: int, C: float) -> dict[str, object]:
 
 
 def text_of(row: dict[str, object]) -> str:
-    text = "{rows:5} x {columns:4}, C {C:g}: {galirep_seconds:.2f} s, LinearSVC {linear_svc_seconds:.2f} s, {ratio:.1f}x".format(**row)
+    text = "{rows:5} x {columns:4}, C {C:g}: {galirep_seconds:.2f} s, LinearSVC {linear_svc_seconds:.2f} s, {ratio:.1f}x".format(
+        **row
+    )
     return text + ("" if row["linear_svc_converged"] else " (LinearSVC did not converge)")
 
 

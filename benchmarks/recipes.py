@@ -33,12 +33,15 @@ from measures import BLOCK, attributes, features, few_label_error, frechet_dista
 from numpy.typing import NDArray
 
 import galirep
-from galirep.config import parse_assignments
-from galirep.data import Images, load_images, open_data
-from galirep.encoder import GaliEncoder, load_autoencoder
+from galirep.data.catalog import open_data
+from galirep.data.memory import Images, load_images
 from galirep.errors import GalirepError
-from galirep.features import load_extractor
-from galirep.networks import NETWORKS, Shapes, family
+from galirep.features.gali import GaliEncoder
+from galirep.features.registry import load_extractor
+from galirep.networks.families import NETWORKS, family
+from galirep.networks.parts import Shapes
+from galirep.networks.saved import load_autoencoder
+from galirep.system.settings import parse_assignments
 
 COLUMNS = {"updates": 0, "cpu_minutes": 1, "pixel_mse": 4, "fid": 2, "error": 4, "error_mu": 4}
 PIXELS, UNTRAINED, AUTOENCODER = ("mean image", "raw pixels", "PCA"), "untrained ", "autoencoder"  # the baselines
@@ -106,7 +109,9 @@ def config_of(args: argparse.Namespace, recipe: str, **more: Any) -> galirep.Tra
         "evaluate_every": 2000,
         "checkpoint_every": 1000,
     }
-    return galirep.TrainConfig.from_dict({**common, "steps": None, "epochs": None, **settings, **parse_assignments(args.set), **more})
+    return galirep.TrainConfig.from_dict(
+        {**common, "steps": None, "epochs": None, **settings, **parse_assignments(args.set), **more}
+    )
 
 
 def update_cost(args: argparse.Namespace, recipe: str, train: Images, folder: Path) -> float:
@@ -114,16 +119,25 @@ def update_cost(args: argparse.Namespace, recipe: str, train: Images, folder: Pa
     spent = []
     for steps in (PROBE_UPDATES[0], *PROBE_UPDATES):  # the first is a warm-up
         before = time.process_time()
-        galirep.train(config_of(args, recipe, steps=steps, holdout=0, evaluate_every=0), train, out=folder / "cost", overwrite=True)
+        galirep.train(
+            config_of(args, recipe, steps=steps, holdout=0, evaluate_every=0),
+            train,
+            out=folder / "cost",
+            overwrite=True,
+        )
         spent.append(time.process_time() - before)
     return (spent[2] - spent[1]) / (PROBE_UPDATES[1] - PROBE_UPDATES[0])
 
 
-def train_and_measure(args: argparse.Namespace, task: Task, recipe: str, minutes: float, seed: int, folder: Path) -> dict[str, Any]:
+def train_and_measure(
+    args: argparse.Namespace, task: Task, recipe: str, minutes: float, seed: int, folder: Path
+) -> dict[str, Any]:
     plan = folder / "plan.json"  # kept, so that a run that is resumed keeps its number of updates
     folder.mkdir(parents=True, exist_ok=True)
     if not plan.exists():
-        plan.write_text(json.dumps({"steps": max(1, round(minutes * 60 / update_cost(args, recipe, task.train, folder)))}))
+        plan.write_text(
+            json.dumps({"steps": max(1, round(minutes * 60 / update_cost(args, recipe, task.train, folder)))})
+        )
     steps, run = json.loads(plan.read_text())["steps"], folder / "run"
     resumed, before = run.exists(), time.process_time()
     galirep.train(config_of(args, recipe, steps=steps, seed=seed), task.train, out=run, resume=resumed)
@@ -216,16 +230,24 @@ def main() -> None:
     parser.add_argument("--data", required=True)
     parser.add_argument("--test-split", default="test")
     parser.add_argument("--image-size", type=int, required=True)
-    parser.add_argument("--extractor", required=True, help="whose features the Fréchet distance is of, e.g. classifier:DIR")
+    parser.add_argument(
+        "--extractor", required=True, help="whose features the Fréchet distance is of, e.g. classifier:DIR"
+    )
     parser.add_argument("--recipes", default="paper,small", help="e.g. paper,small:networks=resnet,width=16,default")
     parser.add_argument("--minutes", default="10", help="CPU minutes a run, e.g. 10,30,90")
     parser.add_argument("--seeds", default="0")
-    parser.add_argument("--attribute", help="what the probe learns of a set without classes: a column of --labels and --test-labels")
-    parser.add_argument("--labels", type=Path, help="CSV file of binary attributes of the training images, as for train-classifier")
+    parser.add_argument(
+        "--attribute", help="what the probe learns of a set without classes: a column of --labels and --test-labels"
+    )
+    parser.add_argument(
+        "--labels", type=Path, help="CSV file of binary attributes of the training images, as for train-classifier"
+    )
     parser.add_argument("--test-labels", type=Path)
     parser.add_argument("--labels-n", type=int, default=1000)
     parser.add_argument("--draws", type=int, default=5)
-    parser.add_argument("--baselines", action="store_true", help="untrained networks, raw pixels, PCA, mean image; an autoencoder")
+    parser.add_argument(
+        "--baselines", action="store_true", help="untrained networks, raw pixels, PCA, mean image; an autoencoder"
+    )
     parser.add_argument("--set", action="append", default=[], help="key=value for every recipe")
     parser.add_argument("--workdir", type=Path, required=True)
     parser.add_argument("--results", type=Path, help="file that the table is written into")

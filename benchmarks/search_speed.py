@@ -38,10 +38,11 @@ import psutil
 import torch
 
 import faiss  # isort: skip
-from galirep.distances import prepare
-from galirep.gallery import open_gallery
-from galirep.retrieval import build_index
-from galirep.store import EmbeddingWriter, StoreMeta
+from galirep.embeddings.schema import StoreMeta
+from galirep.embeddings.writer import EmbeddingWriter
+from galirep.search.distances import prepare
+from galirep.search.gallery import open_gallery
+from galirep.search.index_build import build_index
 
 FACTORIES = ("Flat", "IVF256,Flat", "IVF256,PQ32")
 
@@ -83,7 +84,9 @@ def seconds(call: Callable[[], Any]) -> float:
     return time.perf_counter() - start
 
 
-def compare(calls: Sequence[Callable[[], Any]], repeats: int, before: Callable[[], Any] = lambda: None) -> list[list[float]]:
+def compare(
+    calls: Sequence[Callable[[], Any]], repeats: int, before: Callable[[], Any] = lambda: None
+) -> list[list[float]]:
     """For each call its seconds in each round, in which they take turns after one call each; `before` precedes every call, untimed."""
     rounds = []
     for _ in range(repeats + 1):
@@ -104,7 +107,9 @@ def measure_search_and_build(folder: Path, rows: int, dim: int, queries: int, re
     """A line for each factory."""
     path = folder / "gallery.h5"
     write_features(path, rows, dim, 0)
-    asked = prepare(np.random.default_rng(1).normal(size=(queries, dim)).astype(np.float32) * 1.5, "cosine", str, "queries")
+    asked = prepare(
+        np.random.default_rng(1).normal(size=(queries, dim)).astype(np.float32) * 1.5, "cosine", str, "queries"
+    )
     lines = []
     out = folder / "out"
     out.mkdir()
@@ -150,7 +155,9 @@ def measure_memory(folder: Path, rows: int, dim: int) -> dict[str, Any]:
     path = folder / "large.h5"
     needed, free = 4 * rows * dim * 1.2, shutil.disk_usage(folder).free
     if free < needed:
-        sys.exit(f"{folder} has {free / 1e9:.1f} GB free, the file needs {needed / 1e9:.1f}: pass a smaller --rows, or another TMPDIR")
+        sys.exit(
+            f"{folder} has {free / 1e9:.1f} GB free, the file needs {needed / 1e9:.1f}: pass a smaller --rows, or another TMPDIR"
+        )
     write_features(path, rows, dim, 2)
     program = Path(sys.executable).with_name("galirep")
     command = [program, "index", path, "--out", folder / "large.faiss", "--factory", "IVF1024,PQ64", "--json"]
@@ -202,12 +209,17 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         lines, memory = [], None
         if arguments.part != "memory":
-            lines = measure_search_and_build(Path(name), arguments.search_rows, arguments.dim, arguments.queries, arguments.repeats)
+            lines = measure_search_and_build(
+                Path(name), arguments.search_rows, arguments.dim, arguments.queries, arguments.repeats
+            )
         if arguments.part != "search":
             memory = measure_memory(Path(name), arguments.rows, arguments.dim)
     stream = sys.stderr if arguments.json else sys.stdout
     if lines:
-        print("factory        nprobe  recall@10   queries/s   faiss's   ratio    build s   faiss's   ratio  with ids", file=stream)
+        print(
+            "factory        nprobe  recall@10   queries/s   faiss's   ratio    build s   faiss's   ratio  with ids",
+            file=stream,
+        )
     for line in lines:
         print(
             f"{line['factory']:<14} {line['nprobe'] or '-':>6} {line['recall_at_10']:>10.3f} {line['queries_per_second']:>11.0f} "
@@ -218,7 +230,9 @@ def main() -> None:
     if memory:
         size = f"{memory['rows']:,} x {memory['dim']} ({memory['file_gb']:.1f} GB)"
         took = f"{memory['seconds']:.0f} s, recall@10 {memory['recall_at_10']:.3f}"
-        print(f"galirep index, IVF1024,PQ64, {size}: at most {memory['peak_rss_mb']:.0f} MB resident, {took}", file=stream)
+        print(
+            f"galirep index, IVF1024,PQ64, {size}: at most {memory['peak_rss_mb']:.0f} MB resident, {took}", file=stream
+        )
     if arguments.json:
         print(json.dumps({"rows": lines, "memory": memory}))
 

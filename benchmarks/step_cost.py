@@ -21,13 +21,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
 
-from galirep.discriminator import Discriminator
-from galirep.expr import Expr
-from galirep.losses import discriminator_loss, product_loss
-from galirep.networks import LOG_SIGMA_RANGE, NETWORKS, Shapes, init_normal
-from galirep.step import Game, Rules, update
-from galirep.variant import Variant
-from galirep.variants import get_variant
+from galirep.game.discriminator import Discriminator
+from galirep.game.expression import Expr
+from galirep.game.objectives import discriminator_loss, product_loss
+from galirep.game.step import Game, Rules, update
+from galirep.game.variant import Variant
+from galirep.game.variants import get_variant
+from galirep.networks.families import NETWORKS
+from galirep.networks.parts import LOG_SIGMA_RANGE, Shapes, init_normal
 
 NOISE = 0.1
 
@@ -43,7 +44,9 @@ def published_networks(variant: Variant, latent: int) -> tuple[nn.Module, nn.Mod
     class E(nn.Module):
         def __init__(self) -> None:
             super().__init__()
-            self.body = nn.Sequential(*(m for spec in layers for m in conv(*spec, norm=True)), *conv(512, 512, 1, 1, norm=True))
+            self.body = nn.Sequential(
+                *(m for spec in layers for m in conv(*spec, norm=True)), *conv(512, 512, 1, 1, norm=True)
+            )
             self.head = nn.Conv2d(512, 2 * latent, 1)
 
         def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -130,7 +133,10 @@ class Here:
 
     def __init__(self, variant: Variant, shapes: Shapes, networks: str) -> None:
         parts = NETWORKS[networks].build(shapes)
-        nets = [n.to(memory_format=torch.channels_last) for n in (parts.encoder, parts.generator, Discriminator(variant, parts, "sn"))]
+        nets = [
+            n.to(memory_format=torch.channels_last)
+            for n in (parts.encoder, parts.generator, Discriminator(variant, parts, "sn"))
+        ]
         self.game = Game(variant, *nets)
         self.both = torch.optim.Adam([*nets[0].parameters(), *nets[1].parameters()], 2e-4, (0.5, 0.999), fused=True)
         self.only_d = torch.optim.Adam(nets[2].parameters(), 2e-4, (0.5, 0.999), fused=True)
@@ -173,7 +179,10 @@ def main() -> None:
                 "batch": args.batch_size,
                 "threads": args.threads,
                 "repeats": args.repeats,
-                "ratio": round(statistics.median(a / b for a, b in zip(times["seconds_reference"], times["seconds"], strict=True)), 3),
+                "ratio": round(
+                    statistics.median(a / b for a, b in zip(times["seconds_reference"], times["seconds"], strict=True)),
+                    3,
+                ),
                 **{side: round(t, 4) for side, t in medians.items()},
                 "torch": torch.__version__,
                 "machine": platform.machine(),
@@ -181,7 +190,9 @@ def main() -> None:
         )
         if not args.json:
             row = rows[-1]
-            print(f"{name:10} published structure {row['seconds_reference']:.3f} s, here {row['seconds']:.3f} s: {row['ratio']:.2f}x")
+            print(
+                f"{name:10} published structure {row['seconds_reference']:.3f} s, here {row['seconds']:.3f} s: {row['ratio']:.2f}x"
+            )
     if args.json:
         print(json.dumps({"rows": rows}))
 

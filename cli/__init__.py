@@ -5,8 +5,8 @@ import traceback
 
 import click
 
-from galirep import __version__
 from galirep.errors import GalirepError, unknown
+from galirep.version import __version__
 
 # command -> (module in this folder, one line for --help); the function there has the command's name, with _ for -
 COMMANDS = {
@@ -22,7 +22,7 @@ COMMANDS = {
     "verify": ("verify", "Check an embedding file."),
     "merge": ("merge", "Join embedding files of one encoder."),
     "info": ("info", "Tell what a run, checkpoint, embedding file or index holds."),
-    "list": ("list", "List variants, adapters, datasets, networks, protocols."),
+    "list": ("listing", "List variants, adapters, datasets, networks, protocols."),
 }
 
 
@@ -40,7 +40,9 @@ class LazyGroup(click.Group):
         assert isinstance(command, click.Command)
         return command
 
-    def resolve_command(self, ctx: click.Context, args: list[str]) -> tuple[str | None, click.Command | None, list[str]]:
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
         if args and not args[0].startswith("-") and args[0] not in COMMANDS:
             ctx.fail(unknown("command", args[0], COMMANDS))
         return super().resolve_command(ctx, args)
@@ -55,7 +57,11 @@ class LazyGroup(click.Group):
         except (GalirepError, OSError) as err:
             if ctx.meta.get("galirep.debug"):
                 traceback.print_exc()
-            text = str(err) if isinstance(err, GalirepError) else f"{err.strerror or err}{f': {err.filename}' if err.filename else ''}"
+            text = (
+                str(err)
+                if isinstance(err, GalirepError)
+                else f"{err.strerror or err}{f': {err.filename}' if err.filename else ''}"
+            )
             click.echo(f"galirep: error: {' '.join(text.split())}", err=True)
             ctx.exit(1)
         except click.UsageError as err:

@@ -20,7 +20,9 @@ def workers(value: str) -> int | None:
     if value == "auto":
         return None
     if not value.isdigit():
-        raise click.BadParameter(f"{value!r} is neither 'auto' nor a whole number of workers", param_hint="'--num-workers'")
+        raise click.BadParameter(
+            f"{value!r} is neither 'auto' nor a whole number of workers", param_hint="'--num-workers'"
+        )
     return int(value)
 
 
@@ -42,14 +44,29 @@ class Choice(click.Choice[str]):
 
 
 _SHARED: dict[str, Any] = {
-    "json": click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout; the text for people goes to stderr."),
-    "debug": click.option(
-        "--debug", is_flag=True, expose_value=False, callback=_debug, is_eager=True, help="Show the traceback of an error."
+    "json": click.option(
+        "--json", "as_json", is_flag=True, help="Print one JSON object on stdout; the text for people goes to stderr."
     ),
-    "seed": click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Seed of everything random."),
-    "device": click.option("--device", default="auto", show_default=True, callback=_device, help="auto, cpu, cuda or cuda:N."),
+    "debug": click.option(
+        "--debug",
+        is_flag=True,
+        expose_value=False,
+        callback=_debug,
+        is_eager=True,
+        help="Show the traceback of an error.",
+    ),
+    "seed": click.option(
+        "--seed", type=click.IntRange(0), default=0, show_default=True, help="Seed of everything random."
+    ),
+    "device": click.option(
+        "--device", default="auto", show_default=True, callback=_device, help="auto, cpu, cuda or cuda:N."
+    ),
     "precision": click.option(
-        "--precision", type=Choice(["fp32", "bf16", "fp16"]), default="fp32", show_default=True, help="Arithmetic of the networks."
+        "--precision",
+        type=Choice(["fp32", "bf16", "fp16"]),
+        default="fp32",
+        show_default=True,
+        help="Arithmetic of the networks.",
     ),
     "workers": click.option(
         "--num-workers",
@@ -59,8 +76,12 @@ _SHARED: dict[str, Any] = {
         help="Decoding workers: auto or a number (0: none).",
     ),
     "overwrite": click.option("--overwrite", is_flag=True, help="Replace an output that exists."),
-    "data-root": click.option("--data-root", type=click.Path(), default=None, help="Folder that holds torchvision data sets."),
-    "download": click.option("--download", is_flag=True, help="Download what is missing; without it nothing is fetched."),
+    "data-root": click.option(
+        "--data-root", type=click.Path(), default=None, help="Folder that holds torchvision data sets."
+    ),
+    "download": click.option(
+        "--download", is_flag=True, help="Download what is missing; without it nothing is fetched."
+    ),
 }
 
 

@@ -14,9 +14,13 @@ FORMATS = ["npy-parquet", "hdf5", "safetensors"]
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder, or FILE.h5, to make.")
 @click.option("--format", "form", type=Choice(FORMATS), help="What to write [default: what fits].")
 @click.option("--layers", metavar="LIST", help="Of a FILE.h5: layers, with commas [default: all].")
-@click.option("--rows-per-file", type=click.IntRange(1), default=1_000_000, show_default=True, help="Rows a pair of files.")
+@click.option(
+    "--rows-per-file", type=click.IntRange(1), default=1_000_000, show_default=True, help="Rows a pair of files."
+)
 @shared("overwrite")
-def export_command(path: Path, out: Path, form: str | None, layers: str | None, rows_per_file: int, overwrite: bool, as_json: bool) -> None:
+def export_command(
+    path: Path, out: Path, form: str | None, layers: str | None, rows_per_file: int, overwrite: bool, as_json: bool
+) -> None:
     """Export the encoder of a run (safetensors), or embeddings in the layout of clip-retrieval and back.
 
     \b
@@ -25,8 +29,8 @@ def export_command(path: Path, out: Path, form: str | None, layers: str | None, 
       galirep export test.h5 --format npy-parquet --out folder
       galirep export folder --format hdf5 --out back.h5
     """
-    from galirep.encoder import export_run
-    from galirep.interchange import export_embeddings, import_embeddings, is_npy_parquet
+    from galirep.embeddings.interchange import export_embeddings, import_embeddings, is_npy_parquet
+    from galirep.networks.saved import export_run
 
     fitting = "npy-parquet" if path.is_file() else "hdf5" if is_npy_parquet(path) else "safetensors"
     if form not in (None, fitting):
@@ -35,7 +39,11 @@ def export_command(path: Path, out: Path, form: str | None, layers: str | None, 
         raise click.UsageError(f"--layers chooses columns of a FILE.h5; {path} is none")
     if fitting == "safetensors":
         written = export_run(path, out, overwrite=overwrite)
-        emit(as_json, {"path": str(out), "files": [str(file) for file in written]}, f"{out}: {', '.join(file.name for file in written)}")
+        emit(
+            as_json,
+            {"path": str(out), "files": [str(file) for file in written]},
+            f"{out}: {', '.join(file.name for file in written)}",
+        )
         return
     if fitting == "hdf5":
         result = import_embeddings(path, out, overwrite=overwrite)

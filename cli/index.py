@@ -16,14 +16,23 @@ Example:
 
 @click.command("index", epilog=_EPILOG)
 @click.argument("source", metavar="FILE.h5", type=click.Path())
-@click.option("--out", required=True, type=click.Path(), help="The index; FILE.json and FILE.rows.h5 are written beside it.")
+@click.option(
+    "--out", required=True, type=click.Path(), help="The index; FILE.json and FILE.rows.h5 are written beside it."
+)
 @click.option("--metric", default="cosine", show_default=True, help="cosine, l2 or ip (inner product).")
 @click.option(
-    "--factory", default="auto", show_default=True, help="A faiss factory string, or auto: Flat to 10^6 rows, IVF to 10^7, IVF-PQ beyond."
+    "--factory",
+    default="auto",
+    show_default=True,
+    help="A faiss factory string, or auto: Flat to 10^6 rows, IVF to 10^7, IVF-PQ beyond.",
 )
-@click.option("--layers", default=None, help="Layers to index, by name, separated by commas.  [default: all in the file]")
+@click.option(
+    "--layers", default=None, help="Layers to index, by name, separated by commas.  [default: all in the file]"
+)
 @shared("seed", "device", "overwrite")
-def index_command(source: str, out: str, metric: str, factory: str, layers: str | None, as_json: bool, **options: Any) -> None:
+def index_command(
+    source: str, out: str, metric: str, factory: str, layers: str | None, as_json: bool, **options: Any
+) -> None:
     """Build a FAISS index of the embedding file FILE.h5.
 
     Its metric and encoder are stored beside it and enforced when it is searched. Unless it is Flat, its recall@10 against exact search is
@@ -31,12 +40,14 @@ def index_command(source: str, out: str, metric: str, factory: str, layers: str 
     """
     from tqdm import tqdm
 
-    from galirep.retrieval import build_index
+    from galirep.search.index_build import build_index
 
     names = layers.split(",") if layers else None
     with tqdm(unit=" rows", disable=None, leave=False) as bar:
         info = build_index(source, out, metric=metric, factory=factory, layers=names, progress=bar.update, **options)
     result = {"out": out, "bytes": Path(out).stat().st_size, **info.to_json()}
     probes = f", {info.nprobe} lists searched" if info.nprobe else ""
-    recall = "exact" if info.exact else f"recall@10 {info.recall_at_10:.3f} on {info.recall_queries} of its rows{probes}"
+    recall = (
+        "exact" if info.exact else f"recall@10 {info.recall_at_10:.3f} on {info.recall_queries} of its rows{probes}"
+    )
     emit(as_json, result, f"{out}: {info.n} rows of {info.dim}, {info.metric}, {info.factory} ({recall})")

@@ -22,9 +22,9 @@ def info_command(path: str, as_json: bool) -> None:
       galirep info runs/mnist
       galirep info test.h5 --json
     """
-    from galirep.inspection import inspect_path
+    from galirep.inspection.paths import info
 
-    result = inspect_path(path)
+    result = info(path)
     emit(as_json, result, "\n".join(_lines(result)))
 
 

@@ -8,18 +8,24 @@ from .common import emit, shared
 @click.command("merge")
 @click.argument("paths", nargs=-1, required=True, type=click.Path(), metavar="FILE.h5 ...")
 @click.option("--out", required=True, type=click.Path(dir_okay=False), help="The file to make.")
-@click.option("--virtual", is_flag=True, help="Point at the features of the parts, by relative paths, in place of copying them.")
+@click.option(
+    "--virtual", is_flag=True, help="Point at the features of the parts, by relative paths, in place of copying them."
+)
 @click.option("--no-file-locking", is_flag=True, help="Do without HDF5's file lock.")
 @shared("overwrite")
-def merge_command(paths: tuple[str, ...], out: str, virtual: bool, overwrite: bool, no_file_locking: bool, as_json: bool) -> None:
+def merge_command(
+    paths: tuple[str, ...], out: str, virtual: bool, overwrite: bool, no_file_locking: bool, as_json: bool
+) -> None:
     """Join embedding files of one encoder into one.
 
     \b
     Example:
       galirep merge shard-0.h5 shard-1.h5 --out all.h5
     """
-    from galirep.merge import merge
+    from galirep.embeddings.merge import merge
 
     result = merge(paths, out, virtual=virtual, overwrite=overwrite, file_locking=False if no_file_locking else None)
-    text = f"{result.path}: {result.rows} rows of {len(result.parts)} files" + (", whose features it points at" if virtual else "")
+    text = f"{result.path}: {result.rows} rows of {len(result.parts)} files" + (
+        ", whose features it points at" if virtual else ""
+    )
     emit(as_json, {**vars(result), "path": str(result.path), "parts": [str(part) for part in result.parts]}, text)

@@ -16,20 +16,30 @@ _columns = click.option("--columns", type=click.IntRange(1), default=8, show_def
 @click.option("--count", type=click.IntRange(1), default=64, show_default=True, help="Images to draw.")
 @_columns
 @shared("seed", "device", "overwrite")
-def sample_command(run: Path, out: Path, count: int, columns: int, seed: int, device: str, overwrite: bool, as_json: bool) -> None:
+def sample_command(
+    run: Path, out: Path, count: int, columns: int, seed: int, device: str, overwrite: bool, as_json: bool
+) -> None:
     """Draw images from the prior of RUN as one PNG grid."""
-    from galirep.pictures import sample
+    from galirep.evaluation.pictures import sample
 
     sample(run, out, count=count, columns=columns, seed=seed, device=device, overwrite=overwrite)
     emit(as_json, {"out": str(out), "count": count, "seed": seed}, f"{out}: {count} samples")
 
 
-@click.command("reconstruct", epilog="Example: galirep reconstruct runs/digits --data sklearn:digits --split test --out pairs.png")
+@click.command(
+    "reconstruct", epilog="Example: galirep reconstruct runs/digits --data sklearn:digits --split test --out pairs.png"
+)
 @click.argument("run", type=click.Path(path_type=Path))
 @click.option("--data", required=True, help="Data set whose images are shown.")
 @click.option("--split", default=None, help="Split of the data set, where it has splits.")
 @_out
-@click.option("--count", type=click.IntRange(1), default=32, show_default=True, help="Images to show, each beside its reconstruction.")
+@click.option(
+    "--count",
+    type=click.IntRange(1),
+    default=32,
+    show_default=True,
+    help="Images to show, each beside its reconstruction.",
+)
 @_columns
 @shared("seed", "device", "overwrite", "data-root", "download")
 def reconstruct_command(
@@ -47,7 +57,7 @@ def reconstruct_command(
     as_json: bool,
 ) -> None:
     """Show images drawn from a data set, each followed by its reconstruction G(mu(x)) by RUN."""
-    from galirep.pictures import reconstruct
+    from galirep.evaluation.pictures import reconstruct
 
     result = reconstruct(
         run,
@@ -62,4 +72,8 @@ def reconstruct_command(
         data_root=data_root,
         download=download,
     )
-    emit(as_json, result, f"{out}: {result['images']} images and their reconstructions, pixel-MSE {result['pixel_mse']:.4f} in [0, 1]")
+    emit(
+        as_json,
+        result,
+        f"{out}: {result['images']} images and their reconstructions, pixel-MSE {result['pixel_mse']:.4f} in [0, 1]",
+    )

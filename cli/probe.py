@@ -20,10 +20,20 @@ from .common import emit, shared
     help="linear-svm/v1, ali-l2svm/v1 or knn/v1; galirep list protocols tells what they are.",
 )
 @click.option("--layers", metavar="LIST", help="Layers by name, with commas [default: all that the file holds].")
-@click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="Change a number of the protocol; the result is called custom.")
-@click.option("--out", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE.json", help="Write the result here too.")
+@click.option(
+    "--set",
+    "settings",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="Change a number of the protocol; the result is called custom.",
+)
+@click.option(
+    "--out", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE.json", help="Write the result here too."
+)
 @shared("seed", "overwrite")
-def probe_command(layers: str | None, settings: tuple[str, ...], out: Path | None, overwrite: bool, as_json: bool, **options: Any) -> None:
+def probe_command(
+    layers: str | None, settings: tuple[str, ...], out: Path | None, overwrite: bool, as_json: bool, **options: Any
+) -> None:
     """Fit a classifier on the embeddings TRAIN.h5 and report its error on TEST.h5.
 
     \b
@@ -31,9 +41,9 @@ def probe_command(layers: str | None, settings: tuple[str, ...], out: Path | Non
       galirep probe train.h5 --test test.h5 --layers mu
       galirep probe train.h5 --test test.h5 --protocol ali-l2svm/v1 --set draws=10
     """
-    from galirep.config import parse_assignments
-    from galirep.files import require_free, write_json
-    from galirep.probing import probe
+    from galirep.probing.probe import probe
+    from galirep.system.files import require_free, write_json
+    from galirep.system.settings import parse_assignments
 
     if out:
         require_free(out, overwrite)
@@ -45,7 +55,9 @@ def probe_command(layers: str | None, settings: tuple[str, ...], out: Path | Non
 
 
 def _text(result: dict[str, Any], out: Path | None) -> str:
-    spread = f" ± {100 * result['error_std']:.2f} over {len(result['errors'])} draws" if len(result["errors"]) > 1 else ""
+    spread = (
+        f" ± {100 * result['error_std']:.2f} over {len(result['errors'])} draws" if len(result["errors"]) > 1 else ""
+    )
     by_k = result.get("errors_by_k", {}).items()
     rows = [
         ("protocol", result["protocol"]),
@@ -54,7 +66,10 @@ def _text(result: dict[str, Any], out: Path | None) -> str:
         ("features", f"{', '.join(result['layers'])} ({result['n_features']} columns)"),
         ("C", f"{result['C']:.3g}" if result["C"] is not None else ""),
         ("by k", ", ".join(f"{k}: {'too few rows' if error is None else f'{100 * error:.2f} %'}" for k, error in by_k)),
-        ("error", f"{100 * result['error_mean']:.2f} %{spread} (standard error on {result['n_test']}: {100 * result['error_stderr']:.2f})"),
+        (
+            "error",
+            f"{100 * result['error_mean']:.2f} %{spread} (standard error on {result['n_test']}: {100 * result['error_stderr']:.2f})",
+        ),
         ("baseline", result["baseline"]),
         *(("note", note) for note in result["notes"]),
         ("written", str(out or "")),

@@ -7,7 +7,7 @@ import click
 from .common import emit, shared
 
 if TYPE_CHECKING:
-    from galirep.retrieval import Retrieval
+    from galirep.retrieval.result import Retrieval
 
 _EPILOG = """\b
 Examples:
@@ -32,16 +32,37 @@ _SHOWN = 20  # pairs of near-duplicates in the text
 @click.option("--split", default=None, help="Split of a data set given as queries.")
 @click.option("--out", default=None, type=click.Path(), help="Write the neighbours as .h5 or .json.")
 @click.option(
-    "--duplicates", type=float, metavar="THRESHOLD", help="List pairs at least this similar (cosine, ip) or at most this far apart (l2)."
+    "--duplicates",
+    type=float,
+    metavar="THRESHOLD",
+    help="List pairs at least this similar (cosine, ip) or at most this far apart (l2).",
 )
-@click.option("--outliers", type=int, metavar="N", help="List the N queries with the largest mean distance to their k neighbours.")
-@click.option("--backend", default="auto", show_default=True, help="auto, faiss or torch; both give the same neighbours.")
+@click.option(
+    "--outliers", type=int, metavar="N", help="List the N queries with the largest mean distance to their k neighbours."
+)
+@click.option(
+    "--backend", default="auto", show_default=True, help="auto, faiss or torch; both give the same neighbours."
+)
 @click.option("--nprobe", type=int, default=None, help="Lists to search in an inverted file.  [default: the index's]")
-@click.option("--report", default=None, type=click.Path(), metavar="FILE.html", help="Write one page to look at; it needs no network.")
-@click.option("--report-queries", type=int, default=200, show_default=True, help="Queries on the page, drawn with --seed.")
-@click.option("--projection", default="pca", show_default=True, help="Map of the page: pca, tsne or umap (if installed).")
-@click.option("--data", default=None, help="Where the gallery's pictures are.  [default: where they were embedded from]")
-@click.option("--query-data", default=None, help="Where the queries' pictures are.  [default: where they were embedded from]")
+@click.option(
+    "--report",
+    default=None,
+    type=click.Path(),
+    metavar="FILE.html",
+    help="Write one page to look at; it needs no network.",
+)
+@click.option(
+    "--report-queries", type=int, default=200, show_default=True, help="Queries on the page, drawn with --seed."
+)
+@click.option(
+    "--projection", default="pca", show_default=True, help="Map of the page: pca, tsne or umap (if installed)."
+)
+@click.option(
+    "--data", default=None, help="Where the gallery's pictures are.  [default: where they were embedded from]"
+)
+@click.option(
+    "--query-data", default=None, help="Where the queries' pictures are.  [default: where they were embedded from]"
+)
 @shared("seed", "device", "workers", "data-root", "download", "overwrite")
 def retrieve_command(queries: tuple[str, ...], layers: str | None, as_json: bool, **options: Any) -> None:
     """Find the nearest rows of a gallery for each query.
@@ -51,7 +72,7 @@ def retrieve_command(queries: tuple[str, ...], layers: str | None, as_json: bool
     """
     from tqdm import tqdm
 
-    from galirep.retrieval import retrieve
+    from galirep.retrieval.retrieve import retrieve
 
     names = layers.split(",") if layers else None
     with tqdm(unit=" queries", disable=None, leave=False) as bar:
@@ -69,7 +90,12 @@ def _text(found: "Retrieval") -> str:
     lines = [f"{summary['n_queries']} queries in {summary['n_gallery']} rows, {how}"]
     if found.measured:
         k = found.k
-        shown = (("precision@1", "precision_at_1"), (f"recall@{k}", "recall_at_k"), ("MAP@R", "map_at_r"), (f"MRR@{k}", "mrr"))
+        shown = (
+            ("precision@1", "precision_at_1"),
+            (f"recall@{k}", "recall_at_k"),
+            ("MAP@R", "map_at_r"),
+            (f"MRR@{k}", "mrr"),
+        )
         lines.append("  ".join(f"{name} {summary[key]:.4f}" for name, key in shown if summary[key] is not None))
         if left := summary["queries_unlabelled"] + summary["queries_without_relevant"]:
             lines.append(f"not measured: {left} queries without a label or without a row of their class in the gallery")

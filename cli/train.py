@@ -6,7 +6,8 @@ from typing import Any
 
 import click
 
-from galirep.config import TrainConfig, over, parse_assignments, read_config, setting_type
+from galirep.system.settings import over, parse_assignments, read_config
+from galirep.training.config import TrainConfig, setting_type
 
 from .common import Choice, emit, shared, workers
 
@@ -25,14 +26,26 @@ def _setting_options(command: Any) -> Any:
         else:
             kinds = {int: click.INT, float: click.FLOAT, str: click.STRING}
             choices = field.metadata["choices"]
-            option = click.option(flag, field.name, default=None, type=Choice(choices) if choices else kinds[kind], help=text)
+            option = click.option(
+                flag, field.name, default=None, type=Choice(choices) if choices else kinds[kind], help=text
+            )
         command = option(command)
     return command
 
 
 @click.command("train", epilog="Example: galirep train --data sklearn:digits --out runs/digits --epochs 20")
-@click.option("--out", required=True, type=click.Path(path_type=Path), help="Run directory to make, or with --resume to go on with.")
-@click.option("--config", "config_file", type=click.Path(path_type=Path), help="YAML file of settings; options given here win over it.")
+@click.option(
+    "--out",
+    required=True,
+    type=click.Path(path_type=Path),
+    help="Run directory to make, or with --resume to go on with.",
+)
+@click.option(
+    "--config",
+    "config_file",
+    type=click.Path(path_type=Path),
+    help="YAML file of settings; options given here win over it.",
+)
 @click.option(
     "--set",
     "assignments",
@@ -42,7 +55,9 @@ def _setting_options(command: Any) -> Any:
 )
 @click.option("--resume", is_flag=True, help="Go on from the run's last checkpoint; settings not given are the run's.")
 @click.option("--overwrite", is_flag=True, help="Replace a run that exists.")
-@click.option("--download", is_flag=True, help="Download a torchvision data set or pretrained weights that are missing.")
+@click.option(
+    "--download", is_flag=True, help="Download a torchvision data set or pretrained weights that are missing."
+)
 @click.option("-n", "--dry-run", is_flag=True, help="Print the settings and stop.")
 @shared()
 @_setting_options
@@ -64,7 +79,7 @@ def train_command(
 
         emit(as_json, config.to_dict(), yaml.safe_dump(config.to_dict(), sort_keys=False).rstrip())
         return
-    from galirep.training import train
+    from galirep.training.loop import train
 
     result = train(config, out=out, resume=resume, overwrite=overwrite, download=download)
     summary = {
@@ -74,16 +89,20 @@ def train_command(
         "loss_g": result.metrics.get("loss_g"),
     }
     emit(
-        as_json, summary, f"{result.run}: {result.steps} updates; encoder in {result.run / 'export'}, pictures in {result.run / 'samples'}"
+        as_json,
+        summary,
+        f"{result.run}: {result.steps} updates; encoder in {result.run / 'export'}, pictures in {result.run / 'samples'}",
     )
 
 
-def _config(out: Path, config_file: Path | None, assignments: tuple[str, ...], resume: bool, given: dict[str, Any]) -> TrainConfig:
+def _config(
+    out: Path, config_file: Path | None, assignments: tuple[str, ...], resume: bool, given: dict[str, Any]
+) -> TrainConfig:
     values: dict[str, Any] = {}
     if resume:
-        from galirep.runlog import RunDirectory
+        from galirep.runs.directory import RunDirectory
 
-        values = RunDirectory(out).config().to_dict()
+        values = RunDirectory(out).config()
     if config_file is not None:
         values = over(values, read_config(config_file))
     options = {name: value for name, value in given.items() if value is not None}

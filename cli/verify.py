@@ -9,11 +9,21 @@ from .common import emit, shared
 
 @click.command("verify")
 @click.argument("path", type=click.Path(), metavar="FILE.h5")
-@click.option("--encoder", metavar="RUN|EXTRACTOR", help="Embed a sample again with this encoder [default with --data: the file's].")
-@click.option("--data", metavar="SPEC", help="The images that were embedded [default with --encoder: those the file names].")
+@click.option(
+    "--encoder",
+    metavar="RUN|EXTRACTOR",
+    help="Embed a sample again with this encoder [default with --data: the file's].",
+)
+@click.option(
+    "--data", metavar="SPEC", help="The images that were embedded [default with --encoder: those the file names]."
+)
 @click.option("--split", help="Split of the data set [default: the file's].")
 @click.option("--sample", type=click.IntRange(1), default=64, show_default=True, help="Images to embed again.")
-@click.option("--tolerance", type=click.FloatRange(0), help="Largest relative difference [default: 1e-3; float16 5e-3; bf16, fp16 5e-2].")
+@click.option(
+    "--tolerance",
+    type=click.FloatRange(0),
+    help="Largest relative difference [default: 1e-3; float16 5e-3; bf16, fp16 5e-2].",
+)
 @click.option("--no-file-locking", is_flag=True, help="Do without HDF5's file lock.")
 @shared("seed", "device", "workers", "data-root", "download")
 @click.pass_context
@@ -26,12 +36,14 @@ def verify_command(ctx: click.Context, /, path: str, as_json: bool, no_file_lock
     Example:
       galirep verify test.h5 --data mnist.tar --sample 200
     """
-    from galirep.verify import verify
+    from galirep.embeddings.verify import verify
 
     result = verify(path, file_locking=False if no_file_locking else None, **options)
     lines = [f"{result.path}: {result.rows} rows, {result.valid} of them valid, {result.dim} columns"]
     if result.worst is not None:
-        lines.append(f"{result.compared} images embedded again: they differ by {result.worst:.2g} at most; tolerance {result.tolerance:g}")
+        lines.append(
+            f"{result.compared} images embedded again: they differ by {result.worst:.2g} at most; tolerance {result.tolerance:g}"
+        )
     lines += [f"warning: {line}" for line in result.warnings] + [f"problem: {line}" for line in result.problems]
     lines.append("not fit for use" if result.problems else "in order")
     emit(as_json, {"ok": not result.problems, **vars(result), "path": str(result.path)}, "\n".join(lines))

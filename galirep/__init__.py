@@ -1,39 +1,64 @@
 """galirep: train GALI encoders, embed image sets, probe and search the embeddings. Importing it does not import torch."""
 
 import importlib
-from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
-__version__ = version("galirep")
+from galirep.version import __version__
 
 # public name -> module that defines it; imported on first use, so that `import galirep` stays quick and free of torch
 _HOME = {
-    "TrainConfig": "galirep.config",
-    "Variant": "galirep.variant",
-    "get_variant": "galirep.variants",
-    "train": "galirep.training",
-    "load_encoder": "galirep.transformer",
-    "open_data": "galirep.data",
-    "embed": "galirep.embedding",
-    "load_embeddings": "galirep.store",
-    "probe": "galirep.probing",
-    "build_index": "galirep.retrieval",
-    "retrieve": "galirep.retrieval",
+    "TrainConfig": "galirep.training.config",
+    "train": "galirep.training.loop",
+    "ClassifierConfig": "galirep.supervised.task",
+    "train_classifier": "galirep.supervised.loop",
+    "Variant": "galirep.game.variant",
+    "get_variant": "galirep.game.variants",
+    "open_data": "galirep.data.catalog",
+    "load_encoder": "galirep.features.sklearn_transformer",
+    "load_extractor": "galirep.features.registry",
+    "embed": "galirep.embeddings.embed",
+    "load_embeddings": "galirep.embeddings.reader",
+    "EmbeddingWriter": "galirep.embeddings.writer",
+    "StoreMeta": "galirep.embeddings.schema",
+    "merge": "galirep.embeddings.merge",
+    "verify": "galirep.embeddings.verify",
+    "export_embeddings": "galirep.embeddings.interchange",
+    "import_embeddings": "galirep.embeddings.interchange",
+    "export_run": "galirep.networks.saved",
+    "probe": "galirep.probing.probe",
+    "build_index": "galirep.search.index_build",
+    "retrieve": "galirep.retrieval.retrieve",
+    "sample": "galirep.evaluation.pictures",
+    "reconstruct": "galirep.evaluation.pictures",
+    "info": "galirep.inspection.paths",
 }
 __all__ = ["__version__", *_HOME]
 
 if TYPE_CHECKING:
-    from galirep.config import TrainConfig as TrainConfig
-    from galirep.data import open_data as open_data
-    from galirep.embedding import embed as embed
-    from galirep.probing import probe as probe
-    from galirep.retrieval import build_index as build_index
-    from galirep.retrieval import retrieve as retrieve
-    from galirep.store import load_embeddings as load_embeddings
-    from galirep.training import train as train
-    from galirep.transformer import load_encoder as load_encoder
-    from galirep.variant import Variant as Variant
-    from galirep.variants import get_variant as get_variant
+    from galirep.data.catalog import open_data as open_data
+    from galirep.embeddings.embed import embed as embed
+    from galirep.embeddings.interchange import export_embeddings as export_embeddings
+    from galirep.embeddings.interchange import import_embeddings as import_embeddings
+    from galirep.embeddings.merge import merge as merge
+    from galirep.embeddings.reader import load_embeddings as load_embeddings
+    from galirep.embeddings.schema import StoreMeta as StoreMeta
+    from galirep.embeddings.verify import verify as verify
+    from galirep.embeddings.writer import EmbeddingWriter as EmbeddingWriter
+    from galirep.evaluation.pictures import reconstruct as reconstruct
+    from galirep.evaluation.pictures import sample as sample
+    from galirep.features.registry import load_extractor as load_extractor
+    from galirep.features.sklearn_transformer import load_encoder as load_encoder
+    from galirep.game.variant import Variant as Variant
+    from galirep.game.variants import get_variant as get_variant
+    from galirep.inspection.paths import info as info
+    from galirep.networks.saved import export_run as export_run
+    from galirep.probing.probe import probe as probe
+    from galirep.retrieval.retrieve import retrieve as retrieve
+    from galirep.search.index_build import build_index as build_index
+    from galirep.supervised.loop import train_classifier as train_classifier
+    from galirep.supervised.task import ClassifierConfig as ClassifierConfig
+    from galirep.training.config import TrainConfig as TrainConfig
+    from galirep.training.loop import train as train
 
 
 def __getattr__(name: str) -> Any:

@@ -8,8 +8,8 @@ from torch import Tensor, nn
 from torch.hub import download_url_to_file, get_dir
 
 from galirep.errors import PluginError
-from galirep.features import NetworkExtractor
-from galirep.files import sha256_file
+from galirep.features.network import NetworkExtractor
+from galirep.system.files import sha256_file
 
 from .weights import mismatches, read_weights
 
@@ -45,7 +45,9 @@ def build(argument: str, *, download: bool = False) -> NetworkExtractor:
         with patch.object(inception, "load_state_dict_from_url", loader), patch.object(nn.Module, "load_state_dict"):
             wanted = inception.fid_inception_v3().state_dict()
         problem = mismatches(state, wanted) or err
-        raise PluginError(f"{path} does not fit FID's Inception-v3 (it needs {FILE} of pytorch-fid): {problem}") from err
+        raise PluginError(
+            f"{path} does not fit FID's Inception-v3 (it needs {FILE} of pytorch-fid): {problem}"
+        ) from err
     return NetworkExtractor(
         nn.Sequential(OrderedDict(zip(BLOCKS, network.blocks, strict=True))),
         name="inception-v3-fid",
@@ -62,7 +64,9 @@ def _cached(download: bool) -> Path:
         return path
     ask = f"give the file {FILE} of pytorch-fid, inception:FILE"
     if not download:
-        raise PluginError(f"the weights of FID's Inception-v3 are not on this machine: {ask}, or allow the download with --download")
+        raise PluginError(
+            f"the weights of FID's Inception-v3 are not on this machine: {ask}, or allow the download with --download"
+        )
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
         download_url_to_file(inception.FID_WEIGHTS_URL, str(path), progress=False)

@@ -15,8 +15,8 @@ from huggingface_hub.errors import EntryNotFoundError
 from timm.data.config import resolve_model_data_config
 
 from galirep.errors import PluginError
-from galirep.features import NetworkExtractor
-from galirep.files import sha256_file
+from galirep.features.network import NetworkExtractor
+from galirep.system.files import sha256_file
 
 from .weights import mismatches, read_weights, same_order
 
@@ -38,7 +38,9 @@ def build(argument: str, *, download: bool = False) -> NetworkExtractor:
     model_spec, _, weights = argument.partition("@")
     match = re.fullmatch(r"([^,]+)(?:,size=([1-9]\d{0,3}))?", model_spec)
     if not match:
-        raise PluginError(f"timm:{argument}: write timm:NAME[,size=N][@WEIGHTS], as in timm:resnet18@resnet18.safetensors")
+        raise PluginError(
+            f"timm:{argument}: write timm:NAME[,size=N][@WEIGHTS], as in timm:resnet18@resnet18.safetensors"
+        )
     name, size = match[1], int(match[2] or 0)
     config = _config(name)
     path = Path(weights) if weights else _own_weights(name, config, download)
@@ -46,7 +48,9 @@ def build(argument: str, *, download: bool = False) -> NetworkExtractor:
     own = resolve_model_data_config(model)  # type: ignore[no-untyped-call]
     channels, height, width = own["input_size"]
     if height != width or channels not in (1, 3):
-        raise PluginError(f"timm:{name} takes images {channels}x{height}x{width}; only square ones of 1 or 3 channels can be given to it")
+        raise PluginError(
+            f"timm:{name} takes images {channels}x{height}x{width}; only square ones of 1 or 3 channels can be given to it"
+        )
     return NetworkExtractor(
         model,
         name=name.partition(".")[0],
@@ -65,7 +69,10 @@ def _config(name: str) -> dict[str, Any]:
     architecture = name.partition(".")[0]
     if not timm.is_model(architecture):
         near = difflib.get_close_matches(name, timm.list_models(), n=1)
-        raise PluginError(f"timm has no model {name!r}" + (f": did you mean {near[0]!r}?" if near else "; timm.list_models() lists them"))
+        raise PluginError(
+            f"timm has no model {name!r}"
+            + (f": did you mean {near[0]!r}?" if near else "; timm.list_models() lists them")
+        )
     try:
         config = timm.get_pretrained_cfg(name)
     except RuntimeError:
@@ -96,7 +103,9 @@ def _own_weights(name: str, config: dict[str, Any], download: bool) -> Path:
         raise
     except Exception as err:  # the hub's client raises errors of several libraries
         raise PluginError(f"the weights of timm's {name} cannot be fetched ({type(err).__name__}): {ask}") from err
-    raise PluginError(f"the weights of timm's {name} are not on this machine: {ask}, or allow the download with --download")
+    raise PluginError(
+        f"the weights of timm's {name} are not on this machine: {ask}, or allow the download with --download"
+    )
 
 
 def _load(name: str, config: dict[str, Any], path: Path, size: int) -> Any:
@@ -124,7 +133,12 @@ def _load(name: str, config: dict[str, Any], path: Path, size: int) -> Any:
     for width in widths:
         model = _untrained(name, width, shape)
         if (renamed := same_order(state, model.state_dict())) is not None:
-            _log.warning("%s names its %d tensors otherwise than timm's %s: they were matched by order and shape", path, len(state), name)
+            _log.warning(
+                "%s names its %d tensors otherwise than timm's %s: they were matched by order and shape",
+                path,
+                len(state),
+                name,
+            )
             model.load_state_dict(renamed)
             model.reset_classifier(0)
             return model
@@ -136,4 +150,6 @@ def _untrained(name: str, classes: int, shape: dict[str, int]) -> Any:
     try:
         return _create(name, pretrained=False, num_classes=classes, **shape)
     except Exception as err:  # any error here is about the size: the model is timm's own
-        raise PluginError(f"timm's {name} cannot take {shape.get('img_size', 'its own')} pixels: {type(err).__name__}: {err}") from err
+        raise PluginError(
+            f"timm's {name} cannot take {shape.get('img_size', 'its own')} pixels: {type(err).__name__}: {err}"
+        ) from err

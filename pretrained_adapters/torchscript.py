@@ -8,8 +8,8 @@ from pathlib import Path
 import torch
 
 from galirep.errors import PluginError
-from galirep.features import NetworkExtractor
-from galirep.files import sha256_file
+from galirep.features.network import NetworkExtractor
+from galirep.system.files import sha256_file
 
 
 class TorchScript(NetworkExtractor):
@@ -22,7 +22,9 @@ class TorchScript(NetworkExtractor):
             PluginError: another layer is named.
         """
         if tuple(layers) != tuple(self.layers):
-            raise PluginError(f"{self.name} is TorchScript, whose inner layers cannot be reached: name no layers, not {', '.join(layers)}")
+            raise PluginError(
+                f"{self.name} is TorchScript, whose inner layers cannot be reached: name no layers, not {', '.join(layers)}"
+            )
         return self
 
 
@@ -42,15 +44,24 @@ def build(argument: str, *, download: bool = False) -> NetworkExtractor:  # noqa
     if not path.is_file():
         raise PluginError(f"there is no TorchScript file {path}")
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # torch would rather have torch.export; the files that people have are these
+        warnings.simplefilter(
+            "ignore", DeprecationWarning
+        )  # torch would rather have torch.export; the files that people have are these
         warnings.simplefilter("ignore", FutureWarning)
         try:
             network = torch.jit.load(str(path), map_location="cpu")  # type: ignore[no-untyped-call]
         except (RuntimeError, ValueError) as err:
-            raise PluginError(f"{path} is no readable TorchScript file: {str(err).strip().splitlines()[0].partition('. ')[0]}") from err
+            raise PluginError(
+                f"{path} is no readable TorchScript file: {str(err).strip().splitlines()[0].partition('. ')[0]}"
+            ) from err
     try:
         return TorchScript(
-            network, name=path.stem, tag=path.name, sha256=sha256_file(path), image_size=size or None, channels=int(match[3] or 3)
+            network,
+            name=path.stem,
+            tag=path.name,
+            sha256=sha256_file(path),
+            image_size=size or None,
+            channels=int(match[3] or 3),
         )
     except PluginError as err:
         hint = "" if size else f"; if it works at one size only, say which: torchscript:{path},size=N"

@@ -10,7 +10,8 @@ from click.testing import CliRunner, Result
 from toy_galleries import clusters, draw_pictures, write_embeddings
 
 import galirep
-from galirep.data import Images, load_images, open_data
+from galirep.data.catalog import open_data
+from galirep.data.memory import Images, load_images
 
 pytest.register_assert_rewrite("tiny_runs")
 
@@ -39,7 +40,9 @@ def digit_images() -> Images:
 @pytest.fixture
 def galleries(tmp_path: Path) -> tuple[Path, Path]:
     """Embedding files of 400 rows and of 60 queries, of four classes."""
-    return write_embeddings(tmp_path / "gallery.h5", *clusters(400)), write_embeddings(tmp_path / "queries.h5", *clusters(60, seed=1))
+    return write_embeddings(tmp_path / "gallery.h5", *clusters(400)), write_embeddings(
+        tmp_path / "queries.h5", *clusters(60, seed=1)
+    )
 
 
 @pytest.fixture(scope="session")

@@ -1,5 +1,6 @@
 """The documents against the code: links lead somewhere, commands and options exist, Python names are public."""
 
+import importlib
 import re
 import shlex
 from importlib.metadata import entry_points
@@ -44,7 +45,9 @@ def test_links_lead_to_files(page):
 
 def test_every_page_is_on_the_map():
     index = (ROOT / "docs" / "index.md").read_text(encoding="utf-8")
-    missing = [page.name for page in (ROOT / "docs").glob("*.md") if page.name != "index.md" and f"]({page.name})" not in index]
+    missing = [
+        page.name for page in (ROOT / "docs").glob("*.md") if page.name != "index.md" and f"]({page.name})" not in index
+    ]
     assert not missing, f"add {missing} to docs/index.md"
 
 
@@ -52,14 +55,21 @@ def test_there_are_commands_to_check():
     assert {words[1] for _, words in COMMANDS} >= {"train", "embed", "probe"}
 
 
-@pytest.mark.parametrize(("page", "words"), COMMANDS, ids=[f"{page.stem}-{' '.join(words[1:])[:60]}" for page, words in COMMANDS])
+@pytest.mark.parametrize(
+    ("page", "words"), COMMANDS, ids=[f"{page.stem}-{' '.join(words[1:])[:60]}" for page, words in COMMANDS]
+)
 def test_commands_and_options_exist(page, words):
     name, *arguments = words[1:]
     if name.startswith("-"):
         return
     command = GROUP.get_command(click.Context(GROUP), name)
     assert command is not None, f"{page.name}: there is no galirep {name}"
-    options = {text: option for option in command.params for text in (*option.opts, *option.secondary_opts) if text.startswith("-")}
+    options = {
+        text: option
+        for option in command.params
+        for text in (*option.opts, *option.secondary_opts)
+        if text.startswith("-")
+    }
     options |= dict.fromkeys(["-h", "--help"])
     for position, word in enumerate(arguments):
         if re.match(r"--?[a-z]", word):
@@ -68,15 +78,18 @@ def test_commands_and_options_exist(page, words):
             kind = options[text].type if options[text] else None
             if isinstance(kind, click.Choice):
                 value = value or arguments[position + 1]
-                assert value in kind.choices, f"{page.name}: galirep {name} {text} takes {', '.join(kind.choices)}, not {value}"
+                assert value in kind.choices, (
+                    f"{page.name}: galirep {name} {text} takes {', '.join(kind.choices)}, not {value}"
+                )
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_python_names_are_public(page):
     for block in _blocks(page, "python"):
-        for name in re.findall(r"\bgalirep\.(\w+)", re.sub(r"from galirep\.\w+ import|import galirep\.\w+|#.*", "", block)):
+        for name in re.findall(
+            r"\bgalirep\.(\w+)", re.sub(r"from galirep[.\w]+ import|import galirep\.\w+|#.*", "", block)
+        ):
             assert name in galirep.__all__, f"{page.name}: galirep.{name}"
-        for module, names in re.findall(r"from galirep\.(\w+) import ([\w, ]+)", block):
-            source = (ROOT / "galirep" / f"{module}.py").read_text(encoding="utf-8")
+        for module, names in re.findall(r"from (galirep(?:\.\w+)+) import ([\w, ]+)", block):
             for public in names.split(", "):
-                assert re.search(rf"\b{public}\b", source), f"{page.name}: galirep.{module}.{public}"
+                assert hasattr(importlib.import_module(module), public), f"{page.name}: {module}.{public}"

@@ -14,7 +14,7 @@ ROOT = Path(__file__).parents[1]
 # folder of the tree -> folder of the wheel
 PACKAGES = {"galirep": "galirep", "cli": "galirep/cli", "pretrained_adapters": "galirep/pretrained_adapters"}
 
-DATA = {"galirep/py.typed", "galirep/report.html", "galirep/report.css", "galirep/report.js"}
+DATA = (".html", ".css", ".js", "py.typed")
 
 
 @pytest.fixture(scope="module")
@@ -39,14 +39,15 @@ def _metadata(wheel, name):
 
 
 def test_wheel_holds_the_tree_and_nothing_else(wheel):
-    modules = {f"{inside}/{path.name}" for folder, inside in PACKAGES.items() for path in (ROOT / folder).glob("*.py")}
-    assert {name for name in wheel if ".dist-info/" not in name} == modules | DATA
-
-
-@pytest.mark.parametrize("folder", PACKAGES)
-def test_folders_are_flat(folder):
-    deeper = [path for path in (ROOT / folder).rglob("*.py") if path.parent != ROOT / folder]
-    assert not deeper, "an unlisted sub-package is silently missing from the wheel: keep the folder flat"
+    tree = {
+        f"{inside}/{path.relative_to(ROOT / folder).as_posix()}"
+        for folder, inside in PACKAGES.items()
+        for path in (ROOT / folder).rglob("*")
+        if path.name.endswith((".py", *DATA))
+    }
+    packed = {name for name in wheel if ".dist-info/" not in name}
+    assert not tree - packed, "list the folder in pyproject.toml: [tool.setuptools] packages (or package-data)"
+    assert packed == tree
 
 
 def test_entry_points_lead_to_functions_of_the_wheel(wheel):
@@ -64,6 +65,10 @@ def test_entry_points_lead_to_functions_of_the_wheel(wheel):
 
 def test_metadata_names_licence_python_and_extras(wheel):
     metadata = message_from_string(_metadata(wheel, "METADATA"))
-    assert (metadata["Name"], metadata["License-Expression"], metadata["Requires-Python"]) == ("galirep", "Apache-2.0", ">=3.10")
+    assert (metadata["Name"], metadata["License-Expression"], metadata["Requires-Python"]) == (
+        "galirep",
+        "Apache-2.0",
+        ">=3.10",
+    )
     assert {"gpu", "cpu", "tensorboard", "parquet"} <= set(metadata.get_all("Provides-Extra"))
     assert "Apache License" in _metadata(wheel, "licenses/LICENSE")

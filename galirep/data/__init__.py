@@ -1,0 +1,1 @@
+"""Images: how a file becomes pixels, where image sets come from, decoding, batches."""

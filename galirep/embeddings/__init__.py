@@ -1,0 +1,1 @@
+"""Embedding files: schema, writing, reading, `embed`, `merge`, `verify`, other formats."""

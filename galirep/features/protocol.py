@@ -1,0 +1,126 @@
+"""What a feature extractor is, and how one is checked."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol, runtime_checkable
+
+import torch
+from torch import Tensor
+
+from galirep.errors import PluginError
+
+
+@runtime_checkable
+class FeatureExtractor(Protocol):
+    """Images to feature vectors.
+
+    Called with (B, C, H, W) float32 in [-1, 1], it returns (B, dim) finite float32. It owns resizing (antialiased) and normalisation,
+    is deterministic, in eval mode with frozen parameters, and lets gradients pass to its input (so: no `torch.no_grad` inside).
+    An extractor that is an `nn.Module` is moved to the device it is used on; any other callable must follow its input's device.
+
+    These attributes are read where they exist (see `describe`): `image_size` (the side it works at; larger images may be reduced to it
+    before the call), `exact_size` (True: every image must be exactly `image_size`), `channels` (1 or 3, default 3),
+    `layers` (name -> width, in the order of the columns), `with_layers(names)` (the same extractor giving other layers),
+    `tag`, `sha256` (of its weights) and `preprocessing` (a JSON object).
+    """
+
+    name: str
+    dim: int
+
+    def __call__(self, images: Tensor, /) -> Tensor:
+        """(B, C, H, W) float32 in [-1, 1] -> (B, dim) float32."""
+        ...
+
+
+@dataclass(frozen=True)
+class Description:
+    """What is recorded of an extractor wherever it is used.
+
+    Two features are comparable where `name`, `sha256`, `layers` and `preprocessing` agree.
+    """
+
+    spec: str
+    name: str
+    dim: int
+    tag: str
+    sha256: str
+    image_size: int | None
+    exact_size: bool
+    channels: int
+    layers: tuple[tuple[str, int], ...]
+    preprocessing: Mapping[str, Any]
+
+
+def describe(extractor: FeatureExtractor, spec: str = "") -> Description:
+    """The extractor's identity, with defaults for what it does not say."""
+    layers = getattr(extractor, "layers", None) or {"features": extractor.dim}
+    return Description(
+        spec=spec or getattr(extractor, "spec", "") or extractor.name,
+        name=extractor.name,
+        dim=extractor.dim,
+        tag=getattr(extractor, "tag", ""),
+        sha256=getattr(extractor, "sha256", ""),
+        image_size=getattr(extractor, "image_size", None),
+        exact_size=getattr(extractor, "exact_size", False),
+        channels=getattr(extractor, "channels", 3),
+        layers=tuple(layers.items()),
+        preprocessing=dict(getattr(extractor, "preprocessing", {})),
+    )
+
+
+def check(built: Any, spec: str, device: str | torch.device = "cpu") -> FeatureExtractor:
+    """Probe an extractor with two images; the same object comes back.
+
+    Raises:
+        PluginError: it has no name or dim, or does not return (2, dim) finite float32.
+    """
+    name, dim = getattr(built, "name", None), getattr(built, "dim", None)
+    if not callable(built) or not isinstance(name, str) or not isinstance(dim, int):
+        got = type(built).__name__
+        raise PluginError(
+            f"the extractor {spec!r} gave {got}, which is no extractor: it needs name (str), dim (int) and a call on images"
+        )
+    about = describe(built, spec)
+    side = about.image_size or 32
+    images = torch.linspace(-1, 1, 2 * about.channels * side * side, device=device).reshape(
+        2, about.channels, side, side
+    )
+    with torch.no_grad():
+        try:
+            out = built(images)
+        except Exception as err:  # whatever a stranger's code raises, the user needs to hear whose code it was
+            raise PluginError(
+                f"the extractor {spec!r} fails on two {side}x{side} images: {type(err).__name__}: {err}"
+            ) from err
+    if problem := _problem(out, dim):
+        raise PluginError(f"the extractor {spec!r} must give (2, {dim}) finite float32 for two images, not {problem}")
+    if (columns := sum(width for _, width in about.layers)) != dim:
+        raise PluginError(
+            f"the extractor {spec!r} has dim {dim}, but its layers {dict(about.layers)} have {columns} columns"
+        )
+    return built  # type: ignore[no-any-return]
+
+
+def _problem(out: Any, dim: int) -> str:
+    if not isinstance(out, Tensor):
+        return type(out).__name__
+    if tuple(out.shape) != (2, dim) or out.dtype != torch.float32:
+        return f"{tuple(out.shape)} {str(out.dtype).removeprefix('torch.')}"
+    return "" if bool(out.isfinite().all()) else "NaN or infinity"
+
+
+def require_gradient(extractor: Callable[[Tensor], Tensor], images: Tensor) -> None:
+    """Check that gradients pass through the extractor to `images` (two or more, (B, C, H, W) in [-1, 1]), as training with it needs.
+
+    Raises:
+        PluginError: they do not, as with a `torch.no_grad` inside.
+    """
+    with torch.enable_grad():
+        leaf = images.detach().clone().requires_grad_()
+        out = extractor(leaf)
+        (gradient,) = torch.autograd.grad(out.square().sum(), leaf, allow_unused=True) if out.requires_grad else (None,)
+    if gradient is None or not bool(gradient.isfinite().all()) or not bool(gradient.any()):
+        name = getattr(extractor, "name", type(extractor).__name__)
+        raise PluginError(
+            f"the extractor {name!r} lets no gradient pass to its input, so G could not learn from it as M(.)"
+        )

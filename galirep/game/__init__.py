@@ -1,0 +1,1 @@
+"""The adversarial game: variants as data, chains, masks, D, objectives, one update."""

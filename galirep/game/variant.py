@@ -1,0 +1,196 @@
+"""A GALI variant: n classes of m-tuples and, if wanted, penalties. Everything else about the game is derived from it."""
+
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from galirep.errors import SpecError
+from galirep.game.expression import LEAVES, OPERATORS, Expr, parse
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+DISTANCES = ("l1", "l2")
+
+
+@dataclass(frozen=True)
+class Penalty:
+    """`weight` times the mean absolute (l1) or squared (l2) difference of two expressions, added to the loss of G and E."""
+
+    distance: str
+    left: str
+    right: str
+    weight: float = 1.0
+
+
+@dataclass(frozen=True)
+class Variant:
+    """n classes of m expressions in the paper's notation, with `where` naming long sub-expressions.
+
+    >>> Variant("mine", (("x", "E(x)"), ("G(z)", "z"), ("G(E(x))", "E(x)"))).n
+    3
+
+    Raises:
+        SpecError: an expression cannot be read, the classes are fewer than 2, of differing kinds or not distinct, or E or G has no part.
+    """
+
+    name: str
+    classes: tuple[tuple[str, ...], ...]
+    where: tuple[tuple[str, str], ...] = ()
+    penalties: tuple[Penalty, ...] = ()
+    about: str = ""
+
+    def __post_init__(self) -> None:
+        try:
+            self._check()
+        except SpecError as err:
+            raise SpecError(f"variant {self.name!r}: {err}") from None
+
+    def _check(self) -> None:
+        for name, _ in self.where:
+            if name in LEAVES or name in OPERATORS or not name.isidentifier():
+                raise SpecError(f"in where: {name!r} cannot name an expression (it is taken, or no plain word)")
+        if self.n < 2:
+            raise SpecError(f"a game needs at least 2 classes, got {self.n}")
+        for row in self.tuples:
+            if "mask" in (kinds := tuple(e.kind for e in row)):
+                raise SpecError(f"({', '.join(map(str, row))}) holds a bare mask: write M1(x) for x erased by M1")
+            if kinds != self.kinds:
+                raise SpecError(
+                    f"({', '.join(map(str, row))}) is {' x '.join(kinds)}, but the first class is {' x '.join(self.kinds)}"
+                )
+        if len(set(self.tuples)) < self.n:
+            raise SpecError("two classes hold the same tuple, so nothing can tell them apart")
+        used = frozenset().union(*(e.heads for e in self.expressions))
+        if missing := {"E", "G", "x", "z"} - used:
+            raise SpecError(f"{', '.join(sorted(missing))} occurs in no class, so it cannot be trained")
+        for penalty in self.penalties:
+            if penalty.distance not in DISTANCES:
+                raise SpecError(f"unknown distance {penalty.distance!r} of a penalty; known: {', '.join(DISTANCES)}")
+            if not (isinstance(penalty.weight, int | float) and 0 <= penalty.weight < float("inf")):
+                raise SpecError(f"the weight of a penalty must be a number of 0 or more, not {penalty.weight!r}")
+            left, right = (self._parse(t) for t in (penalty.left, penalty.right))
+            if left.kind != right.kind or left.kind == "mask" or not (left.learned or right.learned):
+                raise SpecError(
+                    f"the penalty on {left} and {right} needs two images, latents or features of which E or G makes at least one"
+                )
+
+    @cached_property
+    def _names(self) -> dict[str, Expr]:
+        names: dict[str, Expr] = {}
+        for key, text in self.where:
+            names[key] = parse(text, names)
+        return names
+
+    def _parse(self, text: str) -> Expr:
+        return parse(text, self._names)
+
+    @cached_property
+    def tuples(self) -> tuple[tuple[Expr, ...], ...]:
+        """The classes, read: n tuples of m expressions."""
+        return tuple(tuple(self._parse(t) for t in row) for row in self.classes)
+
+    @property
+    def n(self) -> int:
+        """The number of classes."""
+        return len(self.classes)
+
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        """The kinds of the m slots of every tuple."""
+        return tuple(e.kind for e in self.tuples[0])
+
+    @cached_property
+    def variables(self) -> tuple[Expr, ...]:
+        """The distinct expressions of all tuples, in order of first use."""
+        return tuple(dict.fromkeys(e for row in self.tuples for e in row))
+
+    @cached_property
+    def penalized(self) -> tuple[tuple[Penalty, Expr, Expr], ...]:
+        """Each penalty with its two expressions."""
+        return tuple((p, self._parse(p.left), self._parse(p.right)) for p in self.penalties)
+
+    @cached_property
+    def expressions(self) -> tuple[Expr, ...]:
+        """Everything that a full update evaluates: the variables and both sides of each penalty."""
+        return tuple(dict.fromkeys([*self.variables, *(e for _, left, right in self.penalized for e in (left, right))]))
+
+    @cached_property
+    def masks(self) -> tuple[str, ...]:
+        """The names of the masks that occur, sorted."""
+        return tuple(sorted({h for e in self.expressions for h in e.heads if LEAVES.get(h) == "mask"}))
+
+    @property
+    def needs_features(self) -> bool:
+        """Whether M(.) occurs, so that training needs a feature extractor."""
+        return any("M" in e.heads for e in self.expressions)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data (strings, lists, numbers) from which `from_dict` makes an equal variant."""
+        return {
+            "name": self.name,
+            "classes": [list(row) for row in self.classes],
+            "where": dict(self.where),
+            "penalties": [[p.distance, p.left, p.right, p.weight] for p in self.penalties],
+            "about": self.about,
+        }
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any], default_name: str = "unnamed") -> "Variant":
+        """The variant that `to_dict` or a TOML file describes.
+
+        Raises:
+            SpecError: a key is unknown, missing or of the wrong type, or the variant cannot be trained.
+        """
+        name = data.get("name", default_name)
+        if unknown := sorted(set(data) - {"name", "classes", "where", "penalties", "about"}):
+            raise SpecError(
+                f"variant {name!r}: unknown key {unknown[0]!r}; known: name, classes, where, penalties, about"
+            )
+        classes, where, penalties = data.get("classes"), data.get("where", {}), data.get("penalties", [])
+        if not (
+            isinstance(classes, list)
+            and all(isinstance(row, list) and row and all(isinstance(t, str) for t in row) for row in classes)
+        ):
+            raise SpecError(
+                f"variant {name!r}: classes must be a list of lists of expressions, e.g. [['x', 'E(x)'], ['G(z)', 'z']]"
+            )
+        if not (isinstance(where, dict) and all(isinstance(text, str) for text in where.values())):
+            raise SpecError(f"variant {name!r}: where must be a table of names and expressions, e.g. y = 'G(E(x))'")
+        if not (isinstance(penalties, list) and all(_is_penalty(row) for row in penalties)):
+            raise SpecError(
+                f"variant {name!r}: penalties must be a list of [distance, left, right, weight], e.g. ['l2', 'x', 'G(E(x))', 1.0]"
+            )
+        return cls(
+            str(name),
+            tuple(map(tuple, classes)),
+            tuple(where.items()),
+            tuple(Penalty(*row) for row in penalties),
+            str(data.get("about", "")),
+        )
+
+    @classmethod
+    def from_toml(cls, path: str | Path) -> "Variant":
+        """Read a variant from a TOML file (keys as in `to_dict`; `name` defaults to the file's).
+
+        Raises:
+            SpecError: the file is missing, no TOML, or no variant; the message names the file.
+        """
+        path = Path(path)
+        try:
+            return cls.from_dict(tomllib.loads(path.read_text(encoding="utf-8")), default_name=path.stem)
+        except OSError as err:
+            raise SpecError(f"cannot read the variant file {path}: {err.strerror}") from None
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as err:
+            raise SpecError(f"{path} is no valid TOML: {err}") from None
+        except SpecError as err:
+            raise SpecError(f"{path}: {err}") from None
+
+
+def _is_penalty(row: Any) -> bool:
+    return isinstance(row, list) and len(row) in (3, 4) and all(isinstance(t, str) for t in row[:3])

@@ -1,0 +1,1 @@
+"""Measures as pure functions of arrays: ranking, neighbours, the posterior, Fréchet distance, intervals."""

@@ -1,0 +1,1 @@
+"""Linear and nearest-neighbour probes of frozen features: protocols and `probe`."""

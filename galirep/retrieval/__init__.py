@@ -1,0 +1,1 @@
+"""`retrieve`: queries, measures by class, near-duplicates, outliers, the HTML report."""

@@ -1,0 +1,1 @@
+"""A run directory: its files, checkpoints, curves and summary."""

@@ -1,0 +1,1 @@
+"""Supervised nets that serve as M(.) or as a yardstick: `train_classifier`."""

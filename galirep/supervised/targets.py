@@ -1,0 +1,145 @@
+"""What a classifier is to learn: one class an image, as the data set says, or several binary attributes an image, from a CSV file."""
+
+import csv
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from galirep.data.sources import ImageSource
+from galirep.errors import DataError
+
+
+@dataclass(frozen=True)
+class Targets:
+    """`values`: (N,) int64 classes (-1: none), or (N, n) float32 of 0 and 1; `names`: of the n classes or attributes."""
+
+    values: Tensor
+    names: tuple[str, ...]
+
+    @property
+    def binary(self) -> bool:
+        """Whether there are several binary attributes instead of one class."""
+        return self.values.ndim == 2
+
+    def loss(self, logits: Tensor, index: Tensor) -> Tensor:
+        """Mean cross-entropy of the images at `index`, nats (binary: over attributes too); `values` must be on the device of `logits`."""
+        if self.binary:
+            return F.binary_cross_entropy_with_logits(logits, self.values[index])
+        return F.cross_entropy(logits, self.values[index])
+
+    def report(self, logits: Tensor, index: Tensor) -> dict[str, object]:
+        """Accuracy, in all and by class (recall) or attribute, beside what always naming the commonest answer would give. Shares of 1."""
+        values = self.values[index].cpu()
+        logits = logits.cpu()
+        if self.binary:
+            right = ((logits > 0) == (values > 0.5)).double().mean(0)
+            rate = values.double().mean(0)
+            common = torch.maximum(rate, 1 - rate)
+            each = {
+                name: {"accuracy": float(r), "commonest": float(c)}
+                for name, r, c in zip(self.names, right, common, strict=True)
+            }
+            return {
+                "n": len(values),
+                "accuracy": float(right.mean()),
+                "commonest": float(common.mean()),
+                "attributes": each,
+            }
+        right = logits.argmax(1) == values
+        counts = values.bincount(minlength=len(self.names))
+        hits = values[right].bincount(minlength=len(self.names))
+        recall = {name: int(h) / int(c) if c else None for name, h, c in zip(self.names, hits, counts, strict=True)}
+        return {
+            "n": len(values),
+            "accuracy": float(right.double().mean()),
+            "commonest": int(counts.max()) / len(values),
+            "classes": recall,
+        }
+
+
+def class_targets(source: ImageSource) -> Targets:
+    """The data set's own classes.
+
+    Raises:
+        DataError: it has none, or only one.
+    """
+    if source.labels is None or (source.labels < 0).all():
+        raise DataError(
+            f"{source.spec} has no labels: name a CSV file of binary attributes with --labels, or a data set with class folders"
+        )
+    names = source.label_names or tuple(str(k) for k in range(int(source.labels.max()) + 1))
+    if len(set(source.labels[source.labels >= 0].tolist())) < 2:
+        raise DataError(f"{source.spec} has images of one class only: there is nothing to tell apart")
+    return Targets(torch.from_numpy(source.labels.astype(np.int64)), names)
+
+
+def attribute_targets(path: Path, ids: Sequence[str], names: Sequence[str] | None = None) -> Targets:
+    """Binary attributes from a CSV file: a header, the image's id in the first column, then 0 and 1 (or -1 and 1), one column an attribute.
+
+    An id may leave out the folders and the extension of the image's. `names`: the attributes that the columns must be.
+
+    Raises:
+        DataError: the file cannot be read, is no such table, or its ids are not those of the images.
+    """
+    header, rows = _read(path)
+    if names is not None and tuple(header) != tuple(names):
+        raise DataError(f"{path}: its attributes are {', '.join(header)}, not {', '.join(names)}")
+    found, used = [], set()
+    for image in ids:
+        key = next((k for k in _spellings(image) if k in rows), None)
+        if key is None:
+            missing = sum(not any(k in rows for k in _spellings(i)) for i in ids)
+            raise DataError(f"{path} has no row for {missing} of {len(ids)} images, the first {image!r}")
+        if key in used:
+            raise DataError(
+                f"{path}: the id {key!r} fits several images, {image!r} among them; write ids as `galirep embed` does, with their folders"
+            )
+        used.add(key)
+        found.append(rows[key])
+    if len(used) < len(rows):
+        stranger = next(key for key in rows if key not in used)
+        raise DataError(
+            f"{path} has {len(rows) - len(used)} ids that are not in the data, the first {stranger!r}: is it the file of another split?"
+        )
+    return Targets(torch.from_numpy(np.asarray(found, np.float32)), tuple(header))
+
+
+def _spellings(image: str) -> Iterator[str]:
+    path = PurePosixPath(image)
+    yield from (image, str(path.with_suffix("")), path.name, path.stem)
+
+
+def _read(path: Path) -> tuple[list[str], dict[str, list[float]]]:
+    rows: dict[str, list[float]] = {}
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            table = csv.reader(file)
+            header = next(table, [])[1:]
+            if not header or len(set(header)) < len(header):
+                raise DataError(f"{path}: the first line must name an id column and one or more attributes, each once")
+            for cells in table:
+                if not cells:
+                    continue
+                where = f"{path}, line {table.line_num}"
+                if len(cells) != len(header) + 1:
+                    raise DataError(f"{where}: {len(cells)} cells under {len(header) + 1} columns")
+                if cells[0] in rows:
+                    raise DataError(f"{where}: the id {cells[0]!r} stands twice")
+                for name, cell in zip(header, cells[1:], strict=True):
+                    if cell.strip() not in ("0", "1", "-1"):
+                        raise DataError(f"{where}: {name} is {cell!r}, but attributes are binary: 0 or 1 (or -1 and 1)")
+                rows[cells[0]] = [float(cell) for cell in cells[1:]]
+    except (OSError, UnicodeDecodeError, csv.Error) as err:
+        raise DataError(f"{path} cannot be read as a CSV file of attributes: {err}") from err
+    if not rows:
+        raise DataError(f"{path} has no rows")
+    for column, name in enumerate(header):
+        seen = {row[column] for row in rows.values()}
+        if {0.0, -1.0} <= seen:
+            raise DataError(f"{path}: {name} has 0 and -1, but attributes are binary: 0 or 1 (or -1 and 1)")
+    return header, {key: [max(value, 0.0) for value in row] for key, row in rows.items()}

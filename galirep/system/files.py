@@ -1,0 +1,110 @@
+"""Files that are either old and whole or new and whole, never half-written; and their hashes."""
+
+import errno
+import hashlib
+import json
+import os
+import secrets
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from galirep.errors import ConfigError, DataError
+
+
+def require_free(path: Path, overwrite: bool) -> None:
+    """Refuse an output that exists, unless asked to overwrite, and one whose folder does not exist.
+
+    Raises:
+        ConfigError: `path` exists and `overwrite` is false, or it is a directory, or its parent is not a directory.
+    """
+    if path.is_dir():
+        raise ConfigError(f"{path} is a directory: name a file")
+    if path.exists() and not overwrite:
+        raise ConfigError(f"{path} exists: choose another name or pass --overwrite")
+    if not path.parent.is_dir():
+        raise ConfigError(f"cannot write {path}: the folder {path.parent} does not exist")
+
+
+@contextmanager
+def replacing(path: Path, overwrite: bool = True, *, synced: bool = True) -> Iterator[Path]:
+    """Give a temporary path beside `path`; on a clean exit it takes the place of `path` in one step, on any error it is removed.
+
+    `synced=False` does not wait for the disk; a power cut may then leave a damaged file, so its reader must be able to tell.
+
+    Raises:
+        ConfigError: see `require_free`.
+        DataError: no space is left (the old file, if any, is untouched).
+    """
+    require_free(path, overwrite)
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+    try:
+        yield temporary
+        if synced:
+            sync(temporary)
+        temporary.replace(path)
+    except OSError as err:
+        if err.errno == errno.ENOSPC:
+            raise DataError(
+                f"no space left on the device while writing {path}; what was there before is untouched"
+            ) from err
+        raise
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def sync(path: Path) -> None:
+    """Wait until the content of a file is on the disk."""
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
+
+
+@contextmanager
+def replacing_folder(path: Path, overwrite: bool = False) -> Iterator[Path]:
+    """Give a temporary folder beside `path`; on a clean exit it takes the place of `path`, on any error it is removed.
+
+    Raises:
+        ConfigError: `path` exists, unless it is a folder and `overwrite` is true; or its parent is not a folder.
+    """
+    if path.exists() and not (overwrite and path.is_dir()):
+        raise ConfigError(f"{path} exists: choose another name" + (" or pass --overwrite" if path.is_dir() else ""))
+    if not path.parent.is_dir():
+        raise ConfigError(f"cannot write {path}: the folder {path.parent} does not exist")
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+    old = path.with_name(f"{temporary.name}.old")
+    temporary.mkdir()
+    try:
+        yield temporary
+        if path.exists():
+            path.rename(old)
+        temporary.rename(path)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+        shutil.rmtree(old, ignore_errors=True)
+
+
+def write_text(path: Path, text: str, overwrite: bool = True, *, synced: bool = True) -> None:
+    """Write `text` as UTF-8 in one step."""
+    with replacing(path, overwrite, synced=synced) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def write_json(path: Path, value: Any, overwrite: bool = True, *, synced: bool = True) -> None:
+    """Write `value` as indented JSON in one step."""
+    write_text(path, json.dumps(value, indent=2) + "\n", overwrite, synced=synced)
+
+
+def sha256_file(path: Path) -> str:
+    """The SHA-256 of a file's bytes, in hex."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def sha256_json(value: Any) -> str:
+    """The SHA-256 of a JSON value written with sorted keys, in hex: equal values have equal hashes."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True, separators=(",", ":")).encode()).hexdigest()

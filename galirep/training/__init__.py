@@ -1,0 +1,1 @@
+"""Training of E, G and D: settings, optimizers, evaluation, the loop."""

@@ -1,0 +1,53 @@
+"""Averaged weights, and BatchNorm statistics re-estimated for them."""
+
+import copy
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor, nn
+from torch.optim.swa_utils import update_bn
+
+from galirep.game.step import Game
+
+
+class Average:
+    """Exponential moving averages of E's and G's weights. Early in a run the half-life is shorter: a twentieth of the images seen."""
+
+    def __init__(self, game: Game, half_life: float) -> None:
+        self.half_life = half_life
+        self._live = {n: game.players()[n] for n in "EG"}
+        self.nets = {n: copy.deepcopy(net).requires_grad_(False).eval() for n, net in self._live.items()}
+
+    @torch.no_grad()
+    def update(self, images: int, seen: int) -> None:
+        """Move towards the live weights after an update on `images` images, `seen` in all."""
+        half_life = min(self.half_life, seen / 20)
+        decay = 0.5 ** (images / half_life) if half_life > 0 else 0.0
+        for name, net in self.nets.items():
+            torch._foreach_lerp_(list(net.parameters()), list(self._live[name].parameters()), 1 - decay)
+
+    def calibrate(self, images: Iterable[Tensor], seed: int) -> None:
+        """Re-estimate BatchNorm's running statistics for the averaged weights, on the stream that each network serves, and go to eval mode.
+
+        E's are those of real images (B, C, S, S); G's those of latents from the prior and from E's posterior, half each. Without BatchNorm
+        nothing is computed.
+        """
+        if not any(isinstance(m, nn.modules.batchnorm._BatchNorm) for net in self.nets.values() for m in net.modules()):
+            return  # the averages are in eval mode from the start
+        batches = list(images)
+        e, g = self.nets["E"], self.nets["G"]
+        _re_estimate(e, batches)
+        generator = torch.Generator(batches[0].device).manual_seed(seed)
+        latents = []
+        with torch.no_grad():
+            for batch in batches:
+                mu, log_sigma = e(batch)
+                noise, prior = torch.randn(2, *mu.shape, generator=generator, device=mu.device)
+                latents += [mu + log_sigma.exp() * noise, prior]
+        _re_estimate(g, latents)
+
+
+def _re_estimate(net: nn.Module, batches: list[Tensor]) -> None:
+    with torch.no_grad():
+        update_bn(batches, net)
+    net.eval()

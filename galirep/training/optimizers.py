@@ -1,0 +1,70 @@
+"""What the loop does with gradients: learning rates, Adam, averaging of weights, and statistics re-estimated for averaged networks."""
+
+import math
+
+import torch
+from torch import nn
+
+from galirep.game.step import Game
+from galirep.training.config import TrainConfig
+
+D_RATE = 2.0  # D's learning rate over G's where none is given: D has to keep up with both (two time scales, Heusel et al. 2017)
+
+
+def rate_factor(config: TrainConfig, step: int, steps: int) -> float:
+    """What the learning rates are multiplied by at `step` (0, 1, ...) of `steps`: a linear warm-up, then constant or a cosine to 0."""
+    if step < config.warmup:
+        return (step + 1) / config.warmup
+    if config.schedule == "constant":
+        return 1.0
+    return 0.5 * (1 + math.cos(math.pi * (step - config.warmup) / max(1, steps - config.warmup)))
+
+
+class Optimizers:
+    """Adam for G and E (one step for both) and Adam for D, with gradient clipping and, in fp16, a loss scale; no step waits for the
+    device.
+    """
+
+    def __init__(self, game: Game, config: TrainConfig, device: torch.device) -> None:
+        betas = (config.beta1, config.beta2)
+        self.rates = {
+            "E": config.lr if config.lr_e is None else config.lr_e,
+            "G": config.lr,
+            "D": D_RATE * config.lr if config.lr_d is None else config.lr_d,
+        }
+        self._nets, self._clip = game.players(), config.grad_clip
+        self._both = torch.optim.Adam(
+            [{"params": list(self._nets[n].parameters()), "lr": self.rates[n]} for n in "EG"], betas=betas, fused=True
+        )
+        self._d = torch.optim.Adam(self._nets["D"].parameters(), lr=self.rates["D"], betas=betas, fused=True)
+        self.scaler = torch.amp.GradScaler(device.type, enabled=config.precision == "fp16")
+
+    def step(self, factor: float, *, d_only: bool) -> None:
+        """Apply the gradients in `.grad` at `factor` times the learning rates."""
+        for optimizer, names in ((self._d, "D"), *(() if d_only else ((self._both, "EG"),))):
+            self.scaler.unscale_(optimizer)  # so that clipping and the reported norms are of the gradients themselves
+            for name, group in zip(names, optimizer.param_groups, strict=True):
+                group["lr"] = self.rates[name] * factor
+                if self._clip:
+                    nn.utils.clip_grad_norm_(group["params"], self._clip)
+            self.scaler.step(optimizer)
+        self.scaler.update()
+
+    def state_dict(self) -> dict[str, object]:
+        """All that a resumed run needs."""
+        return {"EG": self._both.state_dict(), "D": self._d.state_dict(), "scaler": self.scaler.state_dict()}
+
+    def load_state_dict(self, state: dict[str, dict[str, object]]) -> None:
+        """Take up the state of another run's optimizers."""
+        self._both.load_state_dict(state["EG"])
+        self._d.load_state_dict(state["D"])
+        self.scaler.load_state_dict(state["scaler"])
+
+
+def norms(game: Game, *, gradients: bool) -> dict[str, float]:
+    """The norm of the gradients in `.grad`, or of the weights, of E, G and D (waits for the device)."""
+    out = {}
+    for name, net in game.players().items():
+        tensors = [t for p in net.parameters() if (t := p.grad if gradients else p.detach()) is not None]
+        out[name] = float(nn.utils.get_total_norm(tensors)) if tensors else 0.0
+    return out

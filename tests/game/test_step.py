@@ -1,0 +1,283 @@
+"""One update: what is evaluated how often, and both gradients against ordinary backward passes."""
+
+import copy
+
+import pytest
+import torch
+from tiny_games import BATCH, LATENT, SIZE, count_calls, gradients, images, make, source
+from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from galirep.game import augmentation as augment
+from galirep.game.expression import Expr, parse
+from galirep.game.masks import erase, mix, random_boxes
+from galirep.game.objectives import OBJECTIVES
+from galirep.game.step import Rules, play, update
+from galirep.game.variant import Penalty, Variant
+from galirep.game.variants import VARIANTS
+
+
+def assert_same(got, wanted):
+    """Equal up to rounding: a bias before BatchNorm has no gradient but for that."""
+    assert got.keys() == wanted.keys()
+    largest = max(float(g.abs().max()) for g in wanted.values())
+    for name, g in wanted.items():
+        torch.testing.assert_close(
+            got[name], g, rtol=1e-4, atol=1e-5 * largest, msg=lambda text, name=name: f"{name}: {text}"
+        )
+
+
+# --- both gradients
+
+
+def reference(game, x, generator, objective="product", penalty_weight=1.0, noise=0.0, augmentations=()):
+    """Losses of D and of G and E as anyone would write them: each tuple by its own call of D, no detour over leaves."""
+    known = {Expr("x"): x, Expr("z"): torch.randn(BATCH, LATENT, generator=generator)}
+    for name in game.variant.masks:
+        known[Expr(name)] = random_boxes(BATCH, SIZE, generator)
+
+    def value(e):
+        if e in known:
+            return known[e]
+        args = [value(a) for a in e.args]
+        if e.head == "E":
+            mu, log_sigma = game.encoder(*args)
+            known[e] = mu + log_sigma.exp() * torch.randn(mu.shape, generator=generator, dtype=mu.dtype)
+        else:
+            known[e] = {"G": game.generator, "M": game.extract, "Erase": erase, "Mix": mix}[e.head](*args)
+        return known[e]
+
+    values = {e: value(e) for e in game.variant.expressions}
+    seen = {e: values[e] for e in game.variant.variables}
+    if augmentations:
+        augmented = augment.draw(augmentations, BATCH, SIZE, generator, x.device)
+        seen = {e: augmented(v) if e.kind == "image" else v for e, v in seen.items()}
+    if noise:
+        seen = {
+            e: v + noise * torch.randn(v.shape, generator=generator) if e.kind == "image" else v
+            for e, v in seen.items()
+        }
+
+    def losses(detach):
+        rows = []
+        for row in game.variant.tuples:
+            parts = [game.discriminator.trunks[e.kind](seen[e].detach() if detach else seen[e]) for e in row]
+            rows.append(game.discriminator.last(game.discriminator.hidden(torch.cat(parts, 1))))
+        return torch.stack(rows)
+
+    d_loss, g_loss = OBJECTIVES[objective]
+    distances = {"l1": lambda a, b: (a - b).abs().mean(), "l2": lambda a, b: (a - b).square().mean()}
+    penalty = sum(p.weight * distances[p.distance](values[a], values[b]) for p, a, b in game.variant.penalized)
+    return d_loss(losses(detach=True)), g_loss(losses(detach=False)) + penalty_weight * penalty
+
+
+@pytest.mark.parametrize(
+    ("variant", "objective", "noise", "augmentations"),
+    [
+        *((v, "product", 0.1, ()) for v in VARIANTS),
+        ("gali-4", "minimax", 0.0, ()),
+        ("gali-8", "misclassification", 0.0, ()),
+        ("gali-4", "relativistic", 0.0, ()),
+        *((v, "product", 0.1, ("color", "translation", "cutout")) for v in ("ali", "gali-8", "gali-mix", "gali-pt")),
+    ],
+)
+def test_gradients_are_those_of_ordinary_backward_passes(variant, objective, noise, augmentations):
+    game = make(variant)
+    plain = copy.deepcopy(game)
+    statistics = update(
+        game, images(), source(), Rules(objective, penalty_weight=0.3, augment=augmentations), noise=noise
+    )
+
+    _, loss_g = reference(plain, images(), source(), objective, 0.3, noise, augmentations)
+    plain.discriminator.requires_grad_(False)
+    loss_g.backward()  # through D, whose weights take no part
+    assert all(p.grad is None for p in plain.discriminator.parameters())
+    plain.discriminator.requires_grad_(True)
+    loss_d, _ = reference(plain, images(), source(), objective, 0.3, noise, augmentations)
+    to_eg = {n: gradients(plain.players()[n]) for n in "EG"}
+    loss_d.backward()
+
+    torch.testing.assert_close(statistics["loss_d"], loss_d.detach())
+    torch.testing.assert_close(statistics["loss_g"] + statistics.get("penalty", 0), loss_g.detach())
+    assert_same(gradients(game.discriminator), gradients(plain.discriminator))
+    for name in "EG":
+        assert_same(gradients(game.players()[name]), to_eg[name])
+        assert all(torch.equal(p.grad, to_eg[name][k]) for k, p in plain.players()[name].named_parameters()), (
+            "D's loss reached E or G in the reference"
+        )
+
+
+def test_spectral_norm_takes_part_in_the_gradient_and_moves_by_one_iteration():
+    game = make("gali-4", "sn")
+    plain = copy.deepcopy(game)
+    update(game, images(), source(), Rules())
+    with nn.utils.parametrize.cached():
+        loss_d, _ = reference(plain, images(), source())
+    loss_d.backward()
+    assert_same(gradients(game.discriminator), gradients(plain.discriminator))
+    for (name, one), other in zip(game.discriminator.named_buffers(), plain.discriminator.buffers(), strict=True):
+        torch.testing.assert_close(one, other, msg=name)
+
+
+def test_gradients_are_replaced_not_added():
+    game, again = make(), make()
+    update(again, images(1), source(1), Rules())
+    for net in (*game.players().values(),):
+        for p in net.parameters():
+            p.grad = torch.full_like(p, 1e6)
+    update(game, images(1), source(1), Rules())
+    for name, net in game.players().items():
+        assert_same(gradients(net), gradients(again.players()[name]))
+
+
+@pytest.mark.parametrize("variant", ("gali-4", "gali-pt", "gali-mix"))
+def test_an_update_of_d_alone_leaves_e_and_g_as_they_are(variant):
+    game, full = make(variant), make(variant)
+    for net in (game.encoder, game.generator):
+        for p in net.parameters():
+            p.grad = torch.full_like(p, 3.0)
+    needed = []
+    game.generator.register_forward_hook(
+        lambda m, args, out: needed.append(torch.is_grad_enabled() or out.requires_grad)
+    )
+    statistics = update(game, images(), source(), Rules(), d_only=True)
+    assert needed and not any(needed)
+    assert all((p.grad == 3).all() for net in (game.encoder, game.generator) for p in net.parameters())
+    update(full, images(), source(), Rules())
+    assert_same(gradients(game.discriminator), gradients(full.discriminator))
+    assert set(statistics) == {"loss_d", "probs"}
+
+
+def test_an_update_of_d_alone_computes_no_side_of_a_penalty():
+    game = make("alice")
+    calls = count_calls(game)
+    update(game, images(), source(), Rules(), d_only=True)
+    assert calls["G"] == 1
+
+
+def test_m_gets_no_weight_gradient_but_passes_one_to_g():
+    game = make("gali-4-l2-features")
+    game.extract.requires_grad_(False)
+    update(game, images(), source(), Rules(penalty_weight=1.0))
+    with_m = gradients(game.generator)
+    assert all(p.grad is None for p in game.extract.parameters())
+    other = make("gali-4-l2-features")
+    update(other, images(), source(), Rules(penalty_weight=0.0))
+    assert any((with_m[k] - g).abs().max() > 1e-6 for k, g in gradients(other.generator).items())
+
+
+def test_statistics_of_an_update():
+    game = make("alice", "r1r2")
+    statistics = update(game, images(), source(), Rules(r1_gamma=1.0), noise=0.0)
+    assert set(statistics) == {"loss_d", "loss_g", "probs", "penalty", "r1"}
+    assert all(isinstance(v, torch.Tensor) and not v.requires_grad for v in statistics.values())
+    torch.testing.assert_close(statistics["probs"].sum(1), torch.ones(2))
+    reached = play(game, images(), source(), [parse("x"), parse("G(E(x))")])
+    torch.testing.assert_close(
+        statistics["penalty"], (reached[parse("x")] - reached[parse("G(E(x))")]).square().mean().detach()
+    )
+
+
+class NoHostSync(TorchDispatchMode):
+    """Fails where a value of a tensor is asked for, which on a GPU would make the host wait."""
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        name = func.overloadpacket.__name__
+        assert name not in (
+            "_local_scalar_dense",
+            "nonzero",
+            "item",
+            "equal",
+            "masked_select",
+            "unique_dim",
+            "_unique2",
+        ), f"{name} waits for the device"
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize(
+    ("variant", "regularizer", "rules"),
+    [("gali-mix", "sn", Rules()), ("gali-pt", "r1r2", Rules(r1_gamma=1.0)), ("gali-4", "none", Rules("relativistic"))]
+    + [("gali-8", "sn-scale+r1r2", Rules(r1_gamma=1.0, augment=("color", "translation", "cutout")))],
+)
+def test_nothing_waits_for_the_device(variant, regularizer, rules):
+    game = make(variant, regularizer)
+    with NoHostSync():
+        update(game, images(), source(), rules, noise=0.1)
+        update(game, images(), source(), rules, noise=0.1, d_only=True)
+    with pytest.raises(AssertionError, match="waits for the device"), NoHostSync():
+        images().mean().item()
+
+
+def test_running_statistics_of_e_follow_the_real_stream_alone():
+    game = make("gali-4")
+    alone = copy.deepcopy(game.encoder)
+    update(game, images(), source(), Rules())
+    update(game, images(1), source(), Rules(), d_only=True)
+    alone(images()), alone(images(1))
+    norms = [m for m in game.encoder.modules() if isinstance(m, nn.BatchNorm2d | nn.BatchNorm1d)]
+    for mine, theirs in zip(
+        norms, [m for m in alone.modules() if isinstance(m, nn.BatchNorm2d | nn.BatchNorm1d)], strict=True
+    ):
+        torch.testing.assert_close(
+            (mine.running_mean, mine.running_var), (theirs.running_mean, theirs.running_var), rtol=0, atol=0
+        )
+        assert mine.momentum == theirs.momentum == 0.1
+
+
+def test_noise_is_shared_by_the_tuples_of_a_variable_and_only_on_images():
+    game = make("gali-4")
+    seen = {"image": [], "latent": []}
+    for kind, trunk in game.discriminator.trunks.items():
+        trunk.register_forward_hook(lambda m, args, out, kind=kind: seen[kind].append(args[0].detach()))
+    for noise in (0.0, 0.5):
+        update(game, images(), source(), Rules(), noise=noise)
+    clean, noisy = seen["image"][:2], seen["image"][2:]
+    assert (
+        [len(v) for v in clean] == [len(v) for v in noisy] == [BATCH, 2 * BATCH]
+    )  # x once for its two tuples; G(z), G(E(G(z)))
+    added = torch.cat(noisy) - torch.cat(clean)
+    assert (
+        float(added.std()) == pytest.approx(0.5, rel=0.15) and abs(torch.corrcoef(added.flatten(1))[0, 1:]).max() < 0.6
+    )
+    for one, other in zip(seen["latent"][:2], seen["latent"][2:], strict=True):
+        assert torch.equal(one, other)
+
+
+def test_images_of_a_tuple_get_the_same_augmentation_and_an_update_of_d_alone_too():
+    game = make("gali-4")
+    seen = []
+    game.discriminator.trunks["image"].register_forward_hook(lambda m, args, out: seen.append(args[0].detach()))
+    same = {e: images() for e in game.variant.variables if e.kind == "image"}
+    for rules in (Rules(), Rules(augment=("color", "translation", "cutout"))):
+        update(game, images(), source(), rules, known=same, d_only=True)
+    clean, augmented = seen
+    assert len(clean) == len(augmented) == 3 * BATCH and (clean[:BATCH] != augmented[:BATCH]).any()
+    for part in augmented.split(BATCH):
+        assert torch.equal(part, augmented[:BATCH])
+    assert (
+        len({tuple((a - b).flatten().tolist()) for a, b in zip(augmented[:BATCH], clean[:BATCH], strict=True)}) == BATCH
+    )
+
+
+def test_m_sees_the_images_as_they_are():
+    seen = []
+    for names in ((), ("color",)):
+        game = make("gali-pt")
+        game.extract.register_forward_hook(lambda m, args, out: seen.append(args[0].detach()))
+        update(game, images(), source(), Rules(augment=names))
+    assert all(torch.equal(a, b) for a, b in zip(seen[:3], seen[3:], strict=True))
+
+
+def test_a_users_variant_with_three_classes_and_a_penalty_on_latents_plays():
+    variant = Variant(
+        "mine",
+        (("x", "E(x)"), ("G(z)", "z"), ("G(E(x))", "E(x)")),
+        penalties=(Penalty("l1", "E(x)", "E(G(E(x)))", 2.0),),
+    )
+    game = make(variant)
+    statistics = update(game, images(), source(), Rules())
+    assert statistics["probs"].shape == (3, 3) and statistics["penalty"] > 0
+    assert all(
+        p.grad is not None and p.grad.isfinite().all() for net in game.players().values() for p in net.parameters()
+    )

@@ -1,0 +1,188 @@
+"""Variants: every one of the paper, a user's own as a TOML file, and how faults are told."""
+
+import itertools
+
+import pytest
+
+from galirep.errors import SpecError
+from galirep.game.variant import Penalty, Variant
+from galirep.game.variants import ALI, VARIANTS, get_variant
+
+
+def permuted(images, latents):
+    """The four tuples (image, latent, image, latent) that permuting two images and two latents gives."""
+    return {
+        (*i[:1], *la[:1], *i[1:], *la[1:])
+        for i, la in itertools.product(itertools.permutations(images), itertools.permutations(latents))
+    }
+
+
+# The table of docs/design, every name written in full: n, m and the classes, whose order is immaterial.
+FOUR = {("x", "E(x)"), ("G(z)", "z"), ("x", "E(G(E(x)))"), ("G(E(G(z)))", "z")}
+Y, W = "G(E(M1(x)))", "Mix(x, G(E(M1(x))), M1)"
+CLASSES = {
+    "ali": {("x", "E(x)"), ("G(z)", "z")},
+    "alice": {("x", "E(x)"), ("G(z)", "z")},
+    "gali-4": FOUR,
+    "gali-8": permuted(("x", "G(E(x))"), ("E(x)", "E(G(E(x)))")) | permuted(("G(z)", "G(E(G(z)))"), ("z", "E(G(z))")),
+    "gali-mix": {
+        ("x", "E(M1(x))"), ("G(z)", "z"), ("x", f"E(M2({Y}))"), ("G(E(M3(G(z))))", "z"),
+        (W, "E(M1(x))"), (W, f"E(M2({Y}))"), ("x", f"E(M4({W}))"), (Y, f"E(M4({W}))"),
+    },
+    "gali-pt": {("x", "E(x)", "M(x)"), ("G(z)", "z", "M(G(z))"), ("x", "E(G(E(x)))", "M(G(E(x)))"), ("G(E(G(z)))", "z", "M(G(z))")},
+    "masked-ali": {("x", "E(M1(x))"), ("G(z)", "z")},
+    "masked-alice": {("x", "E(M1(x))"), ("G(z)", "z")},
+    "masked-gali-4": {("x", "E(M1(x))"), ("G(z)", "z"), ("x", "E(M2(G(E(M1(x)))))"), ("G(E(M3(G(z))))", "z")},
+    "gali-4-l2-features": FOUR,
+    "gali-4-l1-features": FOUR,
+}  # fmt: skip
+PENALTIES = {
+    "alice": ("l2", "x", "G(E(x))"),
+    "masked-alice": ("l2", "x", "G(E(M1(x)))"),
+    "gali-4-l2-features": ("l2", "M(x)", "M(G(E(x)))"),
+    "gali-4-l1-features": ("l1", "M(x)", "M(G(E(x)))"),
+}
+
+
+def test_the_table_holds_every_variant():
+    assert CLASSES.keys() == VARIANTS.keys() and len(CLASSES["gali-8"]) == 8
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_a_variant_is_that_of_the_table(name):
+    variant = get_variant(name)
+    written = [tuple(map(str, row)) for row in variant.tuples]
+    assert variant.n == len(written) == len(CLASSES[name]) and set(written) == CLASSES[name]
+    assert (
+        variant.kinds
+        == {2: ("image", "latent"), 3: ("image", "latent", "features"), 4: ("image", "latent") * 2}[len(written[0])]
+    )
+    penalties = [(p.distance, str(left), str(right)) for p, left, right in variant.penalized]
+    assert penalties == ([PENALTIES[name]] if name in PENALTIES else []) and all(
+        p.weight == 1 for p in variant.penalties
+    )
+    assert variant.needs_features == ("pt" in name or "features" in name)
+    assert variant.masks == {"gali-mix": ("M1", "M2", "M3", "M4"), "masked-gali-4": ("M1", "M2", "M3")}.get(
+        name, ("M1",) if "masked" in name else ()
+    )
+    assert variant.about
+
+
+@pytest.mark.parametrize(
+    ("name", "count"), [("ali", 4), ("gali-4", 6), ("gali-8", 8), ("gali-mix", 9), ("gali-pt", 9)]
+)  # what is embedded in D: each distinct variable once
+def test_distinct_variables(name, count):
+    variant = get_variant(name)
+    assert len(variant.variables) == count and set(variant.variables) == {e for row in variant.tuples for e in row}
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_plain_data_and_toml_give_the_variant_back(name, tmp_path):
+    variant = get_variant(name)
+    assert Variant.from_dict(variant.to_dict()) == variant
+    rows = "\n".join(f"  {list(row)}," for row in variant.to_dict()["classes"])
+    where = "\n".join(f"{key} = {text!r}" for key, text in variant.where)
+    path = tmp_path / "mine.toml"
+    head = f"name = {name!r}\nabout = {variant.about!r}\npenalties = {variant.to_dict()['penalties']}\n"
+    path.write_text(f"{head}classes = [\n{rows}\n]\n[where]\n{where}\n")
+    assert Variant.from_toml(path) == get_variant(path) == get_variant(str(path)) == variant
+    assert get_variant(variant) is variant
+
+
+def test_a_toml_variant_is_named_after_its_file_where_it_has_no_name(tmp_path):
+    path = tmp_path / "three.toml"
+    path.write_text(
+        'classes = [["x", "E(x)"], ["G(z)", "z"], ["y", "E(x)"]]\nwhere = {y = "G(E(x))"}\npenalties = [["l1", "x", "y", 0.5]]\n'
+    )
+    variant = get_variant(path)
+    assert variant.name == "three" and variant.n == 3 and str(variant.tuples[2][0]) == "G(E(x))"
+    assert variant.penalties == (Penalty("l1", "x", "y", 0.5),)
+
+
+def test_penalties_add_expressions_but_no_variable_of_d():
+    variant = get_variant("alice")
+    assert [str(e) for e in variant.variables] == ["x", "E(x)", "G(z)", "z"]
+    assert [str(e) for e in variant.expressions] == ["x", "E(x)", "G(z)", "z", "G(E(x))"]
+
+
+PAIRS = (("x", "E(x)"), ("G(z)", "z"))
+
+
+@pytest.mark.parametrize(
+    ("classes", "where", "penalties", "says"),
+    [
+        (PAIRS[:1], (), (), "a game needs at least 2 classes, got 1"),
+        ((*PAIRS, ("x", "E(z)")), (), (), "in 'E(z)': E takes (image), not (latent)"),
+        ((*PAIRS, ("z", "x")), (), (), "(z, x) is latent x image, but the first class is image x latent"),
+        ((*PAIRS, ("x",)), (), (), "(x) is image, but the first class is image x latent"),
+        ((*PAIRS, ("x", "E( x )")), (), (), "two classes hold the same tuple"),
+        ((("x", "z"), ("G(z)", "z")), (), (), "E occurs in no class"),
+        ((("x", "E(x)"), ("x", "z")), (), (), "G occurs in no class"),
+        ((*PAIRS, ("M1", "z")), (), (), "(M1, z) holds a bare mask"),
+        (PAIRS, (("E", "x"),), (), "'E' cannot name an expression"),
+        (PAIRS, (("x", "G(z)"),), (), "'x' cannot name an expression"),
+        (PAIRS, (("a b", "G(z)"),), (), "'a b' cannot name an expression"),
+        (PAIRS, (("y", "G(E(u))"),), (), "in 'G(E(u))': 'u' is neither a variable"),
+        (PAIRS, (), (Penalty("l3", "x", "G(z)"),), "unknown distance 'l3' of a penalty; known: l1, l2"),
+        (PAIRS, (), (Penalty("l2", "x", "G(z)", -1),), "must be a number of 0 or more, not -1"),
+        (PAIRS, (), (Penalty("l2", "x", "G(z)", float("nan")),), "must be a number of 0 or more, not nan"),
+        (PAIRS, (), (Penalty("l2", "x", "E(x)"),), "the penalty on x and E(x) needs two images, latents or features"),
+        (PAIRS, (), (Penalty("l2", "x", "x"),), "the penalty on x and x needs"),
+    ],
+)
+def test_a_variant_that_cannot_be_trained_is_refused_with_its_name(classes, where, penalties, says):
+    with pytest.raises(SpecError) as caught:
+        Variant("mine", classes, where, penalties)
+    assert str(caught.value).startswith("variant 'mine': ") and says in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("classes = [['x', 'E(x)'], ['G(z)', 'z']]\nclases = 1", "unknown key 'clases'; known: name, classes"),
+        ("name = 'mine'", "classes must be a list of lists of expressions"),
+        ("classes = ['x', 'z']", "classes must be a list of lists of expressions"),
+        ("classes = [['x', 1], ['G(z)', 'z']]", "classes must be a list of lists of expressions"),
+        ("classes = [[], []]", "classes must be a list of lists of expressions"),
+        ("classes = [['x', 'E(x)'], ['G(z)', 'z']]\nwhere = ['y']", "where must be a table"),
+        ("classes = [['x', 'E(x)'], ['G(z)', 'z']]\nwhere = {y = 3}", "where must be a table"),
+        (
+            "classes = [['x', 'E(x)'], ['G(z)', 'z']]\npenalties = [['l2', 'x']]",
+            "penalties must be a list of [distance, left, right, weight]",
+        ),
+        (
+            "classes = [['x', 'E(x)'], ['G(z)', 'z']]\npenalties = [['l2', 'x', 'G(z)', 'much']]",
+            "must be a number of 0 or more, not 'much'",
+        ),
+        ("classes = [['x', 'E(x'], ['G(z)', 'z']]", "in 'E(x': write calls of E, G"),
+        ("classes = [['x' 'E(x)']]", "is no valid TOML"),
+        ("classes = [['x', 'E(y)'], ['G(z)', 'z']]", "in 'E(y)': 'y' is neither a variable"),
+    ],
+)
+def test_a_fault_in_a_toml_file_is_told_with_the_file(text, says, tmp_path):
+    path = tmp_path / "mine.toml"
+    path.write_text(text)
+    with pytest.raises(SpecError) as caught:
+        get_variant(path)
+    assert str(path) in str(caught.value) and says in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_a_toml_file_that_cannot_be_read(tmp_path):
+    with pytest.raises(SpecError, match=r"cannot read the variant file .*none\.toml: No such file"):
+        get_variant(tmp_path / "none.toml")
+    (tmp_path / "latin.toml").write_bytes(b"name = '\xe9'")
+    with pytest.raises(SpecError, match="is no valid TOML"):
+        get_variant(tmp_path / "latin.toml")
+
+
+def test_an_unknown_name_is_answered_with_the_nearest():
+    with pytest.raises(
+        SpecError, match=r"unknown variant 'gali4': did you mean 'gali-4'\? known: ali, .*; or a \.toml file"
+    ):
+        get_variant("gali4")
+
+
+def test_variants_are_values():
+    assert (
+        len({ALI, get_variant("ali"), Variant("ali", ALI.classes)}) == 2
+    )  # differing in what they say about themselves

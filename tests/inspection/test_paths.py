@@ -1,0 +1,122 @@
+"""`galirep info` on each thing that galirep writes, and on what it did not write."""
+
+import json
+
+import numpy as np
+import pytest
+
+import galirep
+from galirep.embeddings.schema import StoreMeta
+from galirep.embeddings.writer import EmbeddingWriter
+from galirep.errors import GalirepError
+from galirep.inspection.paths import info
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """A run of two updates on the digits."""
+    out = tmp_path_factory.mktemp("runs") / "digits"
+    config = galirep.TrainConfig(
+        data="sklearn:digits", variant="ali", networks="compact", image_size=8, width=4, batch_size=8, steps=2
+    )
+    galirep.train(config, out=out)
+    return out
+
+
+@pytest.fixture
+def embeddings(tmp_path):
+    meta = StoreMeta(
+        encoder="test", layers=(("mu", 3), ("h", 2)), n_expected=4, label_names=("a", "b"), encoder_sha256="12ab"
+    )
+    with EmbeddingWriter.create(tmp_path / "e.h5", meta, ["w", "x", "y", "z"], [0, 1, 1, -1]) as writer:
+        writer.append(np.eye(4, 5, dtype=np.float32))
+        writer.finish()
+    return tmp_path / "e.h5"
+
+
+def test_a_run(cli, run):
+    result = cli("info", run, "--json")
+    assert result.exit_code == 0, result.stderr
+    told = json.loads(result.stdout)
+    assert (told["kind"], told["status"]) == ("run", "complete")
+    assert (told["config"]["variant"], told["config"]["batch_size"]) == ("ali", 8)
+    assert told["last_metrics"]["step"] == 2 and told["exports"] == [
+        "export/encoder.safetensors",
+        "export/generator.safetensors",
+    ]
+    assert told["checkpoints"]["checkpoints/last.pt"] == (run / "checkpoints" / "last.pt").stat().st_size
+    shown = cli("info", run).stdout
+    assert "kind" in shown and "sklearn:digits" in shown and "last_metrics" in shown
+
+
+def test_a_checkpoint_and_an_export(run):
+    checkpoint = info(run / "checkpoints" / "last.pt")
+    assert (
+        checkpoint["kind"] == "checkpoint"
+        and checkpoint["galirep_version"] == galirep.__version__
+        and "config" in checkpoint["parts"]
+    )
+    folder, file = info(run / "export"), info(run / "export" / "encoder.safetensors")
+    assert (folder["kind"], folder["network"]) == (file["kind"], file["network"]) == ("export", "encoder")
+    assert folder["parameters"] == file["parameters"] > 100
+
+
+def test_embeddings(cli, embeddings):
+    told = json.loads(cli("info", embeddings, "--json").stdout)
+    assert told["kind"] == "embeddings" and told["complete"] and told["layers"] == {"mu": 3, "h": 2}
+    assert (told["rows"], told["dim"], told["labelled"], told["classes"]) == (4, 5, 3, 2)
+    assert told["first_ids"] == ["w", "x", "y"] and told["encoder_sha256"] == "12ab"
+    assert "12ab" in cli("info", embeddings).stdout
+
+
+def test_an_interrupted_embedding_file(tmp_path):
+    meta = StoreMeta(encoder="test", layers=(("mu", 3),), n_expected=4)
+    with EmbeddingWriter.create(tmp_path / "e.h5", meta, ["w", "x", "y", "z"]) as writer:
+        writer.append(np.eye(2, 3, dtype=np.float32))
+    told = info(tmp_path / "e.h5.partial")
+    assert not told["complete"] and told["rows"] == 2 and told["n_expected"] == 4
+    with pytest.raises(
+        GalirepError, match=r"e\.h5: no such file or directory; an interrupted run left .*e\.h5\.partial"
+    ):
+        info(tmp_path / "e.h5")
+
+
+def test_an_index(cli, embeddings):
+    index = embeddings.with_name("e.faiss")
+    assert cli("index", embeddings, "--out", index).exit_code == 0
+    told = json.loads(cli("info", index, "--json").stdout)
+    assert told["kind"] == "index" and (told["metric"], told["n"], told["dim"], told["exact"]) == ("cosine", 4, 5, True)
+    assert told["embeddings"]["encoder_sha256"] == "12ab"
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "text"),
+    [
+        ("missing", None, "no such file or directory"),
+        ("picture.png", b"\x89PNG\r\n\x1a\n", "nothing that galirep made"),
+        ("empty.h5", b"", "nothing that galirep made"),
+        ("cut.h5", b"\x89HDF\r\n\x1a\n" + bytes(30), "cut.h5"),
+        ("foreign.pt", b"PK\x03\x04" + bytes(30), "truncated or damaged"),
+        ("foreign.faiss", b"IxFI" + bytes(30), "no side-car"),
+        ("foreign.safetensors", b"\x02\x00\x00\x00\x00\x00\x00\x00{}", "no foreign that galirep exported"),
+        ("cut.safetensors", b"\x02\x00\x00", "truncated or damaged"),
+    ],
+)
+def test_what_is_not_galireps(cli, tmp_path, name, content, text):
+    path = tmp_path / name
+    if content is not None:
+        path.write_bytes(content)
+    result = cli("info", path)
+    assert result.exit_code == 1 and result.stdout == "" and result.stderr.count("\n") == 1 and text in result.stderr
+
+
+def test_a_folder_that_is_no_run(cli, tmp_path):
+    result = cli("info", tmp_path)
+    assert result.exit_code == 1 and "is no run of galirep" in result.stderr
+
+
+def test_a_run_with_a_damaged_file(cli, tmp_path):
+    (tmp_path / "config.yaml").write_text("data: [")
+    (tmp_path / "run.json").write_text("{}")
+    result = cli("info", tmp_path)
+    assert result.exit_code == 1 and "damaged" in result.stderr and result.stderr.count("\n") == 1

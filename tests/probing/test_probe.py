@@ -1,0 +1,275 @@
+"""The probe protocols against scikit-learn spelled out, closed forms, and bad input."""
+
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+from sklearn.datasets import load_digits
+from sklearn.model_selection import train_test_split
+from sklearn.neighbors import KNeighborsClassifier
+from sklearn.preprocessing import StandardScaler
+from sklearn.svm import LinearSVC
+from toy_galleries import write_embeddings
+
+import galirep
+from galirep.errors import ConfigError, DataError
+from galirep.probing.protocols import PROTOCOLS
+
+KEYS = {
+    "protocol",
+    "n_train",
+    "n_test",
+    "n_classes",
+    "layers",
+    "C",
+    "error_mean",
+    "error_std",
+    "errors",
+    "baseline",
+    "baseline_error",
+}
+
+
+@pytest.fixture(scope="module")
+def digits():
+    features, labels = load_digits(return_X_y=True)
+    features = features.astype(np.float32)
+    return (features[:1000], labels[:1000]), (features[1000:], labels[1000:])
+
+
+def _file(path, features, labels, names=("a", "b", "c"), **meta):
+    """An embedding file with the layers `first` (the leading columns) and `last` (two columns)."""
+    features = np.asarray(features)
+    settings = {
+        "encoder": "test",
+        "layers": (("first", features.shape[1] - 2), ("last", 2)),
+        "names": names,
+        "fingerprint": "",
+        **meta,
+    }
+    return write_embeddings(path, features, labels, ids=[f"image{i}" for i in range(len(features))], **settings)
+
+
+def _blobs(n=90, d=6, classes=3, seed=0, spread=0.1):
+    random = np.random.default_rng(seed)
+    labels = np.arange(n) % classes
+    return 3 * np.eye(classes, d)[labels] + spread * random.normal(size=(n, d)), labels
+
+
+def test_linear_svm_is_standard_scaler_and_linear_svc(digits):
+    (x, y), (test_x, test_y) = digits
+    result = galirep.probe((x, y), (test_x, test_y), seed=3)
+    rows, held = train_test_split(np.arange(len(y)), test_size=0.2, stratify=y, random_state=3)
+    rows, held = np.sort(rows), np.sort(held)
+
+    def model(C, x, y):
+        scaler = StandardScaler().fit(x)
+        svm = LinearSVC(C=C, dual=False, tol=1e-6, max_iter=10_000).fit(scaler.transform(x), y)
+        return lambda new: svm.predict(scaler.transform(new))
+
+    assert [step["C"] for step in result["validation"]] == PROTOCOLS["linear-svm/v1"].settings["grid"][
+        : len(result["validation"])
+    ]
+    for step in result["validation"]:
+        assert step["error"] == pytest.approx(
+            np.mean(model(step["C"], x[rows], y[rows])(x[held]) != y[held]), abs=1.5 / len(held)
+        )
+    assert result["C"] == min(result["validation"], key=lambda step: step["error"])["C"]
+    assert result["errors"] == [
+        pytest.approx(np.mean(model(result["C"], x, y)(test_x) != test_y), abs=1.5 / len(test_y))
+    ]
+    assert (result["n_train"], result["n_test"], result["n_classes"], result["n_features"]) == (1000, 797, 10, 64)
+    assert result["converged"] and result["notes"] == [] and result["error_std"] is None
+    assert result["baseline_error"] == np.mean(test_y != np.bincount(y).argmax())
+
+
+def test_linear_svm_stops_two_steps_past_the_best_C():
+    random = np.random.default_rng(0)
+    labels = np.arange(200) % 2
+    features = np.concatenate([labels[:, None] + random.normal(size=(200, 1)), random.normal(size=(200, 150))], axis=1)
+    errors = [step["error"] for step in galirep.probe((features, labels), seed=1)["validation"]]
+    best = errors.index(min(errors))
+    assert len(errors) == 6 or (len(errors) > best + 2 and min(errors[-2:]) > errors[best])
+
+
+def test_knn_is_a_weighted_vote_by_cosine(digits):
+    (x, y), (test_x, test_y) = digits
+    result = galirep.probe((x, y), (test_x, test_y), protocol="knn/v1")
+    assert set(result["errors_by_k"]) == {"1", "5", "20", "200"}
+    for k, error in result["errors_by_k"].items():
+        reference = KNeighborsClassifier(
+            int(k), metric="cosine", weights=lambda distance: np.exp((1 - distance) / 0.07)
+        ).fit(x, y)
+        assert error == pytest.approx(1 - reference.score(test_x, test_y), abs=1.5 / len(test_y))
+    assert result["error_mean"] == result["errors_by_k"]["20"] and result["C"] is None
+
+
+def test_knn_without_enough_rows_says_so_by_k():
+    result = galirep.probe(_blobs(60), _blobs(30, seed=1), protocol="knn/v1")
+    assert result["errors_by_k"] == {"1": 0.0, "5": 0.0, "20": 0.0, "200": None}
+
+
+def test_ali_protocol_draws_labels_and_averages(digits):
+    (x, y), test = digits
+    small = {"labels_per_class": 10, "held_out": 300, "selection_draws": 2, "draws": 5, "grid": [1e-6, 1e-4, 1e-2]}
+    result = galirep.probe((x, y), test, protocol="ali-l2svm/v1", settings=small)
+    assert result["protocol"] == "ali-l2svm/custom" and result["settings"] == small
+    assert len(result["errors"]) == 5 and len(set(result["errors"])) > 1
+    assert result["error_mean"] == pytest.approx(sum(result["errors"]) / 5)
+    assert result["error_std"] == pytest.approx(
+        math.sqrt(sum((e - result["error_mean"]) ** 2 for e in result["errors"]) / 4)
+    )
+    assert result["C"] == min(result["validation"], key=lambda step: step["error"])["C"]
+    assert result["error_mean"] < 0.2 < result["baseline_error"]
+    again = galirep.probe((x, y), test, protocol="ali-l2svm/v1", settings=small)
+    assert again["errors"] == result["errors"]
+    assert galirep.probe((x, y), test, protocol="ali-l2svm/v1", settings=small, seed=1)["errors"] != result["errors"]
+
+
+def test_ali_v1_is_what_it_says():
+    settings = PROTOCOLS["ali-l2svm/v1"].settings
+    assert (settings["labels_per_class"], settings["held_out"], settings["selection_draws"], settings["draws"]) == (
+        100,
+        10_000,
+        10,
+        100,
+    )
+    assert settings["grid"] == pytest.approx([math.exp(-20 + 40 * i / 49) for i in range(50)])
+    assert json.loads(json.dumps(dict(settings))) == settings
+
+
+def test_separable_classes_have_no_error_whatever_the_numbering(tmp_path):
+    x, y = _blobs()
+    train = _file(tmp_path / "train.h5", x, y)
+    test = _file(tmp_path / "test.h5", x, np.array([2, 0, 1])[y], names=("b", "c", "a"))
+    result = galirep.probe(train, str(test))
+    assert result["error_mean"] == 0 and result["layers"] == ["first", "last"] and result["notes"] == []
+    assert result["baseline_error"] == pytest.approx(2 / 3) and "'a'" in result["baseline"]
+
+
+def test_layers_choose_columns(tmp_path):
+    x, y = _blobs()
+    path = _file(tmp_path / "train.h5", x, y)
+    assert galirep.probe(path, layers=["first"])["error_mean"] == 0
+    blind = galirep.probe(path, layers=["last"])
+    assert blind["n_features"] == 2 and blind["error_mean"] > 0.3
+    with galirep.load_embeddings(path) as opened:
+        assert galirep.probe(opened, layers=["first"])["layers"] == ["first"]
+
+
+def test_without_test_a_fifth_is_kept_by_class():
+    result = galirep.probe(_blobs(100, classes=2))
+    assert (result["n_train"], result["n_test"]) == (80, 20) and result[
+        "test"
+    ] == "20% of TRAIN (arrays), drawn by class"
+
+
+def test_what_a_reader_should_know_is_noted(tmp_path):
+    x, y = _blobs()
+    train = _file(tmp_path / "train.h5", x, np.where(np.arange(len(y)) < 4, -1, y), fingerprint="ab")
+    test = _file(tmp_path / "test.h5", x, np.where(y == 2, 3, y), names=("a", "b", "c", "d"), fingerprint="ab")
+    result = galirep.probe(train, test)
+    notes = "\n".join(result["notes"])
+    assert "4 of 90 rows of TRAIN have no label" in notes and result["n_train"] == 86
+    assert "30 rows of TEST are of classes that TRAIN does not have (d)" in notes and result[
+        "error_mean"
+    ] == pytest.approx(1 / 3)
+    assert "same images" in notes
+
+
+def test_names_as_labels():
+    x, y = _blobs()
+    names = np.array(["cat", "dog", "emu"])[y]
+    result = galirep.probe((x, names), (x[names != "cat"], names[names != "cat"]))
+    assert result["error_mean"] == 0 and result["n_classes"] == 3
+
+
+@pytest.mark.parametrize(
+    ("change", "text"),
+    [
+        (lambda x, y: (x, np.zeros_like(y)), "one class only, '0'"),
+        (lambda x, y: (x, np.full_like(y, -1)), "no labels"),
+        (
+            lambda x, y: (np.where(np.arange(90)[:, None] == 7, np.nan, x), y),
+            "1 of 90 rows of features hold NaN .* the first is row 7",
+        ),
+        (lambda x, y: (x, y[:-1]), r"features \(N, D\) and labels \(N,\), not \(90, 6\) and \(89,\)"),
+        (lambda x, y: (x, y + 0.5), "whole numbers or names"),
+        (lambda x, y: (x[:4], y[:4]), "too few to keep 20% of each class back"),
+        (lambda x, y: (x, np.where(np.arange(len(y)) == 5, 9, y)), "1 of class '9'"),
+    ],
+)
+def test_bad_arrays(change, text):
+    with pytest.raises(DataError, match=text):
+        galirep.probe(change(*_blobs()))
+
+
+def test_different_encoders_list_what_differs(tmp_path):
+    x, y = _blobs()
+    train = _file(tmp_path / "train.h5", x, y, encoder_sha256="12ab")
+    test = _file(tmp_path / "test.h5", x[:, 1:], y, encoder_sha256="34cd")
+    with pytest.raises(
+        DataError, match=r"encoder_sha256 '12ab' is not '34cd'; layers \{'first': 4, .* are not \{'first': 3"
+    ):
+        galirep.probe(train, test)
+    assert galirep.probe(train, _file(tmp_path / "same.h5", x, y, encoder_sha256="12ab"))["error_mean"] == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "text"),
+    [
+        ({"protocol": "linear-svm"}, ConfigError, "unknown protocol 'linear-svm': did you mean 'linear-svm/v1'?"),
+        ({"protocol": "knn/v1", "settings": {"neighbours": 3}}, ConfigError, "unknown setting of knn/v1 'neighbours'"),
+        ({"protocol": "knn/v1", "settings": {"k": [1.5]}}, ConfigError, r"k=\[1.5\] does not fit knn/v1"),
+        ({"protocol": "knn/v1", "settings": {"k": [3]}}, ConfigError, r"headline_k=20 is none of k=\[3\]"),
+        ({"protocol": "knn/v1", "settings": {"k": [500], "headline_k": 500}}, DataError, "has 72 rows"),
+        ({"settings": {"grid": []}}, ConfigError, "grid="),
+        ({"settings": {"validation_fraction": 1}}, ConfigError, "validation_fraction=1"),
+        (
+            {"protocol": "ali-l2svm/v1"},
+            DataError,
+            "of 72 rows, 10000 are held out to choose C; class '0' has 0 of the others",
+        ),
+        ({"layers": ["mu"]}, DataError, "a pair of arrays, which has no layers"),
+    ],
+)
+def test_bad_settings(arguments, error, text):
+    with pytest.raises(error, match=text):
+        galirep.probe(_blobs(), **arguments)
+
+
+def test_the_command_prints_and_writes_the_result(cli, tmp_path):
+    x, y = _blobs()
+    train, test = _file(tmp_path / "train.h5", x, y), _file(tmp_path / "test.h5", x[:30], y[:30])
+    out = tmp_path / "probe.json"
+    result = cli("probe", train, "--test", test, "--layers", "first", "--out", out, "--json")
+    assert result.exit_code == 0, result.stderr
+    printed = json.loads(result.stdout)
+    assert printed == json.loads(out.read_text()) and printed.keys() >= KEYS
+    assert "error     0.00 %" in result.stderr
+    again = cli("probe", train, "--test", test, "--out", out)
+    assert again.exit_code == 1 and "exists" in again.stderr
+    knn = cli("probe", train, "--protocol", "knn/v1", "--set", "k=[1, 3]", "--set", "headline_k=3")
+    assert knn.exit_code == 0 and "knn/custom" in knn.stdout and "by k      1: 0.00 %, 3: 0.00 %" in knn.stdout
+
+
+def test_the_command_refuses_bad_input_in_one_line(cli, tmp_path):
+    x, y = _blobs()
+    train = _file(tmp_path / "train.h5", x, y)
+    Path(tmp_path / "other.h5").write_bytes(b"not HDF5")
+    for arguments, text in [
+        ((train, "--layers", "firts"), "did you mean 'first'?"),
+        ((train, "--set", "grid"), "KEY=VALUE"),
+        ((train, "--set", "grid=[1"), "grid='[1' does not fit linear-svm/v1"),
+        ((train, "--test", tmp_path / "other.h5"), "not an HDF5 file"),
+        ((tmp_path / "missing.h5",), "no such file"),
+        ((train, "--protocol", "svm"), "unknown protocol 'svm'"),
+        ((train, "--out", tmp_path / "nowhere" / "x.json"), "does not exist"),
+    ]:
+        result = cli("probe", *arguments)
+        assert result.exit_code == 1 and result.stderr.count("\n") == 1 and text in result.stderr, (
+            arguments,
+            result.stderr,
+        )

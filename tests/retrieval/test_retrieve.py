@@ -1,0 +1,271 @@
+"""`retrieve` on real files: what it finds, what it writes, what it refuses."""
+
+import json
+import sys
+
+import h5py
+import numpy as np
+import pytest
+from PIL import Image
+from toy_galleries import NAMES, clusters, cosines_of, write_embeddings
+
+import galirep
+from galirep.errors import ConfigError, DataError, PluginError
+
+pytest.importorskip("faiss")
+
+
+@pytest.mark.parametrize("backend", ["faiss", "torch"])
+def test_retrieve_finds_and_measures_what_a_full_sort_does(galleries, backend):
+    gallery, queries = galleries
+    found = galirep.retrieve(gallery, queries, k=5, backend=backend)
+    cosines, query_labels, gallery_labels = cosines_of(queries, gallery)
+    order = np.argsort(-cosines, axis=1)
+    np.testing.assert_array_equal(found.neighbors, order[:, :5])
+    np.testing.assert_allclose(found.distances, 1 - np.take_along_axis(cosines, order[:, :5], 1), atol=1e-6)
+    hits = gallery_labels[order] == query_labels[:, None]
+    counts = hits.sum(axis=1)
+    precision = np.cumsum(hits, axis=1) / np.arange(1, 401)
+    map_at_r = np.mean([(precision[i] * hits[i])[:r].sum() / r for i, r in enumerate(counts)])
+    summary = found.summary()
+    assert summary["precision_at_1"] == pytest.approx(hits[:, 0].mean())
+    assert summary["recall_at_k"] == pytest.approx(hits[:, :5].any(axis=1).mean())
+    assert summary["map_at_r"] == pytest.approx(map_at_r, abs=1e-6)
+    assert summary["index"]["exact"] and backend in summary["index"]["backend"] and not found.leave_one_out
+
+
+def test_a_file_searched_in_itself_leaves_each_query_out(galleries):
+    gallery, _ = galleries
+    found = galirep.retrieve(gallery, k=3)
+    assert found.leave_one_out and (found.neighbors != np.arange(400)[:, None]).all()
+    cosines, labels, _ = cosines_of(gallery)
+    np.fill_diagonal(cosines, -np.inf)
+    np.testing.assert_array_equal(found.neighbors[:, 0], cosines.argmax(axis=1))
+    assert found.summary()["precision_at_1"] == pytest.approx((labels[cosines.argmax(axis=1)] == labels).mean())
+
+
+def test_the_same_images_embedded_twice_are_the_same_rows_and_other_images_are_not(galleries, tmp_path):
+    gallery, _ = galleries
+    features, labels = clusters(400)
+    ids = [f"gallery/{i:04d}.png" for i in range(400)]
+    again = write_embeddings(tmp_path / "again.h5", features, labels, ids=ids, fingerprint="gallery")
+    other = write_embeddings(tmp_path / "other.h5", features, labels, ids=ids, fingerprint="other")
+    assert galirep.retrieve(gallery, again, k=1).leave_one_out
+    found = galirep.retrieve(gallery, other, k=1)
+    assert not found.leave_one_out and (found.neighbors[:, 0] == np.arange(400)).all()
+
+
+def test_layers_are_compared_by_name(galleries):
+    gallery, queries = galleries
+    whole, part = (galirep.retrieve(gallery, queries, k=1, layers=layers) for layers in (None, ["mu"]))
+    with galirep.load_embeddings(gallery, ["mu"]) as g, galirep.load_embeddings(queries, ["mu"]) as q:
+        cosines = (
+            np.asarray(q.features)
+            @ (np.asarray(g.features) / np.linalg.norm(np.asarray(g.features), axis=1, keepdims=True)).T
+        )
+    assert (part.neighbors[:, 0] == cosines.argmax(axis=1)).all() and (part.neighbors != whole.neighbors).any()
+
+
+def test_classes_are_matched_by_name_and_those_the_gallery_lacks_are_counted(tmp_path):
+    features, labels = clusters(80)
+    gallery = write_embeddings(tmp_path / "g.h5", features, labels)
+    table = np.array([3, 2, 0, 1])  # the same classes, numbered otherwise, and one more
+    turned = table[labels]
+    turned[:3] = 4
+    queries = write_embeddings(tmp_path / "q.h5", features, turned, names=("cat", "dog", "bee", "ant", "eel"))
+    summary = galirep.retrieve(gallery, queries, k=1).summary()
+    assert summary["precision_at_1"] == 1.0 and summary["queries_without_relevant"] == 3
+    counts = {name: int((turned == i).sum()) for i, name in enumerate(["cat", "dog", "bee", "ant"])}
+    assert {row["name"]: row["n"] for row in summary["classes"]} == counts
+
+
+def test_without_labels_there_are_neighbours_and_no_measures(galleries, tmp_path):
+    gallery, _ = galleries
+    summary = galirep.retrieve(gallery, write_embeddings(tmp_path / "bare.h5", clusters(9)[0], names=()), k=2).summary()
+    assert (
+        summary["precision_at_1"] is summary["recall_at_k"] is summary["map_at_r"] is summary["mrr"] is None
+        and summary["classes"] == []
+    )
+
+
+def test_results_are_written_in_the_keys_of_ann_benchmarks_and_as_json(galleries, tmp_path):
+    gallery, queries = galleries
+    found = galirep.retrieve(gallery, queries, k=4, out=tmp_path / "out.h5")
+    with h5py.File(tmp_path / "out.h5") as file:
+        np.testing.assert_array_equal(file["neighbors"][:], found.neighbors)
+        np.testing.assert_array_equal(file["distances"][:], found.distances)
+        assert file.attrs["distance"] == "angular"
+        assert file["neighbor_ids"].asstr()[0, 0] == f"gallery/{found.neighbors[0, 0]:04d}.png"
+        assert file["query_ids"].asstr()[1] == "queries/0001.png"
+    found.save(tmp_path / "out.json")
+    value = json.loads((tmp_path / "out.json").read_text())
+    first = value["results"][0]["neighbors"][0]
+    assert value["k"] == 4 and len(value["results"]) == 60
+    assert (
+        first["row"] == found.neighbors[0, 0]
+        and first["label"] in NAMES
+        and first["id"] == f"gallery/{first['row']:04d}.png"
+    )
+    with pytest.raises(ConfigError, match=r"out\.h5 exists"):
+        galirep.retrieve(gallery, queries, out=tmp_path / "out.h5")
+
+
+def test_images_are_embedded_with_the_encoder_of_the_gallery(tmp_path):
+    r = np.random.default_rng(0)
+    for split, n in (("train", 12), ("test", 3)):
+        for i in range(n):
+            folder = tmp_path / "set" / split / f"class{i % 2}"
+            folder.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(r.integers(0, 256, (32, 32, 3), dtype=np.uint8)).save(folder / f"{i}.png")
+    galirep.embed("pixels:8", str(tmp_path / "set"), tmp_path / "g.h5", split="train", num_workers=0)
+    picture = tmp_path / "set" / "train" / "class1" / "5.png"
+    for gallery in (tmp_path / "g.h5", tmp_path / "g.faiss"):
+        found = galirep.retrieve(gallery, [picture, picture], k=2, num_workers=0)
+        assert (
+            found.gallery_ids[found.neighbors[:, 0]].tolist() == ["class1/5.png"] * 2 and found.distances[0, 0] < 1e-6
+        )
+        found = galirep.retrieve(gallery, tmp_path / "set", split="test", k=2, num_workers=0)
+        assert found.neighbors.shape == (3, 2) and found.summary()["precision_at_1"] is not None
+        itself = galirep.retrieve(gallery, tmp_path / "set", split="train", k=2, num_workers=0)
+        assert itself.leave_one_out and (itself.neighbors != np.arange(12)[:, None]).all()
+        if gallery.suffix == ".h5":
+            galirep.build_index(gallery, tmp_path / "g.faiss")
+    picture.write_bytes(picture.read_bytes()[:40])
+    with pytest.raises(DataError, match=r"1 of 1 query images cannot be read: .*5\.png"):
+        galirep.retrieve(tmp_path / "g.h5", picture, k=1, num_workers=0)
+
+
+def _bad_row(path, value):
+    features, labels = clusters(20)
+    features[7] = value
+    return write_embeddings(path, features, labels)
+
+
+def test_rows_that_cannot_be_compared_are_refused_by_id_on_either_side(galleries, tmp_path):
+    gallery, queries = galleries
+    zeros = _bad_row(tmp_path / "zeros.h5", 0)
+    out = tmp_path / "x.faiss"
+    calls = (
+        lambda: galirep.retrieve(zeros, queries),
+        lambda: galirep.retrieve(gallery, zeros),
+        lambda: galirep.build_index(zeros, out),
+    )
+    for call in calls:
+        with pytest.raises(DataError, match=r"vectors of zeros.*'zeros/0007\.png'"):
+            call()
+    with h5py.File(queries, "r+") as file:
+        file["features"][5, 2] = np.nan
+    with pytest.raises(DataError, match=r"NaN or infinite.*'queries/0005\.png'"):
+        galirep.retrieve(gallery, queries)
+    with pytest.raises(DataError, match="NaN or infinite"):
+        galirep.build_index(queries, tmp_path / "x.faiss", metric="l2")
+    assert not list(tmp_path.glob("*x.faiss*"))
+
+
+def test_files_that_cannot_be_compared_are_told_apart_difference_by_difference(galleries, tmp_path):
+    gallery, _ = galleries
+    features, labels = clusters(30)
+    rival = {"encoder": "rival", "encoder_sha256": "ab", "layers": (("h", 12), ("z", 4)), "preprocessing": {"size": 64}}
+    other = write_embeddings(tmp_path / "other.h5", features, labels, **rival)
+    with pytest.raises(DataError) as raised:
+        galirep.retrieve(gallery, other)
+    for part in (
+        "not comparable",
+        "encoder 'rival' is not 'toy'",
+        "encoder_sha256 'ab' is not ''",
+        "preprocessing",
+        "no 'mu' among h, z",
+    ):
+        assert part in str(raised.value)
+    wide = write_embeddings(tmp_path / "wide.h5", clusters(30, dim=20)[0], labels)
+    with pytest.raises(DataError, match="'h' has 16 columns, not 12"):
+        galirep.retrieve(gallery, wide)
+
+
+def test_numbers_that_do_not_fit_are_refused(galleries):
+    gallery, queries = galleries
+    for options, message in (
+        ({"k": 0}, "k 0: ask for at least one"),
+        ({"k": 401}, "k 401 is larger than the gallery: .* has 400 rows$"),
+        ({"outliers": 0}, "outliers 0"),
+        ({"duplicates": 1.5}, "threshold 1.5: under metric cosine it is a cosine similarity from -1 to 1"),
+        ({"metric": "cosin"}, "did you mean 'cosine'"),
+        ({"backend": "fais"}, "did you mean 'faiss'"),
+        ({"out": "x.csv"}, r"x\.csv: results are written as \.h5 or \.json"),
+        ({"split": "test"}, "has no split 'test'"),
+    ):
+        with pytest.raises((ConfigError, DataError), match=message):
+            galirep.retrieve(gallery, queries, **options)
+    with pytest.raises(ConfigError, match="has 399 rows besides the query itself"):
+        galirep.retrieve(gallery, k=400)
+    assert galirep.retrieve(gallery, k=399).neighbors.shape == (400, 399)
+
+
+def test_without_faiss_search_is_torchs_and_says_so(galleries, monkeypatch, tmp_path):
+    gallery, queries = galleries
+    expected = galirep.retrieve(gallery, queries)
+    galirep.build_index(gallery, tmp_path / "g.faiss")
+    from galirep.search import faiss_library
+
+    faiss_library.load_faiss.cache_clear()
+    monkeypatch.setattr(faiss_library, "PACKAGES", ())
+    monkeypatch.setitem(sys.modules, "faiss", None)
+    found = galirep.retrieve(gallery, queries)
+    np.testing.assert_array_equal(found.neighbors, expected.neighbors)
+    np.testing.assert_array_equal(found.distances, expected.distances)
+    assert found.index["backend"] == "torch (faiss is not installed)"
+    with pytest.raises(ConfigError, match=r"faiss cannot be imported .*install galirep\[cpu\]"):
+        galirep.retrieve(tmp_path / "g.faiss", queries)
+
+
+def test_an_encoder_that_changed_since_is_refused(tmp_path):
+    features, labels = clusters(10, dim=3 * 8 * 8)
+    gallery = write_embeddings(
+        tmp_path / "g.h5", features, labels, encoder_spec="pixels:8", layers=(("features", 192),)
+    )
+    Image.fromarray(np.zeros((8, 8, 3), np.uint8)).save(tmp_path / "a.png")
+    with pytest.raises(
+        (DataError, PluginError), match=r"pixels:8.*is not the one that made the file: .*'toy'|'toy'.*pixels"
+    ):
+        galirep.retrieve(gallery, tmp_path / "a.png", k=1, num_workers=0)
+
+
+def test_commands_print_the_keys_that_were_agreed(galleries, cli, tmp_path):
+    gallery, queries = galleries
+    result = cli("index", gallery, "--out", tmp_path / "g.faiss", "--factory", "IVF8,Flat", "--json")
+    assert result.exit_code == 0, result.stderr
+    value = json.loads(result.stdout)
+    assert {"metric", "factory", "n", "dim", "nprobe", "recall_at_10", "embeddings", "versions"} <= value.keys()
+    assert "recall@10" in result.stderr
+    result = cli("retrieve", "--gallery", tmp_path / "g.faiss", "--queries", queries, "-k", 3, "--json")
+    assert result.exit_code == 0, result.stderr
+    value = json.loads(result.stdout)
+    assert {"k", "metric", "n_queries", "precision_at_1", "recall_at_k", "map_at_r", "seconds", "index"} <= value.keys()
+    assert (value["k"], value["metric"], value["n_queries"], value["index"]["factory"]) == (
+        3,
+        "cosine",
+        60,
+        "IVF8,Flat",
+    )
+    result = cli("retrieve", "--gallery", gallery, "--duplicates", "0.9", "--outliers", "2")
+    assert result.exit_code == 0
+    for part in ("near-duplicates at 0.9", "MAP@R", "each left out of its own neighbours", "outliers"):
+        assert part in result.stdout
+
+
+def test_commands_fail_in_one_line_and_write_nothing(galleries, cli, tmp_path):
+    gallery, queries = galleries
+    for arguments, message in (
+        (("index", gallery, "--out", tmp_path / "x.faiss", "--metric", "cosin"), "did you mean 'cosine'"),
+        (("index", gallery, "--out", tmp_path / "none" / "x.faiss"), "does not exist"),
+        (("index", tmp_path / "none.h5", "--out", tmp_path / "x.faiss"), "no such file"),
+        (
+            ("retrieve", "--gallery", gallery, "--queries", queries, "-k", 1000, "--out", tmp_path / "x.json"),
+            "larger than the gallery",
+        ),
+        (("retrieve", "--gallery", gallery, "--queries", tmp_path / "none"), "none"),
+    ):
+        result = cli(*arguments)
+        assert result.exit_code == 1 and result.stdout == "" and len(result.stderr.splitlines()) == 1
+        assert result.stderr.startswith("galirep: error: ") and message in result.stderr
+    assert not list(tmp_path.glob("*x.*"))
