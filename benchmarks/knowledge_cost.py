@@ -23,7 +23,7 @@ from torch import Tensor
 from galirep.features.registry import load_extractor
 from galirep.game.discriminator import Discriminator
 from galirep.game.expression import Expr
-from galirep.game.step import Game, Rules, update
+from galirep.game.step import Game, Rules, compute_gradients
 from galirep.game.variants import get_variant
 from galirep.networks.families import NETWORKS
 from galirep.networks.parts import Shapes
@@ -60,7 +60,7 @@ def main() -> None:
 
     def step(extract: Callable[[Tensor], Tensor]) -> Callable[[], object]:
         game = Game(variant, parts.encoder, parts.generator, d, extract)
-        return lambda: update(game, x, random, Rules(), known=known)
+        return lambda: compute_gradients(game, x, random, Rules(), known=known)
 
     def passes() -> None:
         for _ in range(2):

@@ -40,7 +40,7 @@ import torch
 import faiss  # isort: skip
 from galirep.embeddings.schema import StoreMeta
 from galirep.embeddings.writer import EmbeddingWriter
-from galirep.search.distances import prepare
+from galirep.search.distances import prepare_vectors
 from galirep.search.gallery import open_gallery
 from galirep.search.index_build import build_index
 
@@ -107,7 +107,7 @@ def measure_search_and_build(folder: Path, rows: int, dim: int, queries: int, re
     """A line for each factory."""
     path = folder / "gallery.h5"
     write_features(path, rows, dim, 0)
-    asked = prepare(
+    asked = prepare_vectors(
         np.random.default_rng(1).normal(size=(queries, dim)).astype(np.float32) * 1.5, "cosine", str, "queries"
     )
     lines = []

@@ -24,7 +24,7 @@ from torch.nn.utils.parametrizations import spectral_norm
 from galirep.game.discriminator import Discriminator
 from galirep.game.expression import Expr
 from galirep.game.objectives import discriminator_loss, product_loss
-from galirep.game.step import Game, Rules, update
+from galirep.game.step import Game, Rules, compute_gradients
 from galirep.game.variant import Variant
 from galirep.game.variants import get_variant
 from galirep.networks.families import NETWORKS
@@ -143,7 +143,9 @@ class Here:
         self.generator = torch.Generator()
 
     def step(self, x: Tensor) -> None:
-        update(self.game, x.contiguous(memory_format=torch.channels_last), self.generator, Rules(), noise=NOISE)
+        compute_gradients(
+            self.game, x.contiguous(memory_format=torch.channels_last), self.generator, Rules(), noise=NOISE
+        )
         self.only_d.step()
         self.both.step()
 

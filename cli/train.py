@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from galirep.system.settings import over, parse_assignments, read_config
+from galirep.system.settings import merge_settings, parse_assignments, read_config
 from galirep.training.config import TrainConfig, setting_type
 
 from .common import Choice, emit, shared, workers
@@ -104,8 +104,8 @@ def _config(
 
         values = RunDirectory(out).config()
     if config_file is not None:
-        values = over(values, read_config(config_file))
+        values = merge_settings(values, read_config(config_file))
     options = {name: value for name, value in given.items() if value is not None}
     if "num_workers" in options:
         options["num_workers"] = workers(options["num_workers"])
-    return TrainConfig.from_dict(over(values, options | parse_assignments(assignments)))
+    return TrainConfig.from_dict(merge_settings(values, options | parse_assignments(assignments)))

@@ -36,7 +36,7 @@ def unknown(what: str, got: str, known: Iterable[str]) -> str:
     return f"unknown {what} {got!r}: {hint}known: {', '.join(names)}"
 
 
-def few(items: Iterable[object], most: int = 5, separator: str = ", ") -> str:
+def format_list(items: Iterable[object], most: int = 5, separator: str = ", ") -> str:
     """The first of many in one line: `a, b and 3 more`."""
     every = list(items)
     return separator.join(map(str, every[:most])) + (f" and {len(every) - most} more" if len(every) > most else "")

@@ -9,7 +9,7 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from galirep.data.picture import Pixels, from_unit
+from galirep.data.picture import PixelArray, from_unit
 from galirep.data.sources import ImageSource, check_labels, row_numbers
 from galirep.errors import DataError, unknown
 
@@ -35,7 +35,7 @@ class Hdf5Source(ImageSource):
                 images = file.get(self._dataset)
                 if not isinstance(images, h5py.Dataset):
                     raise DataError(f"{spec}: " + unknown("dataset", self._dataset, _datasets(file)))
-                self._rows = Rows(spec, images.shape, images.dtype)
+                self._rows = RowReader(spec, images.shape, images.dtype)
                 names = [name for name in LABEL_NAMES[:2] if isinstance(images.parent.get(name), h5py.Dataset)]
                 labels = images.parent[names[0]][()] if names else None
         except OSError as err:
@@ -51,7 +51,7 @@ class Hdf5Source(ImageSource):
         row: NDArray[Any] = self._open[index]
         return row
 
-    def read(self, index: int) -> Pixels:
+    def read(self, index: int) -> PixelArray:
         """One row, see `ImageSource.read`."""
         try:
             row = self._row(index)
@@ -147,13 +147,13 @@ class ArraySource(ImageSource):
         split: str | None = None,
         ids: Sequence[str] | None = None,
     ) -> None:
-        self._rows = Rows(spec, images.shape, images.dtype)
+        self._rows = RowReader(spec, images.shape, images.dtype)
         super().__init__(
             spec, ids or row_numbers(len(images)), check_labels(spec, labels, len(images)), label_names, split
         )
         self._images = images
 
-    def read(self, index: int) -> Pixels:
+    def read(self, index: int) -> PixelArray:
         """One row, see `ImageSource.read`."""
         return self._rows.image(self._images[index], self.ids[index])
 
@@ -166,7 +166,7 @@ class ArraySource(ImageSource):
         return [self._images[0].nbytes] * len(self)
 
 
-class Rows:
+class RowReader:
     """How the rows of an array become images."""
 
     def __init__(self, spec: str, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
@@ -182,7 +182,7 @@ class Rows:
         self.nbytes = int(np.prod(shape[1:])) * dtype.itemsize
         self._planes_first = len(shape) == 4 and shape[3] not in (1, 3)
 
-    def image(self, row: NDArray[Any], name: str) -> Pixels:
+    def image(self, row: NDArray[Any], name: str) -> PixelArray:
         """(H, W, C) uint8 of one row."""
         if row.dtype != np.uint8:
             try:

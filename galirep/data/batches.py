@@ -2,14 +2,17 @@
 have seen.
 """
 
+from collections.abc import Iterator
+
 import numpy as np
 import torch
 from torch import Tensor
 
+from galirep.data.tensors import BLOCK, to_float
 from galirep.errors import ConfigError
 
 
-def stream(seed: int, *position: int) -> int:
+def derive_seed(seed: int, *position: int) -> int:
     """A 63-bit seed for one purpose at one position of a run; different positions (of one length) give independent streams."""
     return int(np.random.SeedSequence((seed, *position)).generate_state(1, np.uint64)[0] >> 1)
 
@@ -51,7 +54,7 @@ class Batches:
         for epoch in np.unique(at // self.n):
             if epoch != self._epoch:
                 self._order, self._epoch = (
-                    np.random.default_rng(stream(self._seed, 0, int(epoch))).permutation(self.n),
+                    np.random.default_rng(derive_seed(self._seed, 0, int(epoch))).permutation(self.n),
                     int(epoch),
                 )
             here = at // self.n == epoch
@@ -64,7 +67,12 @@ class Batches:
             indices = self._rows[indices]
         resident = self._pixels.device == self.device
         chosen = self._pixels[self.to_device(indices)] if resident else self.to_device(self._pixels[indices])
-        return (chosen.float() / 127.5 - 1).contiguous(memory_format=torch.channels_last)
+        return to_float(chosen).contiguous(memory_format=torch.channels_last)
+
+    def blocks(self, indices: Tensor | None = None, size: int = BLOCK) -> Iterator[Tensor]:
+        """Yield the images of `indices` (default: all) as `images` gives them, `size` at a time."""
+        for part in torch.split(torch.arange(self.n) if indices is None else indices, size):
+            yield self.images(part)
 
     def to_device(self, values: Tensor) -> Tensor:
         """A tensor of the host on the device, without waiting for what the device is doing: from page-locked memory where it is a GPU."""

@@ -23,7 +23,7 @@ from multiprocessing.process import BaseProcess
 
 import numpy as np
 
-from galirep.data.picture import Pixels, fit
+from galirep.data.picture import PixelArray, resize_square
 from galirep.data.sources import ImageSource
 from galirep.errors import ConfigError, DataError
 
@@ -40,12 +40,12 @@ class Decoded:
 
     index: int
     id: str
-    pixels: Pixels | None
+    pixels: PixelArray | None
     error: str | None
 
 
 _Result = tuple[
-    Sequence[Pixels] | Pixels, dict[int, str]
+    Sequence[PixelArray] | PixelArray, dict[int, str]
 ]  # the images that could be decoded; for the others the reasons, by index
 
 
@@ -58,12 +58,14 @@ class _Job:
     shrink_only: bool
 
     def run(self, indices: Sequence[int]) -> _Result:
-        images: list[Pixels] = []
+        images: list[PixelArray] = []
         errors: dict[int, str] = {}
         for index in indices:
             try:
                 image = self.source.read(index)
-                images.append(fit(image, self.size, self.channels, self.max_upscale, shrink_only=self.shrink_only))
+                images.append(
+                    resize_square(image, self.size, self.channels, self.max_upscale, shrink_only=self.shrink_only)
+                )
             except DataError as err:
                 errors[index] = str(err).removeprefix(f"{self.source.ids[index]}: ")
         if len({image.shape for image in images}) == 1:
@@ -81,7 +83,7 @@ def decode(
     max_upscale: float = 2.0,
     shrink_only: bool = False,
 ) -> Iterator[Decoded]:
-    """Every image of `source` from `start` on, in order, as the centre square that `fit` makes of it.
+    """Every image of `source` from `start` on, in order, as the centre square that `resize_square` makes of it.
 
     An image that cannot be read or is too small comes as its error and shifts nothing. `num_workers` None takes workers where they pay:
     none for a set in memory or of less than 2,000 images, else one for each core, up to 8. Each has at most 256 images or 8 MiB of pixels

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from galirep.data.decoding import decode
-from galirep.data.picture import Pixels
+from galirep.data.picture import PixelArray
 from galirep.data.sources import ImageSource, Labels
-from galirep.errors import ConfigError, DataError, few
+from galirep.errors import ConfigError, DataError, format_list
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 class Images:
     """A set decoded into memory: `pixels` (N, C, S, S) uint8, and what they are of; `errors` are (id, reason) of the images left out."""
 
-    pixels: Pixels
+    pixels: PixelArray
     ids: list[str]
     labels: Labels | None
     label_names: tuple[str, ...]
@@ -45,7 +45,7 @@ def _by_reason(errors: list[tuple[str, str]]) -> str:
     ids: dict[str, list[str]] = {}
     for image_id, reason in errors:
         ids.setdefault(reason, []).append(image_id)
-    return few((f"{few(which, 10)}: {reason}" for reason, which in ids.items()), 10, "; ")
+    return format_list((f"{format_list(which, 10)}: {reason}" for reason, which in ids.items()), 10, "; ")
 
 
 def load_images(
@@ -99,7 +99,7 @@ def load_images(
     )
 
 
-def _allocate(source: ImageSource, channels: int, size: int) -> Pixels:
+def _allocate(source: ImageSource, channels: int, size: int) -> PixelArray:
     shape = (len(source), channels, size, size)
     needed = channels * size * size * len(source)
     free = _available_memory()

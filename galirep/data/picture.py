@@ -9,13 +9,13 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from galirep.errors import DataError
 
-Pixels = NDArray[np.uint8]
+PixelArray = NDArray[np.uint8]
 
 BACKGROUND = 255
 """What shows through transparent pixels: white."""
 
 
-def read_image(data: bytes) -> Pixels:
+def read_image(data: bytes) -> PixelArray:
     """Decode the bytes of an image file: (H, W, C) uint8 in 0..255, C = 1 for grey and 3 for colour.
 
     The first frame, turned as its EXIF orientation says.
@@ -40,7 +40,7 @@ def read_image(data: bytes) -> Pixels:
         raise DataError(f"cannot be decoded: {one_line(err)}") from err
 
 
-def from_pillow(image: Image.Image) -> Pixels:
+def from_pillow(image: Image.Image) -> PixelArray:
     """(H, W, C) uint8 of a loaded Pillow image, by the rules of docs/data.md.
 
     Raises:
@@ -61,14 +61,14 @@ def from_pillow(image: Image.Image) -> Pixels:
     return pixels[:, :, None] if grey else pixels
 
 
-def _from_16_bit(values: NDArray[np.integer]) -> Pixels:
+def _from_16_bit(values: NDArray[np.integer]) -> PixelArray:
     low, high = int(values.min()), int(values.max())
     if low < 0 or high > 65535:  # a 32-bit file does not say what is white
         raise DataError(f"32-bit integer pixels from {low} to {high}: only 0..65535 has a rule")
     return ((values.astype(np.uint32) + 128) // 257).astype(np.uint8)  # round(v * 255 / 65535), exactly
 
 
-def from_unit(values: NDArray[np.floating]) -> Pixels:
+def from_unit(values: NDArray[np.floating]) -> PixelArray:
     """Floats in [0, 1] -> uint8, rounded.
 
     Raises:
@@ -77,18 +77,23 @@ def from_unit(values: NDArray[np.floating]) -> Pixels:
     low, high = float(values.min()), float(values.max())
     if not (low >= 0 and high <= 1):  # written so that NaN fails
         raise DataError(f"float pixels from {low:g} to {high:g}: only 0..1 has a rule")
-    pixels: Pixels = np.rint(values * 255).astype(np.uint8)
+    pixels: PixelArray = np.rint(values * 255).astype(np.uint8)
     return pixels
 
 
-def _over_background(pixels: Pixels) -> Pixels:
+def _over_background(pixels: PixelArray) -> PixelArray:
     alpha = pixels[:, :, -1:].astype(np.uint16)
     return ((pixels[:, :, :-1] * alpha + BACKGROUND * (255 - alpha) + 127) // 255).astype(np.uint8)
 
 
-def fit(
-    image: Pixels, size: int | None, channels: int | None = None, max_upscale: float = 2.0, *, shrink_only: bool = False
-) -> Pixels:
+def resize_square(
+    image: PixelArray,
+    size: int | None,
+    channels: int | None = None,
+    max_upscale: float = 2.0,
+    *,
+    shrink_only: bool = False,
+) -> PixelArray:
     """The centre square of an image at the size and with the channels a network takes: (H, W, C) uint8 -> (channels, S, S) uint8.
 
     Resized by Pillow's bicubic filter, which is antialiased when it reduces. `size` None keeps the square's own size; so does `shrink_only`
@@ -116,7 +121,7 @@ def fit(
     planes = square.transpose(2, 0, 1)
     if channels == 3 and own_channels == 1:
         return np.repeat(planes, 3, axis=0)
-    copied: Pixels = planes.copy()  # Pillow's arrays cannot be written to
+    copied: PixelArray = planes.copy()  # Pillow's arrays cannot be written to
     return copied
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from galirep.data.picture import Pixels, one_line, read_image
+from galirep.data.picture import PixelArray, one_line, read_image
 from galirep.errors import DataError
 
 Labels = NDArray[np.int64]
@@ -48,7 +48,7 @@ class ImageSource(ABC):
         return len(self.ids)
 
     @abstractmethod
-    def read(self, index: int) -> Pixels:
+    def read(self, index: int) -> PixelArray:
         """The image as (H, W, C) uint8, C = 1 (grey) or 3 (RGB); not to be written to.
 
         Raises:
@@ -99,7 +99,7 @@ class _Subset(ImageSource):
         super().__init__(whole.spec, [whole.ids[i] for i in self._indices], labels, whole.label_names, whole.split)
         self.in_memory = whole.in_memory
 
-    def read(self, index: int) -> Pixels:
+    def read(self, index: int) -> PixelArray:
         return self._whole.read(self._indices[index])
 
     def content(self, index: int) -> bytes:
@@ -141,7 +141,7 @@ class FileSource(ImageSource):
     def raw(self, index: int) -> bytes:
         """The bytes of the file; OSError if they cannot be had."""
 
-    def read(self, index: int) -> Pixels:
+    def read(self, index: int) -> PixelArray:
         """Decode one file, see `ImageSource.read`."""
         try:
             return read_image(self.raw(index))

@@ -16,7 +16,7 @@ from galirep.embeddings.encoder_of import identity
 from galirep.embeddings.reader import load_embeddings
 from galirep.embeddings.schema import StoreMeta, differences, partial_path
 from galirep.embeddings.writer import RESUME, EmbeddingWriter, require_startable
-from galirep.errors import ConfigError, DataError, few
+from galirep.errors import ConfigError, DataError, format_list
 from galirep.features.extraction import build_extractor
 from galirep.features.pipeline import BATCH_SIZE, Batch, extract_batch, read_batches, to_numpy
 from galirep.features.protocol import Description, FeatureExtractor
@@ -179,4 +179,4 @@ def _errors_of_complete(path: Path, meta: StoreMeta, locking: bool | None) -> li
 
 
 def _listed(errors: Sequence[tuple[str, str]]) -> str:
-    return few((f"{name}: {reason}" for name, reason in errors), 10, "; ")
+    return format_list((f"{name}: {reason}" for name, reason in errors), 10, "; ")

@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from galirep.embeddings.reader import Embeddings, load_embeddings
 from galirep.embeddings.schema import StoreMeta, naming_lack_of_space
 from galirep.embeddings.writer import writing_whole
-from galirep.errors import ConfigError, DataError, few
-from galirep.system.files import replacing_folder, write_json
+from galirep.errors import ConfigError, DataError, format_list
+from galirep.system.files import atomic_folder, write_json
 
 FEATURES, METADATA, ABOUT = "img_emb", "metadata", "galirep.json"
 ID_COLUMNS = ("image_path", "key", "url")  # what clip-retrieval calls them: files, webdataset, img2dataset
@@ -62,7 +62,7 @@ def export_embeddings(
     with (
         load_embeddings(path, layers, locking=file_locking) as found,
         naming_lack_of_space(target),
-        replacing_folder(target, overwrite) as folder,
+        atomic_folder(target, overwrite) as folder,
     ):
         (folder / FEATURES).mkdir()
         (folder / METADATA).mkdir()
@@ -106,7 +106,7 @@ def import_embeddings(
         or len({(array.shape[1], array.dtype) for array in arrays}) > 1
     ):
         raise DataError(
-            f"{folder}: its .npy of shapes {few(shapes)} do not fit together, or not its .parquet of {few(counts)} rows"
+            f"{folder}: its .npy of shapes {format_list(shapes)} do not fit together, or not its .parquet of {format_list(counts)} rows"
         )
     column = next((name for name in ID_COLUMNS if name in tables[0].column_names), None)
     if column is None:
@@ -116,7 +116,7 @@ def import_embeddings(
     ids = [str(name) for table in tables for name in table[column].to_pylist()]
     if len(set(ids)) < len(ids):
         raise DataError(
-            f"{folder}: ids that occur more than once: {few(name for name, count in Counter(ids).items() if count > 1)}"
+            f"{folder}: ids that occur more than once: {format_list(name for name, count in Counter(ids).items() if count > 1)}"
         )
     labels = None
     if all("label" in table.column_names for table in tables):

@@ -1,20 +1,22 @@
-"""The classes of two files matched by name."""
+"""Classes of two data sets matched by name."""
+
+from collections.abc import Sequence
 
 import numpy as np
 
-from galirep.metrics.ranking import NO_LABEL, Ints
+from galirep.metrics.arrays import Ints
+from galirep.metrics.ranking import NO_LABEL
 
 
-def same_labels(
-    gallery_names: tuple[str, ...], query_names: tuple[str, ...], query_labels: Ints
-) -> tuple[Ints, tuple[str, ...]]:
-    """Query labels in the gallery's numbering, matched by class name, and all names: the gallery's, then those only queries have.
+def renumber_labels(labels: Ints, names: Sequence[str], reference: Sequence[str]) -> tuple[Ints, tuple[str, ...]]:
+    """Renumber `labels` (N,), whose classes are called `names`, as the classes of the same name in `reference`.
 
-    Two files number the same classes differently when one of them lacks a class. Where either side has no names, numbers are names.
+    Returns the labels and the names they now index: those of `reference`, then those only `names` has. Two files number
+    the same classes differently when one of them lacks a class. Where either side has no names, numbers are names.
     """
-    if not gallery_names or not query_names:
-        return query_labels, gallery_names or query_names
-    names = list(gallery_names) + [name for name in query_names if name not in set(gallery_names)]
-    place = {name: i for i, name in enumerate(names)}
-    table = np.array([place[name] for name in query_names] + [NO_LABEL], dtype=np.int64)
-    return table[query_labels], tuple(names)
+    if not names or not reference:
+        return labels, tuple(reference or names)
+    together = tuple(dict.fromkeys([*reference, *names]))
+    number = {name: i for i, name in enumerate(together)}
+    table = np.array([*(number[name] for name in names), NO_LABEL], dtype=np.int64)  # the last is read by -1
+    return table[labels], together

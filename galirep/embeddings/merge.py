@@ -11,11 +11,12 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
+from galirep.embeddings.labels import renumber_labels
 from galirep.embeddings.reader import Embeddings, load_embeddings
 from galirep.embeddings.schema import StoreMeta, differences, naming_lack_of_space
 from galirep.embeddings.writer import EmbeddingWriter, append_errors, write_outline, writing_whole
-from galirep.errors import ConfigError, DataError, few
-from galirep.system.files import replacing, sha256_json
+from galirep.errors import ConfigError, DataError, format_list
+from galirep.system.files import atomic_write, sha256_json
 
 SAME = (*StoreMeta.ENCODER, "dtype", "precision")
 
@@ -60,10 +61,10 @@ def merge(
         meta = _meta_of_all(files)
         ids = [name for file in files for name in file.ids]
         if len(set(ids)) < len(ids):
-            raise DataError(f"ids occur in more than one row: {few(_repeated(files), separator='; ')}")
+            raise DataError(f"ids occur in more than one row: {format_list(_repeated(files), separator='; ')}")
         labels = _labels_of_all(files, meta.label_names)
         if virtual:
-            with replacing(target, overwrite) as temporary, naming_lack_of_space(target):
+            with atomic_write(target, overwrite) as temporary, naming_lack_of_space(target):
                 _point(files, temporary, target, meta, ids, labels)
         else:
             with writing_whole(target, meta, ids, labels, overwrite=overwrite, locking=file_locking) as writer:
@@ -80,7 +81,9 @@ def _meta_of_all(files: Sequence[Embeddings]) -> StoreMeta:
             )
     names = tuple(dict.fromkeys(name for file in files for name in file.label_names))
     if names and (unnamed := [file.path for file in files if file.labels is not None and not file.label_names]):
-        raise DataError(f"{few(unnamed)} has labels without names, other parts have named ones: they cannot be matched")
+        raise DataError(
+            f"{format_list(unnamed)} has labels without names, other parts have named ones: they cannot be matched"
+        )
     return replace(
         first,
         n_expected=sum(len(file) for file in files),
@@ -93,7 +96,7 @@ def _meta_of_all(files: Sequence[Embeddings]) -> StoreMeta:
 
 
 def _common(values: Sequence[str]) -> str:
-    return values[0] if len(set(values)) == 1 else few(dict.fromkeys(values), separator="; ")
+    return values[0] if len(set(values)) == 1 else format_list(dict.fromkeys(values), separator="; ")
 
 
 def _repeated(files: Sequence[Embeddings]) -> list[str]:
@@ -105,12 +108,10 @@ def _repeated(files: Sequence[Embeddings]) -> list[str]:
 
 
 def _labels_of_all(files: Sequence[Embeddings], names: Sequence[str]) -> NDArray[np.int64]:
-    number = {name: label for label, name in enumerate(names)}
     columns = []
     for file in files:
         labels = np.full(len(file), -1, np.int64) if file.labels is None else file.labels
-        renumbered = np.array([*(number[name] for name in file.label_names), -1], np.int64)  # the last for -1
-        columns.append(renumbered[labels] if names else labels)
+        columns.append(renumber_labels(labels, file.label_names, names)[0])
     return np.concatenate(columns)
 
 

@@ -81,9 +81,9 @@ class Embeddings:
         return read_errors(self._file)
 
     @property
-    def features(self) -> "Features":
+    def features(self) -> "FeatureArray":
         """(N, dim) float32 on disk: index it as an array (`features[10:20]`, `features[[3, 1]]`); `np.asarray(features)` reads it all."""
-        return Features(self)
+        return FeatureArray(self)
 
     def rows(self, start: int, stop: int, layers: Sequence[str] | None = None) -> NDArray[np.float32]:
         """Rows start to stop, as (stop - start, dim) float32, of these layers or of all that were chosen."""
@@ -136,7 +136,7 @@ class Embeddings:
         return out
 
 
-class Features:
+class FeatureArray:
     """The features of `Embeddings` as a lazy (N, dim) float32 array."""
 
     dtype = np.dtype(np.float32)

@@ -13,7 +13,7 @@ from galirep.data.sources import ImageSource
 from galirep.embeddings.encoder_of import extractor_of
 from galirep.embeddings.reader import Embeddings, load_embeddings
 from galirep.embeddings.schema import StoreMeta
-from galirep.errors import ConfigError, DataError, few
+from galirep.errors import ConfigError, DataError, format_list
 from galirep.features.extraction import extract
 from galirep.features.protocol import FeatureExtractor
 
@@ -70,7 +70,7 @@ def verify(
         if not found.complete:
             result.problems.append(f"not complete: {len(found)} of {found.meta.n_expected} rows")
         if found.errors:
-            reasons = few((f"{name}: {reason}" for name, reason in found.errors), separator="; ")
+            reasons = format_list((f"{name}: {reason}" for name, reason in found.errors), separator="; ")
             result.warnings.append(
                 f"{len(found.errors)} images could not be read, so their rows are not valid: {reasons}"
             )
@@ -102,7 +102,7 @@ def tolerance_of(meta: StoreMeta) -> float:
 def _check_ids(found: Embeddings, result: VerifyResult) -> None:
     counts = Counter(found.ids.tolist())
     if twice := [name for name, count in counts.items() if count > 1]:
-        result.problems.append(f"duplicate ids ({len(twice)}): {few(twice)}")
+        result.problems.append(f"duplicate ids ({len(twice)}): {format_list(twice)}")
     if counts[""]:
         result.problems.append(f"empty ids ({counts['']})")
 
@@ -114,11 +114,11 @@ def _check_labels(found: Embeddings, result: VerifyResult) -> None:
         return
     classes = len(found.label_names) or int(found.labels.max()) + 1
     if len(wrong := np.flatnonzero((found.labels < -1) | (found.labels >= classes))):
-        result.problems.append(f"labels outside -1 to {classes - 1} ({len(wrong)}): {few(found.ids[wrong])}")
+        result.problems.append(f"labels outside -1 to {classes - 1} ({len(wrong)}): {format_list(found.ids[wrong])}")
     if missing := int((found.labels == -1).sum()):
         result.warnings.append(f"{missing} of {len(found.labels)} rows have no label")
     if len(set(found.label_names)) < len(found.label_names):
-        result.problems.append(f"label names repeat: {few(found.label_names, 20)}")
+        result.problems.append(f"label names repeat: {format_list(found.label_names, 20)}")
 
 
 def _check_rows(found: Embeddings, result: VerifyResult) -> None:
@@ -136,13 +136,13 @@ def _check_rows(found: Embeddings, result: VerifyResult) -> None:
         ]
     for parts, what in ((broken, "rows with NaN or infinity"), (constant, "constant rows")):
         if names := [name for part in parts for name in part]:
-            result.problems.append(f"{what} ({len(names)}): {few(names)}")
+            result.problems.append(f"{what} ({len(names)}): {format_list(names)}")
     order = np.argsort(hashes, kind="stable")
     again = np.flatnonzero(hashes[order][1:] == hashes[order][:-1])
     if len(found) > 1 and len(again) == len(found) - 1:
         result.problems.append(f"all {len(found)} rows are equal: the encoder gives one answer for every image")
     elif len(again):
-        pairs = few(f"{found.ids[order[i]]} = {found.ids[order[i + 1]]}" for i in again)
+        pairs = format_list(f"{found.ids[order[i]]} = {found.ids[order[i + 1]]}" for i in again)
         result.warnings.append(f"rows equal to another one, as of equal images ({len(again)}): {pairs}")
 
 
@@ -153,7 +153,7 @@ def _sample(found: Embeddings, source: ImageSource, sample: int, seed: int, resu
         )
     known = set(source.ids)
     if missing := [name for name in found.ids if name not in known]:
-        result.problems.append(f"ids that {source.spec} does not have ({len(missing)}): {few(missing)}")
+        result.problems.append(f"ids that {source.spec} does not have ({len(missing)}): {format_list(missing)}")
     there = np.array([row for row, name in enumerate(found.ids) if name in known], np.int64)
     return np.sort(np.random.default_rng(seed).permutation(there)[:sample])
 
@@ -179,14 +179,14 @@ def _compare(
     )
     if errors:
         result.problems.append(
-            f"images that could be read once and cannot now ({len(errors)}): {few(chosen.ids[i] for i in errors)}"
+            f"images that could be read once and cannot now ({len(errors)}): {format_list(chosen.ids[i] for i in errors)}"
         )
     readable = np.setdiff1d(np.arange(len(rows)), list(errors))
     stored = found.features[rows[readable]]
     distance = np.linalg.norm(features[readable] - stored, axis=1) / np.maximum(np.linalg.norm(stored, axis=1), 1e-12)
     result.compared, result.worst = len(readable), float(distance.max(initial=0))
     if len(off := np.flatnonzero(~(distance <= (result.tolerance or 0)))):
-        names = few(f"{chosen.ids[readable[i]]} ({distance[i]:.2g})" for i in off)
+        names = format_list(f"{chosen.ids[readable[i]]} ({distance[i]:.2g})" for i in off)
         result.problems.append(
             f"{len(off)} of {len(readable)} images embedded again differ by more than {result.tolerance:g}: {names}"
         )

@@ -26,8 +26,8 @@ from galirep.embeddings.schema import (
     read_errors,
     read_meta,
 )
-from galirep.errors import ConfigError, DataError, few, unknown
-from galirep.system.files import replacing, require_free, sync
+from galirep.errors import ConfigError, DataError, format_list, unknown
+from galirep.system.files import atomic_write, require_free, sync
 
 RESUME = (*StoreMeta.ENCODER, "dtype", "precision", "fingerprint", "n_expected", "label_names")
 _CHUNK_BYTES = 1 << 18
@@ -154,7 +154,7 @@ class EmbeddingWriter:
                 if not np.isfinite(features[bad]).all()
                 else f"too large for {self.meta.dtype} (take float32)"
             )
-            names = few(self._file["ids"].asstr()[start + bad].tolist())
+            names = format_list(self._file["ids"].asstr()[start + bad].tolist())
             raise DataError(f"features are {why} for {len(bad)} of {len(rows)} images: {names}")
         with naming_lack_of_space(partial_path(self.path)):
             self._features[start:stop] = rows
@@ -210,7 +210,7 @@ def writing_whole(
     Raises:
         ConfigError, DataError: as for `EmbeddingWriter.create`.
     """
-    with replacing(path, overwrite) as temporary:
+    with atomic_write(path, overwrite) as temporary:
         try:
             with EmbeddingWriter.create(temporary, meta, ids, labels, locking=locking) as writer:
                 yield writer
@@ -237,7 +237,7 @@ def write_outline(file: h5py.File, meta: StoreMeta, ids: Sequence[str], labels: 
     text, rows = h5py.string_dtype(), meta.n_expected
     if bad := [name for name in (*ids, *meta.label_names) if not _is_utf8(name)]:
         raise DataError(
-            f"names that are not UTF-8 cannot be kept as ids, rename the files ({len(bad)}): {few(map(ascii, bad))}"
+            f"names that are not UTF-8 cannot be kept as ids, rename the files ({len(bad)}): {format_list(map(ascii, bad))}"
         )
     given = np.full(rows, -1, np.int64) if labels is None else np.asarray(labels, np.int64)
     if len(ids) != rows or given.shape != (rows,):

@@ -7,13 +7,15 @@ import torch
 from torch import Tensor
 
 from galirep.data.catalog import open_data
-from galirep.data.picture import fit
+from galirep.data.picture import resize_square
 from galirep.data.sources import ImageSource
+from galirep.data.tensors import to_float
 from galirep.errors import ConfigError, DataError
+from galirep.metrics.reconstruction import pixel_mse
 from galirep.networks.saved import load_autoencoder
 from galirep.system.devices import device_of
-from galirep.system.files import replacing, require_free
-from galirep.visuals.grid import beside, save_grid
+from galirep.system.files import atomic_write, require_free
+from galirep.visuals.grid import interleave, save_grid
 
 
 def sample(
@@ -70,7 +72,9 @@ def reconstruct(
     for index in torch.randperm(len(source), generator=torch.Generator().manual_seed(seed)).tolist():
         try:
             pixels.append(
-                torch.from_numpy(fit(source.read(index), about["shapes"]["size"], about["shapes"]["channels"]))
+                torch.from_numpy(
+                    resize_square(source.read(index), about["shapes"]["size"], about["shapes"]["channels"])
+                )
             )
             ids.append(source.ids[index])
         except DataError as err:
@@ -80,11 +84,11 @@ def reconstruct(
             break
     if not pixels:
         raise DataError(f"none of the images of {source.spec} can be read")
-    x = (torch.stack(pixels).float() / 127.5 - 1).to(where)
+    x = to_float(torch.stack(pixels), where)
     with torch.inference_mode():
         rebuilt = generator(encoder(x)[0])
-    _write(target, beside(x, rebuilt), columns)
-    return {"out": str(target), "images": len(ids), "pixel_mse": float((x - rebuilt).square().mean() / 4), "ids": ids}
+    _write(target, interleave(x, rebuilt), columns)
+    return {"out": str(target), "images": len(ids), "pixel_mse": pixel_mse([(x, rebuilt)]), "ids": ids}
 
 
 def _target(out: str | Path, count: int, columns: int, overwrite: bool) -> Path:
@@ -95,6 +99,6 @@ def _target(out: str | Path, count: int, columns: int, overwrite: bool) -> Path:
 
 
 def _write(target: Path, images: Tensor, columns: int) -> Path:
-    with replacing(target) as temporary:
+    with atomic_write(target) as temporary:
         save_grid(temporary, images, columns)
     return target

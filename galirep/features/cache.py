@@ -11,15 +11,15 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.lib.format import open_memmap
-from numpy.typing import NDArray
 from torch import Tensor
 
+from galirep.data.tensors import image_blocks, to_float
 from galirep.errors import DataError, PluginError
 from galirep.features.protocol import Description, FeatureExtractor, describe
-from galirep.system.files import replacing, sha256_file, sha256_json, write_json
+from galirep.metrics.arrays import F32
+from galirep.system.files import atomic_write, sha256_file, sha256_json, write_json
 
 _log = logging.getLogger(__name__)
-F32 = NDArray[np.float32]
 
 
 def default_folder() -> Path:
@@ -60,14 +60,14 @@ def cached_features(
         path.with_suffix(".json").unlink(
             missing_ok=True
         )  # whoever is stopped between the two files leaves none that looks whole
-        with replacing(path) as temporary:
+        with atomic_write(path) as temporary:
             features = open_memmap(temporary, "w+", np.float32, (len(pixels), about.dim))
-            for start in range(0, len(pixels), batch_size):
-                features[start : start + batch_size] = _extract(
-                    extractor, about, pixels[start : start + batch_size], where
-                )
+            done = 0
+            for images in image_blocks(pixels, batch_size, where):
+                features[done : done + len(images)] = _extract(extractor, about, images)
+                done += len(images)
                 if progress is not None:
-                    progress(min(start + batch_size, len(pixels)))
+                    progress(done)
             features.flush()
         write_json(path.with_suffix(".json"), {"key": key, "sha256": sha256_file(path)})
         found = np.load(path, mmap_mode="r")
@@ -80,7 +80,7 @@ def _key(
     weights = about.sha256
     if not weights:
         shown = pixels[torch.linspace(0, len(pixels) - 1, min(4, len(pixels))).long()]
-        weights = "output " + hashlib.sha256(_extract(extractor, about, shown, device).tobytes()).hexdigest()
+        weights = "output " + hashlib.sha256(_extract(extractor, about, to_float(shown, device)).tobytes()).hexdigest()
     return {
         "extractor": about.name,
         "weights": weights,
@@ -114,15 +114,10 @@ def _read(path: Path, key: dict[str, Any], shape: tuple[int, int]) -> F32 | None
 
 
 @torch.no_grad()
-def _extract(extractor: FeatureExtractor, about: Description, pixels: Tensor, device: torch.device) -> F32:
-    features = extractor(pixels.to(device).float() / 127.5 - 1)
-    if (
-        not isinstance(features, Tensor)
-        or tuple(features.shape) != (len(pixels), about.dim)
-        or not bool(features.isfinite().all())
-    ):
-        raise PluginError(
-            f"the extractor {about.name!r} must give ({len(pixels)}, {about.dim}) finite float32 for as many images"
-        )
+def _extract(extractor: FeatureExtractor, about: Description, images: Tensor) -> F32:
+    features = extractor(images)
+    wanted = (len(images), about.dim)
+    if not isinstance(features, Tensor) or tuple(features.shape) != wanted or not bool(features.isfinite().all()):
+        raise PluginError(f"the extractor {about.name!r} must give {wanted} finite float32 for as many images")
     array: F32 = features.float().cpu().numpy()
     return array

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from galirep.data.decoding import decode
 from galirep.data.sources import ImageSource
+from galirep.data.tensors import to_float
 from galirep.features.protocol import Description, FeatureExtractor
 from galirep.system.devices import autocast_of
 
@@ -77,7 +78,7 @@ def extract_batch(
     rows = (torch.zeros if batch.errors else torch.empty)(batch.size, dim, device=device)
     with torch.inference_mode(), autocast_of(device, precision)():
         for places, pixels in batch.groups:
-            images = pixels.to(device, non_blocking=True).float() / 127.5 - 1
+            images = to_float(pixels, device)
             if len(batch.groups) == 1 and len(images) < batch_size:
                 images = torch.cat([images, images.new_zeros(batch_size - len(images), *images.shape[1:])])
             rows[torch.tensor(places, device=device)] = extractor(images)[: len(places)].float()

@@ -6,7 +6,7 @@ from galirep.errors import PluginError
 from galirep.features.frozen import FrozenExtractor
 
 
-class Pixels(FrozenExtractor):
+class RawPixels(FrozenExtractor):
     """The RGB image, resized to (size, size), as 3·size² numbers in [-1, 1] (which a bicubic resize may overshoot a little)."""
 
     def __init__(self, size: int = 32) -> None:
@@ -18,7 +18,7 @@ class Pixels(FrozenExtractor):
         return images.flatten(1)
 
 
-def build(argument: str, *, download: bool = False) -> Pixels:  # noqa: ARG001 (nothing to download)
+def build(argument: str, *, download: bool = False) -> RawPixels:  # noqa: ARG001 (nothing to download)
     """`pixels[:SIZE]`: the image itself, resized to 32x32 or SIZExSIZE; the baseline that every encoder has to beat.
 
     Raises:
@@ -26,4 +26,4 @@ def build(argument: str, *, download: bool = False) -> Pixels:  # noqa: ARG001 (
     """
     if argument and not (argument.isascii() and argument.isdigit() and 1 <= int(argument) <= 512):
         raise PluginError(f"pixels:{argument}: the size must be a whole number from 1 to 512, as in pixels:32")
-    return Pixels(int(argument or 32))
+    return RawPixels(int(argument or 32))

@@ -10,7 +10,8 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator, TransformerMixin
 from torch import Tensor
 
-from galirep.data.picture import fit
+from galirep.data.picture import resize_square
+from galirep.data.tensors import to_float
 from galirep.errors import DataError
 from galirep.features.protocol import FeatureExtractor, describe
 from galirep.features.registry import load_extractor
@@ -74,7 +75,7 @@ class ImageTransformer(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         with torch.inference_mode():
             for start in range(0, len(prepared), self.batch_size):
                 batch = torch.as_tensor(prepared[start : start + self.batch_size])
-                images = batch.float() / 127.5 - 1 if batch.dtype == torch.uint8 else batch
+                images = to_float(batch) if batch.dtype == torch.uint8 else batch
                 out[start : start + self.batch_size] = self(images).cpu().numpy()
         return out
 
@@ -102,7 +103,7 @@ class ImageTransformer(TransformerMixin, BaseEstimator):  # type: ignore[misc]
             return X.astype(np.float32, copy=False)
         about = describe(self.extractor)
         side = about.image_size if about.exact_size else None
-        return np.stack([fit(_channels_last(image), side, about.channels) for image in X])
+        return np.stack([resize_square(_channels_last(image), side, about.channels) for image in X])
 
 
 def _channels_last(image: Any) -> NDArray[np.uint8]:

@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from galirep.data.tensors import ImageFunction
 from galirep.game import augmentation as augment
 from galirep.game import masks
 from galirep.game.chains import evaluate
@@ -22,8 +23,6 @@ from galirep.game.expression import Expr
 from galirep.game.objectives import OBJECTIVES
 from galirep.game.variant import Variant
 from galirep.networks.parts import Encoder, Generator
-
-Extract = Callable[[Tensor], Tensor]
 
 
 @dataclass
@@ -34,7 +33,7 @@ class Game:
     encoder: Encoder
     generator: Generator
     discriminator: Discriminator
-    extract: Extract | None = None
+    extract: ImageFunction | None = None
 
     def players(self) -> dict[str, nn.Module]:
         """The trained networks by their letters."""
@@ -55,7 +54,7 @@ class Rules:
     augment: Sequence[str] = ()
 
 
-def play(
+def evaluate_expressions(
     game: Game, x: Tensor, generator: torch.Generator, exprs: Iterable[Expr], known: Mapping[Expr, Tensor] | None = None
 ) -> dict[Expr, Tensor]:
     """The values of `exprs` for real images x (B, C, S, S) and fresh z, masks and posterior samples; `known` gives values that need no
@@ -70,7 +69,7 @@ def play(
         match e.head:
             case "E":
                 # E's running statistics are those of real images, masked or not: the stream that it embeds later.
-                with statistics_kept(game.encoder) if "G" in e.heads else nullcontext():
+                with frozen_statistics(game.encoder) if "G" in e.heads else nullcontext():
                     mu, log_sigma = game.encoder(args[0])
                 noise = torch.randn(mu.shape, generator=generator, device=device, dtype=mu.dtype)
                 return torch.addcmul(mu, log_sigma.exp(), noise)
@@ -88,7 +87,7 @@ def play(
     return evaluate(exprs, leaves | dict(known or {}), apply)
 
 
-def update(
+def compute_gradients(
     game: Game,
     x: Tensor,
     generator: torch.Generator,
@@ -109,7 +108,7 @@ def update(
     variant, d = game.variant, game.discriminator
     d_loss, g_loss = OBJECTIVES[rules.objective]
     with torch.set_grad_enabled(not d_only), rules.autocast():
-        values = play(game, x, generator, variant.variables if d_only else variant.expressions, known)
+        values = evaluate_expressions(game, x, generator, variant.variables if d_only else variant.expressions, known)
     seen = {e: values[e] for e in variant.variables}
     if rules.augment:
         augmented = augment.draw(rules.augment, len(x), x.shape[-1], generator, x.device)
@@ -188,7 +187,7 @@ def _penalize_gradient(d: Discriminator, leaves: Mapping[Expr, Tensor], rules: R
 
 
 @contextmanager
-def statistics_kept(module: nn.Module) -> Iterator[None]:
+def frozen_statistics(module: nn.Module) -> Iterator[None]:
     """BatchNorm normalises by the batch as always, but leaves its running statistics as they are."""
     norms = [m for m in module.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
     for m in norms:

@@ -6,13 +6,19 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+K, TEMPERATURE = 20, 0.07  # of the vote, where nothing else is asked for (Wu et al. 2018; protocol knn/v1)
 _BLOCK = 256  # rows whose neighbours are looked for at once
 
-Rows = tuple[NDArray[np.float32], NDArray[np.int64]]  # features (N, d) and labels (N,)
+LabelledFeatures = tuple[NDArray[np.float32], NDArray[np.int64]]  # features (N, d) and labels (N,)
 
 
 def vote_errors(
-    gallery: Rows, queries: Rows, ks: Sequence[int], temperature: float, *, progress: bool = False
+    gallery: LabelledFeatures,
+    queries: LabelledFeatures,
+    ks: Sequence[int],
+    temperature: float,
+    *,
+    progress: bool = False,
 ) -> dict[int, float]:
     """The share of queries whose label loses the vote of the k nearest gallery rows, for each k of at most as many as there are rows.
 

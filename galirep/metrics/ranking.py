@@ -8,11 +8,9 @@ relevant rows has no value (NaN).
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-Bools = NDArray[np.bool_]
-Ints = NDArray[np.int64]
-Floats = NDArray[np.float64]
+from galirep.metrics.arrays import Bools, Floats, Ints
+
 NO_LABEL = -1
 
 

@@ -2,7 +2,18 @@
 
 from torch import nn
 
-from galirep.networks.parts import Encoder, Generator, Parts, Shapes, conv, dense, init_normal, mlp, seed, up
+from galirep.networks.parts import (
+    Encoder,
+    Generator,
+    Parts,
+    Shapes,
+    conv_block,
+    dense_block,
+    init_normal,
+    latent_projection,
+    mlp,
+    up_block,
+)
 
 
 def compact(shapes: Shapes) -> Parts:
@@ -17,15 +28,16 @@ def compact(shapes: Shapes) -> Parts:
 
     def image_trunk(norm: str) -> dict[str, nn.Module]:
         blocks: dict[str, nn.Module] = {
-            f"conv{i + 1}": conv(widths[i], widths[i + 1], 4, 2, slope, norm, padding=1) for i in range(len(sides) - 1)
+            f"conv{i + 1}": conv_block(widths[i], widths[i + 1], 4, 2, slope, norm, padding=1)
+            for i in range(len(sides) - 1)
         }
-        blocks["fc1"] = dense(flat, fc, slope, norm)
+        blocks["fc1"] = dense_block(flat, fc, slope, norm)
         return blocks
 
-    body: list[nn.Module] = [seed(shapes.latent, widths[-1], sides[-1], slope, shapes.norm)]
+    body: list[nn.Module] = [latent_projection(shapes.latent, widths[-1], sides[-1], slope, shapes.norm)]
     for i in range(len(sides) - 1, 1, -1):
         body.append(
-            up(widths[i], widths[i - 1], 4, 2, slope, shapes.norm, padding=1, extra=sides[i - 1] - 2 * sides[i])
+            up_block(widths[i], widths[i - 1], 4, 2, slope, shapes.norm, padding=1, extra=sides[i - 1] - 2 * sides[i])
         )
     body.append(nn.ConvTranspose2d(widths[1], shapes.channels, 4, 2, 1, sides[0] - 2 * sides[1]))
     trunks: dict[str, nn.Module] = {

@@ -12,7 +12,7 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from galirep.errors import CheckpointError
-from galirep.system.files import replacing
+from galirep.system.files import atomic_write
 
 
 def sha256_tensors(tensors: Mapping[str, Tensor]) -> str:
@@ -31,7 +31,7 @@ def save_export(path: Path, kind: str, net: nn.Module, about: Mapping[str, Any])
     """Write a network's tensors with `about` and their hash in the header, in one step; gives the header."""
     tensors = {name: value.detach().cpu().contiguous() for name, value in net.state_dict().items()}
     header = {"kind": kind, "format": FORMAT, **about, "sha256": sha256_tensors(tensors)}
-    with replacing(path) as temporary:
+    with atomic_write(path) as temporary:
         # not safetensors' own writer of files, which turns a full disk into an error that names none
         temporary.write_bytes(save(tensors, metadata={"galirep": json.dumps(header)}))
     return header

@@ -4,7 +4,18 @@ from collections.abc import Sequence
 
 from torch import nn
 
-from galirep.networks.parts import Encoder, Generator, Parts, Shapes, conv, dense, init_normal, mlp, seed, up
+from galirep.networks.parts import (
+    Encoder,
+    Generator,
+    Parts,
+    Shapes,
+    conv_block,
+    dense_block,
+    init_normal,
+    latent_projection,
+    mlp,
+    up_block,
+)
 
 
 def _paper(
@@ -27,20 +38,20 @@ def _paper(
     def image_trunk(norm: str) -> dict[str, nn.Module]:
         blocks: dict[str, nn.Module] = {}
         for i, (kernel, stride, out) in enumerate(inner):
-            blocks[f"conv{i + 1}"] = conv(widths[i], out, kernel, stride, slope, norm)
-        blocks[f"conv{len(convs)}"] = dense(widths[-1] * last * last, top, slope, norm)
+            blocks[f"conv{i + 1}"] = conv_block(widths[i], out, kernel, stride, slope, norm)
+        blocks[f"conv{len(convs)}"] = dense_block(widths[-1] * last * last, top, slope, norm)
         return blocks
 
     blocks = image_trunk(shapes.norm)
     if fc:
-        blocks["fc1"] = dense(top, fc, slope, shapes.norm)
+        blocks["fc1"] = dense_block(top, fc, slope, shapes.norm)
     (first, _, out), *rest = ups
-    body: list[nn.Module] = [seed(shapes.latent, out, first, slope, shapes.norm)]
+    body: list[nn.Module] = [latent_projection(shapes.latent, out, first, slope, shapes.norm)]
     for kernel, stride, wide in rest:
-        body.append(up(out, wide, kernel, stride, slope, shapes.norm))
+        body.append(up_block(out, wide, kernel, stride, slope, shapes.norm))
         out = wide
     for wide in to_pixels:
-        body.append(conv(out, wide, 1, 1, slope, shapes.norm))
+        body.append(conv_block(out, wide, 1, 1, slope, shapes.norm))
         out = wide
     body.append(nn.Conv2d(out, shapes.channels, 1))
     trunks: dict[str, nn.Module] = {

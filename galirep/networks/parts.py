@@ -109,12 +109,14 @@ def norm_layers(norm: str, channels: int, *, dense: bool = False) -> list[nn.Mod
             return [nn.BatchNorm1d(channels) if dense else nn.BatchNorm2d(channels)]
 
 
-def conv(cin: int, cout: int, kernel: int, stride: int, slope: float, norm: str, *, padding: int = 0) -> nn.Sequential:
+def conv_block(
+    cin: int, cout: int, kernel: int, stride: int, slope: float, norm: str, *, padding: int = 0
+) -> nn.Sequential:
     """Convolution, normalisation, LeakyReLU."""
     return nn.Sequential(nn.Conv2d(cin, cout, kernel, stride, padding), *norm_layers(norm, cout), nn.LeakyReLU(slope))
 
 
-def up(
+def up_block(
     cin: int, cout: int, kernel: int, stride: int, slope: float, norm: str, *, padding: int = 0, extra: int = 0
 ) -> nn.Sequential:
     """Transposed convolution, normalisation, LeakyReLU."""
@@ -123,17 +125,17 @@ def up(
     )
 
 
-def dense(cin: int, cout: int, slope: float, norm: str) -> nn.Sequential:
+def dense_block(cin: int, cout: int, slope: float, norm: str) -> nn.Sequential:
     """Flattening, linear layer, normalisation, LeakyReLU."""
     return nn.Sequential(nn.Flatten(1), nn.Linear(cin, cout), *norm_layers(norm, cout, dense=True), nn.LeakyReLU(slope))
 
 
 def mlp(widths: Sequence[int], slope: float) -> nn.Sequential:
     """Linear layers and LeakyReLUs, for D's trunks: no normalisation."""
-    return nn.Sequential(*(dense(a, b, slope, "none") for a, b in pairwise(widths)))
+    return nn.Sequential(*(dense_block(a, b, slope, "none") for a, b in pairwise(widths)))
 
 
-def seed(latent: int, channels: int, side: int, slope: float, norm: str) -> nn.Sequential:
+def latent_projection(latent: int, channels: int, side: int, slope: float, norm: str) -> nn.Sequential:
     """G's first layer: a transposed convolution of a 1 x 1 image, written as the matrix product it is."""
     return nn.Sequential(
         nn.Linear(latent, channels * side * side),

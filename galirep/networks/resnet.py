@@ -9,12 +9,12 @@ from galirep.networks.parts import (
     Generator,
     Parts,
     Shapes,
-    dense,
+    dense_block,
     init_normal,
     largest_divisor,
+    latent_projection,
     mlp,
     norm_layers,
-    seed,
 )
 
 _SLOPE = 0.2
@@ -84,11 +84,11 @@ def resnet(shapes: Shapes) -> Parts:
             pairwise(widths)
         ):  # the mean of 2 x 2 pixels is bilinear interpolation at half the side
             blocks[f"res{i + 2}"] = nn.Sequential(nn.AvgPool2d(2), _linear_conv(a, b), Residual(b, norm, depth))
-        blocks["fc1"] = dense(flat, fc, _SLOPE, norm)
+        blocks["fc1"] = dense_block(flat, fc, _SLOPE, norm)
         return blocks
 
     body: list[nn.Module] = [
-        seed(shapes.latent, widths[-1], _SMALLEST, _SLOPE, shapes.norm),
+        latent_projection(shapes.latent, widths[-1], _SMALLEST, _SLOPE, shapes.norm),
         Residual(widths[-1], shapes.norm, depth),
     ]
     for b, a in reversed(list(pairwise(widths))):

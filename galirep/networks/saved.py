@@ -12,7 +12,7 @@ from galirep.errors import ConfigError
 from galirep.networks.export_file import export_folder, load_export, save_export
 from galirep.networks.families import NETWORKS
 from galirep.networks.parts import Encoder, Generator, Shapes
-from galirep.system.files import replacing, write_json, write_text
+from galirep.system.files import atomic_write, write_json, write_text
 
 EXPORTED = ("encoder.safetensors", "generator.safetensors", "encoder.json", "README.md")
 
@@ -68,7 +68,7 @@ def export_run(run: str | Path, out: str | Path, *, overwrite: bool = False) -> 
     out.mkdir(exist_ok=True)
     written = []
     for name in EXPORTED:
-        with replacing(out / name) as temporary:
+        with atomic_write(out / name) as temporary:
             shutil.copyfile(export_folder(run) / name, temporary)
         written.append(out / name)
     return written

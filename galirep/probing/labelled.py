@@ -3,12 +3,13 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.model_selection import train_test_split
 
+from galirep.embeddings.labels import renumber_labels
 from galirep.embeddings.reader import Embeddings, load_embeddings
 from galirep.embeddings.schema import StoreMeta, differences
 from galirep.errors import DataError
@@ -143,8 +144,7 @@ def _require_comparable(train: Labelled, test: Labelled) -> None:
 
 def _renumbered(side: Labelled, names: tuple[str, ...]) -> Labelled:
     """The same rows with classes numbered as in `names`; classes that are not there get numbers after it."""
-    if not names or not side.label_names or side.label_names == names:
+    if not names or not side.label_names:
         return side
-    every = (*names, *(name for name in side.label_names if name not in names))
-    number: NDArray[Any] = np.array([every.index(name) for name in side.label_names])
-    return replace(side, labels=number[side.labels], label_names=every)
+    labels, together = renumber_labels(side.labels, side.label_names, names)
+    return replace(side, labels=labels, label_names=together)

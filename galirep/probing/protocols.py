@@ -11,7 +11,7 @@ from sklearn.preprocessing import StandardScaler
 from tqdm import tqdm
 
 from galirep.errors import ConfigError, DataError, unknown
-from galirep.metrics.neighbors import vote_errors
+from galirep.metrics.neighbors import TEMPERATURE, K, vote_errors
 from galirep.probing.labelled import Labelled
 from galirep.probing.linear_svm import fit, fit_path
 
@@ -164,7 +164,7 @@ PROTOCOLS: Mapping[str, Protocol] = MappingProxyType(
         ),
         "knn/v1": Protocol(
             "vote of the 20 nearest by cosine, weighted exp(similarity / 0.07), as in Wu et al. 2018",
-            {"k": [1, 5, 20, 200], "headline_k": 20, "temperature": 0.07},
+            {"k": [1, 5, 20, 200], "headline_k": K, "temperature": TEMPERATURE},
             _knn,
         ),
     }

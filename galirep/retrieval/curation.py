@@ -9,7 +9,7 @@ from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 
 from galirep.errors import ConfigError, DataError
-from galirep.search.distances import F32, Ints
+from galirep.metrics.arrays import F32, Ints
 from galirep.search.nearest import Search
 
 MAX_PAIRS = 1_000_000

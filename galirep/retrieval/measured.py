@@ -4,13 +4,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from galirep.metrics import ranking
-from galirep.search.distances import F32, Ints
+from galirep.metrics.arrays import F32, Floats, Ints
 from galirep.search.nearest import Search
 
-Floats = NDArray[np.float64]
 MEASURES = ("precision_at_1", "recall_at_k", "map_at_r", "mrr")
 
 

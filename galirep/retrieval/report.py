@@ -12,10 +12,11 @@ from galirep.data.catalog import open_data
 from galirep.data.sources import ImageSource
 from galirep.embeddings.schema import StoreMeta
 from galirep.errors import DataError
+from galirep.metrics.arrays import Ints
 from galirep.retrieval.curation import nearness
 from galirep.retrieval.queries import Queries
 from galirep.retrieval.result import Retrieval
-from galirep.search.distances import Ints, prepare
+from galirep.search.distances import prepare_vectors
 from galirep.search.gallery import Gallery
 from galirep.system.files import write_text
 from galirep.version import __version__
@@ -182,7 +183,9 @@ def _where(meta: StoreMeta) -> str:
 def _map(
     items: _Items, found: Retrieval, gallery: Gallery, queries: Queries, shown: Ints, method: str, seed: int
 ) -> dict[str, Any]:
-    asked = prepare(queries.rows.features[shown], gallery.metric, lambda i: str(queries.ids[shown[i]]), queries.name)
+    asked = prepare_vectors(
+        queries.rows.features[shown], gallery.metric, lambda i: str(queries.ids[shown[i]]), queries.name
+    )
     places, vectors = [items.of_query(int(i)) for i in shown], [asked]
     if gallery.vectors is not None:
         rows = _sample(len(gallery), _POINTS - len(shown), seed + 1)

@@ -9,10 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from galirep.errors import ConfigError
+from galirep.metrics.arrays import F32, Ints
 from galirep.retrieval.curation import Duplicates, nearness
 from galirep.retrieval.measured import MEASURES, Measured, name_of
-from galirep.search.distances import F32, Ints
-from galirep.system.files import replacing, write_json
+from galirep.system.files import atomic_write, write_json
 
 _ANN_NAMES = {"cosine": "angular", "l2": "euclidean", "ip": "ip"}  # of ann-benchmarks
 _KINDS = (".h5", ".json")
@@ -82,7 +82,7 @@ class Retrieval:
                 path, {**self.summary(), "results": [self.row(i) for i in range(len(self.query_ids))]}, overwrite
             )
             return
-        with replacing(path, overwrite) as temporary, h5py.File(temporary, "w") as file:
+        with atomic_write(path, overwrite) as temporary, h5py.File(temporary, "w") as file:
             file.attrs.update({"distance": _ANN_NAMES[self.metric], "type": "dense"})
             file.attrs.update(
                 {name: getattr(self, name) for name in ("metric", "k", "leave_one_out", "gallery", "queries")}

@@ -7,14 +7,15 @@ from typing import Any
 
 import numpy as np
 
-from galirep.embeddings.labels import same_labels
+from galirep.embeddings.labels import renumber_labels
 from galirep.errors import ConfigError, DataError
+from galirep.metrics.arrays import F32
 from galirep.retrieval import curation
 from galirep.retrieval.measured import joined, measure
 from galirep.retrieval.queries import Queries, open_queries
 from galirep.retrieval.report import write_report
 from galirep.retrieval.result import Retrieval, require_kind
-from galirep.search.distances import F32, prepare
+from galirep.search.distances import prepare_vectors
 from galirep.search.gallery import Gallery, open_gallery
 from galirep.system.files import require_free
 from galirep.visuals.projection import require_projection
@@ -122,7 +123,8 @@ def _own(gallery: str | Path, opened: Gallery) -> str | Path:
 
 def _prepared(gallery: Gallery, queries: Queries) -> Iterator[tuple[slice, F32]]:
     for rows, block in queries.rows.blocks():
-        vectors = prepare(block, gallery.metric, lambda i, start=rows.start: str(queries.ids[start + i]), queries.name)  # type: ignore[misc]
+        ids = queries.ids[rows]
+        vectors = prepare_vectors(block, gallery.metric, ids.__getitem__, queries.name)
         for start in range(0, len(vectors), _ROWS):
             part = vectors[start : start + _ROWS]
             yield slice(rows.start + start, rows.start + start + len(part)), part
@@ -137,7 +139,7 @@ def _search(gallery: Gallery, queries: Queries, k: int, progress: Callable[[int]
         raise DataError(f"{queries.name} has no rows to search for")
     names, labels = gallery.meta.label_names, queries.labels
     if labels is not None:
-        labels, names = same_labels(names, queries.meta.label_names, labels)
+        labels, names = renumber_labels(labels, queries.meta.label_names, names)
     neighbors, distances = np.empty((len(queries), k), np.int64), np.empty((len(queries), k), np.float32)
     measured, seconds = [], 0.0
     for rows, vectors in _prepared(gallery, queries):

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from galirep.errors import CheckpointError
-from galirep.system.files import replacing
+from galirep.system.files import atomic_write
 from galirep.version import __version__
 
 FORMAT = 1
@@ -20,7 +20,7 @@ def save_checkpoint(path: Path, content: Mapping[str, Any]) -> None:
     """Write tensors and plain data; the file that was there survives whatever happens meanwhile."""
     buffer = io.BytesIO()  # torch's own writer turns a full disk into a RuntimeError of its internals
     torch.save({"galirep_checkpoint": FORMAT, "galirep_version": __version__, **content}, buffer)
-    with replacing(path) as temporary:
+    with atomic_write(path) as temporary:
         temporary.write_bytes(
             buffer.getvalue()
         )  # no copy in CPython; of `getbuffer`, open when the disk is full, CPython 3.13 complains

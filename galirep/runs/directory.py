@@ -15,7 +15,7 @@ import torch
 import yaml
 
 from galirep.errors import CheckpointError, ConfigError
-from galirep.system.files import replacing, write_json, write_text
+from galirep.system.files import atomic_write, write_json, write_text
 from galirep.system.settings import read_config
 from galirep.version import __version__
 
@@ -149,7 +149,7 @@ class RunDirectory:
 
 def _link(source: Path, target: Path) -> None:
     """Give a file a second name, replacing what has it."""
-    with replacing(target) as temporary:
+    with atomic_write(target) as temporary:
         try:
             os.link(source, temporary)
         except OSError:  # a file system without hard links

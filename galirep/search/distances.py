@@ -7,10 +7,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from galirep.errors import ConfigError, DataError, unknown
+from galirep.metrics.arrays import F32
 
 METRICS = ("cosine", "l2", "ip")
-F32 = NDArray[np.float32]
-Ints = NDArray[np.int64]
 
 
 def check_metric(metric: str) -> str:
@@ -24,7 +23,7 @@ def check_metric(metric: str) -> str:
     return metric
 
 
-def prepare(
+def prepare_vectors(
     rows: NDArray[np.floating], metric: str, id_of: Callable[[int], str], what: str, out: F32 | None = None
 ) -> F32:
     """(N, D) features -> (N, D) float32, contiguous, of unit length under cosine: what is indexed and what is searched with; in `out` if
@@ -65,7 +64,7 @@ def _refuse(bad: NDArray[np.bool_], id_of: Callable[[int], str], problem: str) -
         raise DataError(f"{problem}: {names}")
 
 
-def between(a: F32, b: F32, metric: str) -> F32:
+def distance(a: F32, b: F32, metric: str) -> F32:
     """Distances of prepared vectors along the last axis, the others broadcast: 1 - cos in [0, 2], the Euclidean length |a - b|, or -<a, b>.
 
     Summed in float64 in an order that depends on the length alone, so equal pairs have equal distances; that is what makes ties ties.

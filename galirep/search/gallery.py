@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from galirep.embeddings.reader import Embeddings, load_embeddings
 from galirep.embeddings.schema import StoreMeta
 from galirep.errors import ConfigError, DataError, unknown
-from galirep.search.distances import F32, check_metric
+from galirep.metrics.arrays import F32
+from galirep.search.distances import check_metric
 from galirep.search.faiss_library import has_faiss, load_faiss
 from galirep.search.index_file import IndexInfo, is_index, meta_of, read_index, read_info, read_rows
 from galirep.search.nearest import FaissScan, Scan, Search, TorchScan, gpus

@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 
 from galirep.embeddings.reader import load_embeddings
 from galirep.errors import ConfigError, DataError
-from galirep.search.distances import F32, Ints, check_metric
+from galirep.metrics.arrays import F32, Ints
+from galirep.search.distances import check_metric
 from galirep.search.faiss_library import load_faiss
 from galirep.search.index_file import (
     IndexInfo,

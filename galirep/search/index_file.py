@@ -17,7 +17,7 @@ from galirep.embeddings.reader import Embeddings
 from galirep.embeddings.schema import StoreMeta
 from galirep.errors import DataError
 from galirep.search.faiss_library import load_faiss
-from galirep.system.files import replacing, require_free, sync, write_json
+from galirep.system.files import atomic_write, require_free, sync, write_json
 
 FORMAT, SCHEMA_VERSION = "galirep-index", 1
 _PIECE, _PIECES = 1 << 20, 1024  # bytes, number: what a checksum reads at most
@@ -130,7 +130,7 @@ def write_rows(path: Path, embeddings: Embeddings) -> None:
 def writing_index(path: Path) -> Iterator[tuple[Path, Path]]:
     """Give the temporary paths of an index and its rows, which take their places on a clean exit; `write_card` must follow."""
     # an index can be built again, and its checksums tell what a power cut spoiled, so nobody waits for the disk
-    with replacing(path, synced=False) as index, replacing(rows_path(path), synced=False) as rows:
+    with atomic_write(path, synced=False) as index, atomic_write(rows_path(path), synced=False) as rows:
         yield index, rows
         if index.stat().st_size > _PIECE * _PIECES:  # but the checksum sees only parts of it
             sync(index)

@@ -9,7 +9,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from galirep.search.distances import F32, Ints, between
+from galirep.metrics.arrays import F32, Ints
+from galirep.search.distances import distance
 from galirep.search.faiss_library import load_faiss
 
 _BYTES = 1 << 26  # of scratch memory for one block
@@ -79,7 +80,7 @@ class TorchScan:
 class Search:
     """k nearest rows in the order of (distance, row): of two rows equally far, the lower comes first.
 
-    With `vectors`, the (N, D) float32 that `scan` searches exhaustively, the result is exact: `distances.between` of each pair decides, not
+    With `vectors`, the (N, D) float32 that `scan` searches exhaustively, the result is exact: `distances.distance` of each pair decides, not
     the rounding of a matrix product, so that faiss and torch, alone or in batches, give the same neighbours. Without them, as for an index
     that holds codes, distances and completeness are those of the scan.
     """
@@ -143,7 +144,7 @@ class Search:
         assert self._vectors is not None
         step = max(1, _BYTES // (8 * queries.shape[1]))
         parts = [slice(i, i + step) for i in range(0, max(1, len(rows)), step)]
-        return np.concatenate([between(queries[places[p]], self._vectors[rows[p]], self._metric) for p in parts])
+        return np.concatenate([distance(queries[places[p]], self._vectors[rows[p]], self._metric) for p in parts])
 
     @cached_property
     def _all(self) -> TorchScan:
@@ -158,7 +159,7 @@ class Search:
         step = max(1, _CACHE // (8 * candidates * vectors.shape[1]))
         for start in range(0, len(queries), step):
             part = slice(start, start + step)
-            found[part] = between(queries[part, None, :], vectors[rows[part]], self._metric)
+            found[part] = distance(queries[part, None, :], vectors[rows[part]], self._metric)
         found, rows = _ordered(found, rows)
         found, rows = found[:, :k], rows[:, :k]
         if (
@@ -185,7 +186,7 @@ class Search:
             coarse = (1 if self._metric == "cosine" else 0) - product
         near = np.flatnonzero(coarse <= limit)
         found = np.concatenate(
-            [between(query, vectors[near[i : i + 4096]], self._metric) for i in range(0, len(near), 4096)]
+            [distance(query, vectors[near[i : i + 4096]], self._metric) for i in range(0, len(near), 4096)]
         )
         order = np.argsort(found, kind="stable")[:k]
         return found[order], near[order]

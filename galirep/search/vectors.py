@@ -8,7 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from galirep.embeddings.reader import Embeddings
-from galirep.search.distances import F32, Ints, prepare
+from galirep.metrics.arrays import F32, Ints
+from galirep.search.distances import prepare_vectors
 from galirep.search.faiss_library import load_faiss
 
 _IN_CACHE = 1 << 21  # bytes that are still in a core's cache when they are used after reading
@@ -22,11 +23,11 @@ def fill(out: F32, embeddings: Embeddings, metric: str, progress: Callable[[int]
     """Every row into `out` (N, D), which comes back; `progress` is called with the number of rows done since its last call.
 
     Raises:
-        DataError: see `distances.prepare`.
+        DataError: see `distances.prepare_vectors`.
     """
     for rows, block in embeddings.blocks(max(1, _IN_CACHE // (4 * embeddings.dim))):
         named = _namer(embeddings, rows.start)
-        prepare(block, metric, named, str(embeddings.path), out=out[rows])
+        prepare_vectors(block, metric, named, str(embeddings.path), out=out[rows])
         progress(len(block))
     return out
 
@@ -60,7 +61,7 @@ class Vectors:
     """The rows for whoever needs them more than once: kept from the first reading where they are few, else read again.
 
     Raises, as do its methods:
-        DataError: see `distances.prepare`.
+        DataError: see `distances.prepare_vectors`.
     """
 
     def __init__(self, embeddings: Embeddings, metric: str) -> None:
@@ -84,4 +85,6 @@ class Vectors:
             yield rows, self._prepared(block, np.arange(rows.start, rows.stop))
 
     def _prepared(self, features: NDArray[np.float32], rows: Ints) -> F32:
-        return prepare(features, self._metric, lambda i: self._embeddings.ids[rows[i]], str(self._embeddings.path))
+        return prepare_vectors(
+            features, self._metric, lambda i: self._embeddings.ids[rows[i]], str(self._embeddings.path)
+        )

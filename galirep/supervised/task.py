@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from galirep.data.tensors import image_blocks, to_float
 from galirep.errors import ConfigError, DataError, unknown
 from galirep.supervised.nets import NETS, build_net
 from galirep.supervised.targets import Targets
@@ -121,7 +122,7 @@ class ClassifierTask:
         self.optimizer.param_groups[0]["lr"] = self.config.lr * (1 + math.cos(math.pi * progress)) / 2
         self.net.train()
         with self.autocast():
-            logits = self.net(self._images(self.pixels, index))
+            logits = self.net(to_float(self.pixels[index], self.device))
         loss = self.targets.loss(logits.float(), index.to(self.device))
         self.optimizer.zero_grad()
         self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
@@ -156,11 +157,9 @@ class ClassifierTask:
     def logits(self, pixels: Tensor, index: Tensor) -> Tensor:
         """The logits of some images in eval mode, (len(index), n) float32."""
         self.net.eval()
-        parts = []
-        for part in torch.split(index, _EVALUATED):
-            with self.autocast():
-                parts.append(self.net(self._images(pixels, part)).float())
-        return torch.cat(parts)
+        with self.autocast():
+            blocks = image_blocks(pixels[index], _EVALUATED, self.device)
+            return torch.cat([self.net(x).float() for x in blocks])
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that cannot be derived from the settings."""
@@ -177,6 +176,3 @@ class ClassifierTask:
             getattr(self, name).load_state_dict(state[name])
         for name in ("step", "loss_sum", "history", "best", "best_epoch"):
             setattr(self, name, state[name])
-
-    def _images(self, pixels: Tensor, index: Tensor) -> Tensor:
-        return pixels[index].to(self.device).float() / 127.5 - 1

@@ -29,7 +29,7 @@ def require_free(path: Path, overwrite: bool) -> None:
 
 
 @contextmanager
-def replacing(path: Path, overwrite: bool = True, *, synced: bool = True) -> Iterator[Path]:
+def atomic_write(path: Path, overwrite: bool = True, *, synced: bool = True) -> Iterator[Path]:
     """Give a temporary path beside `path`; on a clean exit it takes the place of `path` in one step, on any error it is removed.
 
     `synced=False` does not wait for the disk; a power cut may then leave a damaged file, so its reader must be able to tell.
@@ -62,7 +62,7 @@ def sync(path: Path) -> None:
 
 
 @contextmanager
-def replacing_folder(path: Path, overwrite: bool = False) -> Iterator[Path]:
+def atomic_folder(path: Path, overwrite: bool = False) -> Iterator[Path]:
     """Give a temporary folder beside `path`; on a clean exit it takes the place of `path`, on any error it is removed.
 
     Raises:
@@ -87,7 +87,7 @@ def replacing_folder(path: Path, overwrite: bool = False) -> Iterator[Path]:
 
 def write_text(path: Path, text: str, overwrite: bool = True, *, synced: bool = True) -> None:
     """Write `text` as UTF-8 in one step."""
-    with replacing(path, overwrite, synced=synced) as temporary:
+    with atomic_write(path, overwrite, synced=synced) as temporary:
         temporary.write_text(text, encoding="utf-8")
 
 

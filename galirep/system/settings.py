@@ -9,7 +9,7 @@ import yaml
 from galirep.errors import ConfigError
 
 
-def over(values: Mapping[str, Any], chosen: Mapping[str, Any]) -> dict[str, Any]:
+def merge_settings(values: Mapping[str, Any], chosen: Mapping[str, Any]) -> dict[str, Any]:
     """`values` with those of `chosen` over them; steps and epochs exclude each other, so one that is chosen drops the other."""
     dropped = {other for one, other in (("steps", "epochs"), ("epochs", "steps")) if chosen.get(one) is not None}
     return {**{name: value for name, value in values.items() if name not in dropped}, **chosen}

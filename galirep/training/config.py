@@ -9,7 +9,7 @@ from functools import cache
 from typing import Any
 
 from galirep.errors import ConfigError, unknown
-from galirep.system.settings import over
+from galirep.system.settings import merge_settings
 from galirep.training.presets import PRESETS
 
 AUGMENTATIONS = ("color", "translation", "cutout")
@@ -212,7 +212,7 @@ class TrainConfig:
         if wrong := [unknown("setting", str(key), names) for key in values if key not in names]:
             raise ConfigError("; ".join(wrong))
         if (preset := PRESETS.get(str(values.get("preset")))) is not None:
-            values = over(preset.settings, values)
+            values = merge_settings(preset.settings, values)
         return cls(**{key: _number(key, value) for key, value in values.items()})
 
     def differences(self, other: "TrainConfig") -> list[str]:

@@ -9,17 +9,16 @@ from torch import Tensor, nn
 from galirep.data.batches import Batches
 from galirep.data.memory import Images
 from galirep.features.gali import DEFAULT_LAYERS
-from galirep.metrics.neighbors import Rows, vote_errors
+from galirep.metrics.neighbors import TEMPERATURE, K, LabelledFeatures, vote_errors
 from galirep.metrics.posterior import effective_rank, kl_to_prior
+from galirep.metrics.reconstruction import pixel_mse
 from galirep.networks.parts import LOG_SIGMA_RANGE, Encoder
 
 MOST = 1000
 """Images that are held out where the set has ten times as many and no number is named."""
 _SHARE = 10  # ... else one of so many
 _GALLERY = 2000  # training images that vote on the class of a held-out one
-_NEIGHBOURS, _TEMPERATURE = 20, 0.07  # as knn/v1
 _MEAN = 4096  # training images that the mean image is made of, at most
-_BLOCK = 256
 
 
 def default_count(n: int, batch_size: int) -> int:
@@ -49,11 +48,10 @@ class HeldOut:
                 images.labels[rows.numpy()],
                 images.labels[trained_on[self._gallery].numpy()],
             )
-        mean = torch.stack(
-            [batches.images(part).double().sum(0) for part in torch.split(batches.spread(_MEAN), _BLOCK)]
-        ).sum(0)
-        self._mean = (mean / len(batches.spread(_MEAN))).float()
-        self._floor = self._mean_error([(x, self._mean.expand_as(x)) for x in self._blocks()])
+        averaged = batches.spread(_MEAN)
+        mean = torch.stack([x.double().sum(0) for x in batches.blocks(averaged)]).sum(0)
+        self._mean = (mean / len(averaged)).float()
+        self._floor = pixel_mse((x, self._mean.expand_as(x)) for x in self._held.blocks())
 
     @property
     def labelled(self) -> bool:
@@ -70,7 +68,7 @@ class HeldOut:
         share of log sigma at a bound of `LOG_SIGMA_RANGE`; `feature_rank` of the last hidden layer; `knn_error` where there are labels.
         """
         assert isinstance(encoder, Encoder)
-        blocks = self._blocks()
+        blocks = list(self._held.blocks())
         posterior = [encoder(x) for x in blocks]
         mu, log_sigma = (torch.cat(part).float() for part in zip(*posterior, strict=True))
         layers = [_features(encoder, x) for x in blocks]
@@ -79,9 +77,7 @@ class HeldOut:
         low, high = LOG_SIGMA_RANGE
         out: dict[str, Any] = {
             "images": len(mu),
-            "pixel_mse": self._mean_error(
-                [(x, generator(m).float()) for x, (m, _) in zip(blocks, posterior, strict=True)]
-            ),
+            "pixel_mse": pixel_mse((x, generator(m).float()) for x, (m, _) in zip(blocks, posterior, strict=True)),
             "mean_image_mse": self._floor,
             "mu_variance": float(variance.mean()),
             "sigma": float(sigma.mean()),
@@ -93,23 +89,12 @@ class HeldOut:
             "feature_rank": effective_rank(hidden),
         }
         if self.labelled:
-            gallery = [
-                torch.cat(_features(encoder, self._batches.images(part)), 1)
-                for part in torch.split(self._gallery, _BLOCK)
-            ]
+            gallery = [torch.cat(_features(encoder, x), 1) for x in self._batches.blocks(self._gallery)]
             known = _labelled(gallery, self._gallery_labels)
             queries = _labelled([torch.cat(parts, 1) for parts in layers], self._labels)
-            k = min(_NEIGHBOURS, len(known[1]))
-            out["knn_error"] = vote_errors(known, queries, [k], _TEMPERATURE)[k]
+            k = min(K, len(known[1]))
+            out["knn_error"] = vote_errors(known, queries, [k], TEMPERATURE)[k]
         return out
-
-    def _blocks(self) -> list[Tensor]:
-        return [self._held.images(part) for part in torch.split(torch.arange(self._held.n), _BLOCK)]
-
-    def _mean_error(self, pairs: list[tuple[Tensor, Tensor]]) -> float:
-        """The mean squared difference of images in [-1, 1], on the scale of [0, 1]."""
-        total = sum(float((one - other).square().sum(dtype=torch.float64)) for one, other in pairs)
-        return total / 4 / sum(one.numel() for one, _ in pairs)
 
 
 def _features(encoder: Encoder, images: Tensor) -> list[Tensor]:
@@ -117,5 +102,5 @@ def _features(encoder: Encoder, images: Tensor) -> list[Tensor]:
     return [value.float() for value in list(encoder.layers(images).values())[-DEFAULT_LAYERS:]]
 
 
-def _labelled(features: list[Tensor], labels: "np.ndarray[Any, np.dtype[np.int64]]") -> Rows:
+def _labelled(features: list[Tensor], labels: "np.ndarray[Any, np.dtype[np.int64]]") -> LabelledFeatures:
     return torch.cat(features).cpu().numpy()[labels >= 0], labels[labels >= 0]

@@ -1,7 +1,6 @@
 """Learned knowledge for training: M(.) as a fixed function of images, and its values on the real images, which never change."""
 
 import dataclasses
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,12 +9,11 @@ from torch import Tensor
 
 from galirep.data.batches import Batches
 from galirep.data.memory import Images
+from galirep.data.tensors import ImageFunction
 from galirep.errors import PluginError
 from galirep.features.cache import cached_features
 from galirep.features.protocol import describe, require_gradient
 from galirep.features.registry import load_extractor
-
-Extract = Callable[[Tensor], Tensor]
 
 
 @dataclass(frozen=True)
@@ -24,7 +22,7 @@ class Knowledge:
     `about`: whose.
     """
 
-    extract: Extract | None = None
+    extract: ImageFunction | None = None
     features: Tensor | None = None
     about: dict[str, Any] | None = None
 
@@ -35,7 +33,13 @@ class Knowledge:
 
 
 def load_knowledge(
-    spec: str | None, adapter: Extract | None, images: Images, rows: Tensor, batches: Batches, *, download: bool = False
+    spec: str | None,
+    adapter: ImageFunction | None,
+    images: Images,
+    rows: Tensor,
+    batches: Batches,
+    *,
+    download: bool = False,
 ) -> Knowledge:
     """M from a spec or, where one is given, a callable; its features of real images have mean 0 in each dimension and mean square 1 over
     all.
@@ -47,7 +51,7 @@ def load_knowledge(
     Raises:
         PluginError: the extractor cannot be built, gives something else than (B, d) finite numbers, or lets no gradient pass.
     """
-    raw: Extract
+    raw: ImageFunction
     if adapter is not None:
         name = str(getattr(adapter, "name", type(adapter).__name__))
         about: dict[str, Any] = {
@@ -60,9 +64,7 @@ def load_knowledge(
         )
         _require_useful(raw, batches, name)
         with torch.no_grad():
-            features = torch.cat(
-                [raw(batches.images(part)).float().cpu() for part in torch.split(torch.arange(batches.n), 256)]
-            )
+            features = torch.cat([raw(x).float().cpu() for x in batches.blocks()])
     else:
         assert spec is not None
         raw = extractor = load_extractor(spec, download=download, device=batches.device)
@@ -84,7 +86,7 @@ def load_knowledge(
     return Knowledge(extract, (features - mean) / rms, about)
 
 
-def _require_useful(extract: Extract, batches: Batches, name: str) -> None:
+def _require_useful(extract: ImageFunction, batches: Batches, name: str) -> None:
     """Refuse an extractor that cannot serve as M(.), before anything long begins."""
     images = batches.images(torch.arange(2))
     out = extract(images)

@@ -28,7 +28,7 @@ from galirep.training.config import TrainConfig
 from galirep.training.preparation import prepare
 from galirep.training.session import Session
 from galirep.training.watch import Watch
-from galirep.visuals.grid import beside, save_grid
+from galirep.visuals.grid import interleave, save_grid
 
 
 @dataclass(frozen=True)
@@ -142,7 +142,7 @@ def train(
                 session.calibrate()
                 prior, real, rebuilt = session.pictures()
                 save_grid(run.samples / f"prior-{session.step:08d}.png", prior, columns=8)
-                save_grid(run.samples / f"reconstruction-{session.step:08d}.png", beside(real, rebuilt), columns=8)
+                save_grid(run.samples / f"reconstruction-{session.step:08d}.png", interleave(real, rebuilt), columns=8)
             if saving or session.is_best or stopped.is_set():
                 save()
 

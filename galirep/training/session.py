@@ -7,10 +7,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from galirep.data.batches import Batches, stream
+from galirep.data.batches import Batches, derive_seed
 from galirep.game.discriminator import Discriminator
 from galirep.game.expression import Expr
-from galirep.game.step import Game, Rules, statistics_kept, update
+from galirep.game.step import Game, Rules, compute_gradients, frozen_statistics
 from galirep.game.variant import Variant
 from galirep.networks.families import NETWORKS
 from galirep.networks.parts import Shapes
@@ -19,7 +19,7 @@ from galirep.training.averaging import Average
 from galirep.training.config import TrainConfig
 from galirep.training.optimizers import Optimizers, norms, rate_factor
 
-# positions of `stream`: what each random stream of a run is for (0 is the order of the images)
+# positions of `derive_seed`: what each random stream of a run is for (0 is the order of the images)
 _INIT, _STEP, _CALIBRATE, _SHOW = 1, 2, 3, 4
 _CALIBRATION = (16, 256)  # batches, and images in each, that BatchNorm's statistics are re-estimated on
 _SHOWN = 32
@@ -49,7 +49,7 @@ class Session:
         self._calibrated = -1  # the step of the averages that `calibrate` has made ready
         device = batches.device
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(stream(config.seed, _INIT))
+            torch.manual_seed(derive_seed(config.seed, _INIT))
             parts = NETWORKS[config.networks].build(shapes)
             discriminator = Discriminator(variant, parts, config.d_regularizer)
         parts.generator.start_from(batches.images(batches.spread(1000)).mean(0).cpu())
@@ -60,7 +60,7 @@ class Session:
         self.shown_images = batches.images(batches.spread(_SHOWN))
         self._autocast, self._generator = autocast_of(device, config.precision), torch.Generator(device)
         self.shown_z = torch.randn(
-            2 * _SHOWN, shapes.latent, generator=torch.Generator().manual_seed(stream(config.seed, _SHOW))
+            2 * _SHOWN, shapes.latent, generator=torch.Generator().manual_seed(derive_seed(config.seed, _SHOW))
         ).to(device)
         self._begin_interval()
         if config.compile:
@@ -84,8 +84,10 @@ class Session:
             )  # lazy: seldom, and that much stronger
             scale = self.optimizers.scaler.scale
             rules = Rules(config.objective, config.penalty_weight, gamma, self._autocast, scale, config.augmentations)
-            self._generator.manual_seed(stream(config.seed, _STEP, number))
-            statistics = update(self.game, x, self._generator, rules, noise=noise, known=known, d_only=d_only)
+            self._generator.manual_seed(derive_seed(config.seed, _STEP, number))
+            statistics = compute_gradients(
+                self.game, x, self._generator, rules, noise=noise, known=known, d_only=d_only
+            )
             self.optimizers.step(factor, d_only=d_only)
             for name, value in statistics.items():
                 total, count = self._totals.get(name, (torch.zeros_like(value), 0))
@@ -106,7 +108,7 @@ class Session:
         encoder = (
             self.game.encoder
         )  # the averaged one's BatchNorm statistics are of the last calibration, whenever that was
-        with torch.no_grad(), statistics_kept(encoder):
+        with torch.no_grad(), frozen_statistics(encoder):
             mu, log_sigma = encoder(self.shown_images)
         seconds = time.perf_counter() - self._started
         images = self._since * self.config.batch_size * self.config.d_steps
@@ -137,7 +139,7 @@ class Session:
             torch.randperm(len(spread), generator=torch.Generator().manual_seed(0))
         ]  # batches of mixed classes
         parts = [p for p in torch.split(spread, size) if len(p) > 1]
-        self.average.calibrate((self.batches.images(p) for p in parts), stream(self.config.seed, _CALIBRATE))
+        self.average.calibrate((self.batches.images(p) for p in parts), derive_seed(self.config.seed, _CALIBRATE))
 
     @torch.no_grad()
     def pictures(self) -> tuple[Tensor, Tensor, Tensor]:

@@ -18,6 +18,6 @@ def save_grid(path: Path, images: Tensor, columns: int) -> None:
     )
 
 
-def beside(images: Tensor, others: Tensor) -> Tensor:
+def interleave(images: Tensor, others: Tensor) -> Tensor:
     """Two batches (N, C, S, S) as one of 2N in pairs: each image, then its partner."""
     return torch.stack((images, others), 1).flatten(0, 1)

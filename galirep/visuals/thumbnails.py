@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from galirep.data.picture import fit
+from galirep.data.picture import resize_square
 from galirep.data.sources import ImageSource
 from galirep.errors import DataError
 
@@ -57,7 +57,7 @@ def sheets(pictures: Sequence[tuple[ImageSource, int]], budget: int) -> Sheets:
 
 def _square(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
     side = min(image.shape[0], image.shape[1], _TRIES[0][0])
-    return np.ascontiguousarray(fit(image, side, 3).transpose(1, 2, 0))
+    return np.ascontiguousarray(resize_square(image, side, 3).transpose(1, 2, 0))
 
 
 def _sheet(images: Sequence[NDArray[np.uint8] | None], cell: int, quality: int) -> bytes:

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from galirep.data.batches import Batches, stream
+from galirep.data.batches import Batches, derive_seed
 from galirep.errors import ConfigError
 
 
@@ -64,10 +64,10 @@ def test_streams_of_different_positions_differ_and_fit_torch():
     positions = [
         (seed, purpose, number) for seed in (0, 1, 2**31 - 1) for purpose in (0, 1, 2) for number in (0, 1, 10**9)
     ]
-    seeds = [stream(*p) for p in positions]
+    seeds = [derive_seed(*p) for p in positions]
     assert (
         len(set(seeds)) == len(seeds)
         and all(0 <= s < 2**63 for s in seeds)
-        and seeds == [stream(*p) for p in positions]
+        and seeds == [derive_seed(*p) for p in positions]
     )
     torch.Generator().manual_seed(max(seeds))

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from galirep.data.picture import fit, read_image
+from galirep.data.picture import read_image, resize_square
 from galirep.errors import DataError
 
 
@@ -128,51 +128,55 @@ def test_an_empty_file_and_no_image_are_refused():
 
 def test_fit_takes_the_centre_square():
     image = np.arange(4 * 7, dtype=np.uint8).reshape(4, 7, 1)
-    np.testing.assert_array_equal(fit(image, None), image[None, :, 1:5, 0])
-    np.testing.assert_array_equal(fit(image.transpose(1, 0, 2), 4), image.transpose(1, 0, 2)[None, 1:5, :, 0])
+    np.testing.assert_array_equal(resize_square(image, None), image[None, :, 1:5, 0])
+    np.testing.assert_array_equal(resize_square(image.transpose(1, 0, 2), 4), image.transpose(1, 0, 2)[None, 1:5, :, 0])
 
 
 def test_fit_converts_channels():
     grey = np.array([[[7]]], dtype=np.uint8)
-    np.testing.assert_array_equal(fit(grey, 1, 3), [[[7]]] * 3)
+    np.testing.assert_array_equal(resize_square(grey, 1, 3), [[[7]]] * 3)
     colour = np.array([[[255, 0, 0], [0, 255, 0]], [[0, 0, 255], [10, 20, 30]]], dtype=np.uint8)
-    np.testing.assert_array_equal(fit(colour, None, 1), [[[76, 150], [29, 18]]])  # 0.299 R + 0.587 G + 0.114 B
-    np.testing.assert_array_equal(fit(colour, None, 3), colour.transpose(2, 0, 1))
-    assert fit(colour, None).shape == (3, 2, 2) and fit(grey, None).shape == (1, 1, 1)
+    np.testing.assert_array_equal(
+        resize_square(colour, None, 1), [[[76, 150], [29, 18]]]
+    )  # 0.299 R + 0.587 G + 0.114 B
+    np.testing.assert_array_equal(resize_square(colour, None, 3), colour.transpose(2, 0, 1))
+    assert resize_square(colour, None).shape == (3, 2, 2) and resize_square(grey, None).shape == (1, 1, 1)
 
 
 def test_fit_reduces_without_aliasing():
     checks = (np.indices((64, 64)).sum(0) % 2 * 255).astype(np.uint8)[:, :, None]
-    reduced = fit(checks, 8)[0].astype(int)
+    reduced = resize_square(checks, 8)[0].astype(int)
     assert reduced.shape == (8, 8) and abs(reduced - 127.5).max() < 8  # taking every eighth pixel would give 0 or 255
 
 
 def test_fit_keeps_flat_colours_at_any_size():
     flat = np.full((6, 9, 3), (1, 128, 254), dtype=np.uint8)
     for size in (3, 6, 12):
-        np.testing.assert_array_equal(fit(flat, size), np.broadcast_to(flat[0, 0, :, None, None], (3, size, size)))
+        np.testing.assert_array_equal(
+            resize_square(flat, size), np.broadcast_to(flat[0, 0, :, None, None], (3, size, size))
+        )
 
 
 def test_fit_gives_arrays_that_can_be_written_to():
     for size, channels in ((2, None), (4, 3), (4, 1)):
-        fitted = fit(read_image(encoded(picture([[1, 2], [3, 4]]))), size, channels)
+        fitted = resize_square(read_image(encoded(picture([[1, 2], [3, 4]]))), size, channels)
         assert fitted.flags.writeable and fitted.flags.c_contiguous
 
 
 def test_fit_refuses_to_enlarge_too_much_and_says_what_fits():
     image = np.zeros((10, 8, 1), dtype=np.uint8)
-    assert fit(image, 16).shape == (1, 16, 16)
+    assert resize_square(image, 16).shape == (1, 16, 16)
     with pytest.raises(
         DataError,
         match=r"8x10 pixels are too small for 20x20 \(over 2 times enlarged\): pass --image-size 16 or less, or --max-upscale 2\.5",
     ):
-        fit(image, 20)
-    assert fit(image, 20, max_upscale=2.5).shape == (1, 20, 20)
+        resize_square(image, 20)
+    assert resize_square(image, 20, max_upscale=2.5).shape == (1, 20, 20)
     with pytest.raises(DataError, match="--image-size 8 or less"):
-        fit(image, 9, max_upscale=1)
+        resize_square(image, 9, max_upscale=1)
 
 
 def test_fit_only_shrinks_where_asked():
     image = np.zeros((10, 8, 3), dtype=np.uint8)
-    assert fit(image, 224, shrink_only=True).shape == (3, 8, 8)
-    assert fit(image, 4, shrink_only=True).shape == (3, 4, 4)
+    assert resize_square(image, 224, shrink_only=True).shape == (3, 8, 8)
+    assert resize_square(image, 4, shrink_only=True).shape == (3, 4, 4)

@@ -2,15 +2,15 @@
 
 import numpy as np
 
-from galirep.embeddings.labels import same_labels
+from galirep.embeddings.labels import renumber_labels
 
 
 def test_classes_are_matched_by_name():
-    labels, names = same_labels(("cat", "dog"), ("bird", "dog", "cat"), np.array([0, 1, 2, -1]))
+    labels, names = renumber_labels(np.array([0, 1, 2, -1]), ("bird", "dog", "cat"), ("cat", "dog"))
     assert names == ("cat", "dog", "bird")
     assert labels.tolist() == [2, 1, 0, -1]
 
 
 def test_classes_without_names_are_matched_by_number():
-    labels, names = same_labels((), ("a", "b"), np.array([1, 0]))
+    labels, names = renumber_labels(np.array([1, 0]), ("a", "b"), ())
     assert labels.tolist() == [1, 0] and names == ("a", "b")

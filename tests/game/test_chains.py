@@ -9,7 +9,7 @@ from tiny_games import BATCH, FEATURES, LATENT, count_calls, images, make, sourc
 from galirep.game.chains import evaluate
 from galirep.game.expression import Expr, parse
 from galirep.game.masks import erase, mix
-from galirep.game.step import Rules, play, update
+from galirep.game.step import Rules, compute_gradients, evaluate_expressions
 from galirep.game.variants import VARIANTS
 
 
@@ -35,7 +35,7 @@ def test_a_shared_expression_is_computed_once_and_given_once():
 def test_e_and_g_run_once_for_each_distinct_variable(variant, e, g):
     game = make(variant)
     calls = count_calls(game)
-    update(game, images(), source(), Rules())
+    compute_gradients(game, images(), source(), Rules())
     m = {"gali-pt": 3, "gali-4-l2-features": 2, "gali-4-l1-features": 2}.get(variant, 0)  # M(x), M(G(z)), M(G(E(x)))
     assert calls == {"E": e, "G": g, "M": m}
 
@@ -48,13 +48,15 @@ def test_every_variant_has_a_count():
 def test_known_features_are_used_and_not_computed():
     game = make("gali-pt")
     calls, m_of_x = count_calls(game), parse("M(x)")
-    values = play(game, images(), source(), game.variant.expressions, {m_of_x: torch.full((BATCH, FEATURES), 3.0)})
+    values = evaluate_expressions(
+        game, images(), source(), game.variant.expressions, {m_of_x: torch.full((BATCH, FEATURES), 3.0)}
+    )
     assert calls["M"] == 2 and (values[m_of_x] == 3).all()
 
 
 def test_e_of_x_is_a_sample_of_the_posterior_and_the_same_in_every_tuple():
     game = make("gali-8")
-    values = play(game, images(), source(), game.variant.variables)
+    values = evaluate_expressions(game, images(), source(), game.variant.variables)
     mu, log_sigma = copy.deepcopy(game.encoder)(images())
     z, first = (torch.randn(BATCH, LATENT, generator=g) for g in [source()] for _ in range(2))
     torch.testing.assert_close(values[Expr("z")], z)
@@ -68,7 +70,7 @@ def test_e_of_x_is_a_sample_of_the_posterior_and_the_same_in_every_tuple():
 def test_masks_of_a_game_are_independent_and_the_same_wherever_named():
     game = make("gali-mix")
     names = [Expr(f"M{i}") for i in (1, 2, 3, 4)]
-    values = play(
+    values = evaluate_expressions(
         game, images(), source(), [*names, parse("M1(x)"), parse("Mix(x, G(E(M1(x))), M1)"), parse("G(E(M1(x)))")]
     )
     assert len({tuple(values[m].flatten().tolist()) for m in names}) == 4

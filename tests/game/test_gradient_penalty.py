@@ -1,4 +1,4 @@
-"""The penalty on the gradients of D that `update` adds: against the spelled-out one, finite differences, and R1 + R2."""
+"""The penalty on the gradients of D that `compute_gradients` adds: against the spelled-out one, finite differences, and R1 + R2."""
 
 import copy
 
@@ -8,7 +8,7 @@ from tiny_games import BATCH, FEATURES, LATENT, SIZE, gradients, make, source
 from torch import nn
 
 from galirep.game.expression import Expr
-from galirep.game.step import Rules, update
+from galirep.game.step import Rules, compute_gradients
 
 
 def game_with_smooth_d(variant, regularizer="r1r2"):
@@ -45,10 +45,12 @@ def values_for(game):
 
 
 def penalty_gradient(game, values, gamma):
-    """What `update` adds to D's gradient: the variables are given as known, so that only the penalty is at work."""
+    """What `compute_gradients` adds to D's gradient: the variables are given as known, so that only the penalty is at work."""
     with_penalty, without = copy.deepcopy(game), copy.deepcopy(game)
-    statistics = update(with_penalty, values[Expr("x")], source(), Rules(r1_gamma=gamma), known=values, d_only=True)
-    update(without, values[Expr("x")], source(), Rules(), known=values, d_only=True)
+    statistics = compute_gradients(
+        with_penalty, values[Expr("x")], source(), Rules(r1_gamma=gamma), known=values, d_only=True
+    )
+    compute_gradients(without, values[Expr("x")], source(), Rules(), known=values, d_only=True)
     one, other = gradients(with_penalty.discriminator), gradients(without.discriminator)
     return statistics["r1"], {k: one[k] - other[k] for k in one}
 

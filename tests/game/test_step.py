@@ -12,7 +12,7 @@ from galirep.game import augmentation as augment
 from galirep.game.expression import Expr, parse
 from galirep.game.masks import erase, mix, random_boxes
 from galirep.game.objectives import OBJECTIVES
-from galirep.game.step import Rules, play, update
+from galirep.game.step import Rules, compute_gradients, evaluate_expressions
 from galirep.game.variant import Penalty, Variant
 from galirep.game.variants import VARIANTS
 
@@ -84,7 +84,7 @@ def reference(game, x, generator, objective="product", penalty_weight=1.0, noise
 def test_gradients_are_those_of_ordinary_backward_passes(variant, objective, noise, augmentations):
     game = make(variant)
     plain = copy.deepcopy(game)
-    statistics = update(
+    statistics = compute_gradients(
         game, images(), source(), Rules(objective, penalty_weight=0.3, augment=augmentations), noise=noise
     )
 
@@ -110,7 +110,7 @@ def test_gradients_are_those_of_ordinary_backward_passes(variant, objective, noi
 def test_spectral_norm_takes_part_in_the_gradient_and_moves_by_one_iteration():
     game = make("gali-4", "sn")
     plain = copy.deepcopy(game)
-    update(game, images(), source(), Rules())
+    compute_gradients(game, images(), source(), Rules())
     with nn.utils.parametrize.cached():
         loss_d, _ = reference(plain, images(), source())
     loss_d.backward()
@@ -121,11 +121,11 @@ def test_spectral_norm_takes_part_in_the_gradient_and_moves_by_one_iteration():
 
 def test_gradients_are_replaced_not_added():
     game, again = make(), make()
-    update(again, images(1), source(1), Rules())
+    compute_gradients(again, images(1), source(1), Rules())
     for net in (*game.players().values(),):
         for p in net.parameters():
             p.grad = torch.full_like(p, 1e6)
-    update(game, images(1), source(1), Rules())
+    compute_gradients(game, images(1), source(1), Rules())
     for name, net in game.players().items():
         assert_same(gradients(net), gradients(again.players()[name]))
 
@@ -140,10 +140,10 @@ def test_an_update_of_d_alone_leaves_e_and_g_as_they_are(variant):
     game.generator.register_forward_hook(
         lambda m, args, out: needed.append(torch.is_grad_enabled() or out.requires_grad)
     )
-    statistics = update(game, images(), source(), Rules(), d_only=True)
+    statistics = compute_gradients(game, images(), source(), Rules(), d_only=True)
     assert needed and not any(needed)
     assert all((p.grad == 3).all() for net in (game.encoder, game.generator) for p in net.parameters())
-    update(full, images(), source(), Rules())
+    compute_gradients(full, images(), source(), Rules())
     assert_same(gradients(game.discriminator), gradients(full.discriminator))
     assert set(statistics) == {"loss_d", "probs"}
 
@@ -151,28 +151,28 @@ def test_an_update_of_d_alone_leaves_e_and_g_as_they_are(variant):
 def test_an_update_of_d_alone_computes_no_side_of_a_penalty():
     game = make("alice")
     calls = count_calls(game)
-    update(game, images(), source(), Rules(), d_only=True)
+    compute_gradients(game, images(), source(), Rules(), d_only=True)
     assert calls["G"] == 1
 
 
 def test_m_gets_no_weight_gradient_but_passes_one_to_g():
     game = make("gali-4-l2-features")
     game.extract.requires_grad_(False)
-    update(game, images(), source(), Rules(penalty_weight=1.0))
+    compute_gradients(game, images(), source(), Rules(penalty_weight=1.0))
     with_m = gradients(game.generator)
     assert all(p.grad is None for p in game.extract.parameters())
     other = make("gali-4-l2-features")
-    update(other, images(), source(), Rules(penalty_weight=0.0))
+    compute_gradients(other, images(), source(), Rules(penalty_weight=0.0))
     assert any((with_m[k] - g).abs().max() > 1e-6 for k, g in gradients(other.generator).items())
 
 
 def test_statistics_of_an_update():
     game = make("alice", "r1r2")
-    statistics = update(game, images(), source(), Rules(r1_gamma=1.0), noise=0.0)
+    statistics = compute_gradients(game, images(), source(), Rules(r1_gamma=1.0), noise=0.0)
     assert set(statistics) == {"loss_d", "loss_g", "probs", "penalty", "r1"}
     assert all(isinstance(v, torch.Tensor) and not v.requires_grad for v in statistics.values())
     torch.testing.assert_close(statistics["probs"].sum(1), torch.ones(2))
-    reached = play(game, images(), source(), [parse("x"), parse("G(E(x))")])
+    reached = evaluate_expressions(game, images(), source(), [parse("x"), parse("G(E(x))")])
     torch.testing.assert_close(
         statistics["penalty"], (reached[parse("x")] - reached[parse("G(E(x))")]).square().mean().detach()
     )
@@ -203,8 +203,8 @@ class NoHostSync(TorchDispatchMode):
 def test_nothing_waits_for_the_device(variant, regularizer, rules):
     game = make(variant, regularizer)
     with NoHostSync():
-        update(game, images(), source(), rules, noise=0.1)
-        update(game, images(), source(), rules, noise=0.1, d_only=True)
+        compute_gradients(game, images(), source(), rules, noise=0.1)
+        compute_gradients(game, images(), source(), rules, noise=0.1, d_only=True)
     with pytest.raises(AssertionError, match="waits for the device"), NoHostSync():
         images().mean().item()
 
@@ -212,8 +212,8 @@ def test_nothing_waits_for_the_device(variant, regularizer, rules):
 def test_running_statistics_of_e_follow_the_real_stream_alone():
     game = make("gali-4")
     alone = copy.deepcopy(game.encoder)
-    update(game, images(), source(), Rules())
-    update(game, images(1), source(), Rules(), d_only=True)
+    compute_gradients(game, images(), source(), Rules())
+    compute_gradients(game, images(1), source(), Rules(), d_only=True)
     alone(images()), alone(images(1))
     norms = [m for m in game.encoder.modules() if isinstance(m, nn.BatchNorm2d | nn.BatchNorm1d)]
     for mine, theirs in zip(
@@ -231,7 +231,7 @@ def test_noise_is_shared_by_the_tuples_of_a_variable_and_only_on_images():
     for kind, trunk in game.discriminator.trunks.items():
         trunk.register_forward_hook(lambda m, args, out, kind=kind: seen[kind].append(args[0].detach()))
     for noise in (0.0, 0.5):
-        update(game, images(), source(), Rules(), noise=noise)
+        compute_gradients(game, images(), source(), Rules(), noise=noise)
     clean, noisy = seen["image"][:2], seen["image"][2:]
     assert (
         [len(v) for v in clean] == [len(v) for v in noisy] == [BATCH, 2 * BATCH]
@@ -250,7 +250,7 @@ def test_images_of_a_tuple_get_the_same_augmentation_and_an_update_of_d_alone_to
     game.discriminator.trunks["image"].register_forward_hook(lambda m, args, out: seen.append(args[0].detach()))
     same = {e: images() for e in game.variant.variables if e.kind == "image"}
     for rules in (Rules(), Rules(augment=("color", "translation", "cutout"))):
-        update(game, images(), source(), rules, known=same, d_only=True)
+        compute_gradients(game, images(), source(), rules, known=same, d_only=True)
     clean, augmented = seen
     assert len(clean) == len(augmented) == 3 * BATCH and (clean[:BATCH] != augmented[:BATCH]).any()
     for part in augmented.split(BATCH):
@@ -265,7 +265,7 @@ def test_m_sees_the_images_as_they_are():
     for names in ((), ("color",)):
         game = make("gali-pt")
         game.extract.register_forward_hook(lambda m, args, out: seen.append(args[0].detach()))
-        update(game, images(), source(), Rules(augment=names))
+        compute_gradients(game, images(), source(), Rules(augment=names))
     assert all(torch.equal(a, b) for a, b in zip(seen[:3], seen[3:], strict=True))
 
 
@@ -276,7 +276,7 @@ def test_a_users_variant_with_three_classes_and_a_penalty_on_latents_plays():
         penalties=(Penalty("l1", "E(x)", "E(G(E(x)))", 2.0),),
     )
     game = make(variant)
-    statistics = update(game, images(), source(), Rules())
+    statistics = compute_gradients(game, images(), source(), Rules())
     assert statistics["probs"].shape == (3, 3) and statistics["penalty"] > 0
     assert all(
         p.grad is not None and p.grad.isfinite().all() for net in game.players().values() for p in net.parameters()

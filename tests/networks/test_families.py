@@ -8,7 +8,7 @@ from torch import nn
 
 from galirep.errors import ConfigError
 from galirep.game.discriminator import Discriminator
-from galirep.game.step import Game, Rules, update
+from galirep.game.step import Game, Rules, compute_gradients
 from galirep.game.variants import get_variant
 from galirep.networks.families import NETWORKS, family
 from galirep.networks.parts import LOG_SIGMA_RANGE, Shapes
@@ -291,7 +291,7 @@ def test_resnet_plays_in_bf16_and_channels_last_with_a_second_derivative(regular
         net.to(memory_format=torch.channels_last)
     for bf16 in (False, True):
         rules = Rules(r1_gamma=1.0, autocast=lambda bf16=bf16: torch.autocast("cpu", torch.bfloat16, enabled=bf16))
-        statistics = update(game, torch.rand(4, 1, 16, 16), torch.Generator().manual_seed(1), rules)
+        statistics = compute_gradients(game, torch.rand(4, 1, 16, 16), torch.Generator().manual_seed(1), rules)
         assert all(v.isfinite().all() for v in statistics.values())
         assert all(
             p.grad is None or p.grad.isfinite().all() for net in game.players().values() for p in net.parameters()

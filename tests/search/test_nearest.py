@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from galirep.errors import ConfigError, DataError
-from galirep.search.distances import METRICS, between, prepare
+from galirep.search.distances import METRICS, distance, prepare_vectors
 from galirep.search.nearest import FaissScan, Search, TorchScan
 
 faiss = pytest.importorskip("faiss")
@@ -23,7 +23,7 @@ def _plain(queries, vectors, metric, k, exclude=None):
     """One query at a time: every row compared, equal distances in the order of the rows."""
     rows = []
     for i, query in enumerate(queries):
-        distances = between(query, vectors, metric).tolist()
+        distances = distance(query, vectors, metric).tolist()
         order = sorted(range(len(vectors)), key=lambda j: (distances[j], j))
         rows.append([j for j in order if exclude is None or j != exclude[i]][:k])
     return np.array(rows)
@@ -41,32 +41,32 @@ def _features(n, dim, seed, *, ties):
 @pytest.mark.parametrize("metric", METRICS)
 @pytest.mark.parametrize("k", [1, 5, 40])
 def test_faiss_torch_and_numpy_find_the_same(metric, ties, k):
-    vectors = prepare(_features(300, 7, 0, ties=ties), metric, str, "gallery")
-    queries = np.concatenate([vectors[::20], prepare(_features(20, 7, 1, ties=False), metric, str, "queries")])
+    vectors = prepare_vectors(_features(300, 7, 0, ties=ties), metric, str, "gallery")
+    queries = np.concatenate([vectors[::20], prepare_vectors(_features(20, 7, 1, ties=False), metric, str, "queries")])
     expected = _plain(queries, vectors, metric, k)
     for name, search in _searches(vectors, metric).items():
         distances, rows = search(queries, k)
         np.testing.assert_array_equal(rows, expected, err_msg=name)
-        np.testing.assert_array_equal(distances, between(queries[:, None], vectors[expected], metric), err_msg=name)
+        np.testing.assert_array_equal(distances, distance(queries[:, None], vectors[expected], metric), err_msg=name)
         assert distances.dtype == np.float32 and rows.dtype == np.int64
 
 
 @pytest.mark.parametrize("metric", METRICS)
 def test_more_equal_rows_than_candidates_come_in_the_order_of_the_rows(metric):
-    one = prepare(np.random.default_rng(0).normal(size=(1, 65)), metric, str, "x")
-    other = prepare(np.random.default_rng(1).normal(size=(1, 65)), metric, str, "x")
+    one = prepare_vectors(np.random.default_rng(0).normal(size=(1, 65)), metric, str, "x")
+    other = prepare_vectors(np.random.default_rng(1).normal(size=(1, 65)), metric, str, "x")
     vectors = np.repeat(np.concatenate([other, one]), [3, 1500], axis=0)
     for name, search in _searches(vectors, metric).items():
         _, rows = search(one, 10)
         near = (
-            [0, 1, 2] if between(one, other, metric)[0] < between(one, one, metric)[0] else []
+            [0, 1, 2] if distance(one, other, metric)[0] < distance(one, one, metric)[0] else []
         )  # ip: a longer vector may be nearer
         assert rows[0].tolist() == (near + list(range(3, 13)))[:10], name
 
 
 @pytest.mark.parametrize("metric", METRICS)
 def test_results_do_not_depend_on_the_batch(metric):
-    vectors = prepare(_features(500, 33, 3, ties=True), metric, str, "x")
+    vectors = prepare_vectors(_features(500, 33, 3, ties=True), metric, str, "x")
     for search in _searches(vectors, metric).values():
         together, rows = search(vectors[:60], 12)
         for i in range(60):
@@ -77,7 +77,7 @@ def test_results_do_not_depend_on_the_batch(metric):
 
 @pytest.mark.parametrize("metric", METRICS)
 def test_a_query_is_left_out_of_its_own_neighbours(metric):
-    vectors = prepare(_features(120, 6, 4, ties=True), metric, str, "x")
+    vectors = prepare_vectors(_features(120, 6, 4, ties=True), metric, str, "x")
     own = np.arange(120)
     expected = _plain(vectors, vectors, metric, 9, exclude=own)
     for name, search in _searches(vectors, metric).items():
@@ -89,8 +89,8 @@ def test_a_query_is_left_out_of_its_own_neighbours(metric):
 
 @pytest.mark.parametrize("metric", METRICS)
 def test_ranks_are_by_distance(metric):
-    vectors = prepare(_features(200, 9, 5, ties=False), metric, str, "x")
-    queries = prepare(_features(15, 9, 6, ties=False), metric, str, "x")
+    vectors = prepare_vectors(_features(200, 9, 5, ties=False), metric, str, "x")
+    queries = prepare_vectors(_features(15, 9, 6, ties=False), metric, str, "x")
     for search in _searches(vectors, metric).values():
         ranked = np.concatenate(list(search.rank(queries, 50)))
         np.testing.assert_array_equal(ranked, _plain(queries, vectors, metric, 50))
@@ -98,8 +98,8 @@ def test_ranks_are_by_distance(metric):
 
 @pytest.mark.parametrize("metric", METRICS)
 def test_pairs_within_a_radius_are_all_found(metric):
-    vectors = prepare(_features(150, 5, 7, ties=True), metric, str, "x")
-    distances = between(vectors[:, None], vectors[None], metric)
+    vectors = prepare_vectors(_features(150, 5, 7, ties=True), metric, str, "x")
+    distances = distance(vectors[:, None], vectors[None], metric)
     radius = float(np.quantile(distances, 0.05))
     expected = {(i, j) for i, j in np.argwhere(distances <= radius).tolist()}
     for search in _searches(vectors, metric).values():
@@ -126,10 +126,10 @@ def test_an_inexact_search_pads_and_does_not_rank():
 
 def test_distances_are_what_their_names_say():
     a, b = np.array([3.0, 4.0], np.float32), np.array([4.0, 3.0], np.float32)
-    assert between(a, b, "l2") == pytest.approx(2**0.5)
-    assert between(a, b, "ip") == -24
-    assert between(a / 5, b / 5, "cosine") == pytest.approx(0.04, abs=1e-6)
-    np.testing.assert_allclose(prepare(np.array([[3.0, 4.0]]), "cosine", str, "x"), [[0.6, 0.8]])
+    assert distance(a, b, "l2") == pytest.approx(2**0.5)
+    assert distance(a, b, "ip") == -24
+    assert distance(a / 5, b / 5, "cosine") == pytest.approx(0.04, abs=1e-6)
+    np.testing.assert_allclose(prepare_vectors(np.array([[3.0, 4.0]]), "cosine", str, "x"), [[0.6, 0.8]])
 
 
 def test_features_without_a_direction_or_a_number_are_refused_with_their_ids():
@@ -137,12 +137,12 @@ def test_features_without_a_direction_or_a_number_are_refused_with_their_ids():
     x = np.ones((3, 2), np.float32)
     x[1] = 0
     with pytest.raises(DataError, match=r"gallery\.h5 has vectors of zeros.*'b\.png'"):
-        prepare(x, "cosine", ids.__getitem__, "gallery.h5")
-    assert prepare(x, "l2", ids.__getitem__, "gallery.h5")[1].tolist() == [0, 0]
+        prepare_vectors(x, "cosine", ids.__getitem__, "gallery.h5")
+    assert prepare_vectors(x, "l2", ids.__getitem__, "gallery.h5")[1].tolist() == [0, 0]
     for bad in (np.nan, np.inf, -np.inf):
         x[2, 1] = bad
         with pytest.raises(DataError, match=r"NaN or infinite.*'c\.png'"):
-            prepare(x, "l2", ids.__getitem__, "gallery.h5")
+            prepare_vectors(x, "l2", ids.__getitem__, "gallery.h5")
 
 
 def test_faiss_packages_that_overwrite_each_other_are_refused(monkeypatch):

@@ -90,10 +90,10 @@ def test_d_steps_are_updates_of_d_on_images_of_their_own(tmp_path, monkeypatch):
     calls = []
     from galirep.training import session
 
-    plain = session.update
+    plain = session.compute_gradients
     monkeypatch.setattr(
         session,
-        "update",
+        "compute_gradients",
         lambda game, x, *a, **k: calls.append((k["d_only"], x.flatten(1).sum(1))) or plain(game, x, *a, **k),
     )
     train(config(d_steps=5, batch_size=2, steps=None, epochs=2.0, holdout=0), tiny(), out=tmp_path / "run")
@@ -221,8 +221,10 @@ def test_m_is_frozen_and_standardised(tmp_path, monkeypatch):
 
     adapter, known = Plain().train(), []
     state = {k: v.clone() for k, v in adapter.state_dict().items()}
-    plain = session.update
-    monkeypatch.setattr(session, "update", lambda *a, **k: known.extend(k["known"].values()) or plain(*a, **k))
+    plain = session.compute_gradients
+    monkeypatch.setattr(
+        session, "compute_gradients", lambda *a, **k: known.extend(k["known"].values()) or plain(*a, **k)
+    )
     train(config(variant="gali-pt", batch_size=20, steps=1), tiny(), out=tmp_path / "run", adapter=adapter)
     assert all(torch.equal(v, state[k]) for k, v in adapter.state_dict().items()) and all(
         p.grad is None for p in adapter.parameters()

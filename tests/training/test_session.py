@@ -19,7 +19,7 @@ def test_the_lazy_penalty_is_seldom_and_that_much_stronger_and_has_no_instance_n
         asked.append((rules.r1_gamma, options["noise"], rules.augment))
         return real(game, x, generator, rules, **options)
 
-    monkeypatch.setattr(module, "update", update)
+    monkeypatch.setattr(module, "compute_gradients", update)
     settings = {
         "d_regularizer": regularizer,
         "r1_gamma": 0.5,
