@@ -43,6 +43,15 @@ class Choice(click.Choice[str]):
         return str(value)
 
 
+def _names(_: click.Context, __: click.Parameter, value: str | None) -> list[str] | None:
+    return value.split(",") if value else None
+
+
+def layers_option(help: str) -> Callable[[F], F]:
+    """Make the option --layers: names separated by commas, given to the command as a list, or None."""
+    return click.option("--layers", metavar="LIST", callback=_names, help=help)
+
+
 _SHARED: dict[str, Any] = {
     "json": click.option(
         "--json", "as_json", is_flag=True, help="Print one JSON object on stdout; the text for people goes to stderr."

@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from .common import Choice, emit, shared
+from .common import Choice, emit, layers_option, shared
 
 
 @click.command("embed")
@@ -23,7 +23,7 @@ from .common import Choice, emit, shared
 )
 @click.option("--out", required=True, type=click.Path(dir_okay=False), help="The HDF5 file to make.")
 @click.option("--split", help="Split of the data set, where it has splits.")
-@click.option("--layers", metavar="LIST", help="Layers by name, with commas [default: the encoder's own choice].")
+@layers_option("Layers by name, with commas [default: the encoder's own choice].")
 @click.option(
     "--dtype",
     type=Choice(["float32", "float16"]),
@@ -51,9 +51,7 @@ from .common import Choice, emit, shared
 @click.option("--no-file-locking", is_flag=True, help="Do without HDF5's file lock (for file systems without locks).")
 @shared("seed", "device", "precision", "workers", "overwrite", "data-root", "download")
 @click.pass_context
-def embed_command(
-    ctx: click.Context, /, as_json: bool, layers: str | None, no_file_locking: bool, **options: Any
-) -> None:
+def embed_command(ctx: click.Context, /, as_json: bool, no_file_locking: bool, **options: Any) -> None:
     """Embed a set of images into an HDF5 file.
 
     The file grows as OUT.partial and takes its name when it is complete; after a kill, --resume continues it. Exit code 0 means that the
@@ -67,11 +65,8 @@ def embed_command(
     from galirep.system.devices import keep_freed_memory
 
     keep_freed_memory()
-    names = layers.split(",") if layers else None
     try:
-        result = embed(
-            layers=names, file_locking=False if no_file_locking else None, progress=sys.stderr.isatty(), **options
-        )
+        result = embed(file_locking=False if no_file_locking else None, progress=sys.stderr.isatty(), **options)
     except KeyboardInterrupt as stop:
         click.echo(f"galirep: interrupted: {stop}" if str(stop) else "galirep: interrupted", err=True)
         ctx.exit(130)

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from .common import Choice, emit, shared
+from .common import Choice, emit, layers_option, shared
 
 FORMATS = ["npy-parquet", "hdf5", "safetensors"]
 
@@ -13,13 +13,19 @@ FORMATS = ["npy-parquet", "hdf5", "safetensors"]
 @click.argument("path", type=click.Path(exists=True, path_type=Path), metavar="RUN|FILE.h5|FOLDER")
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder, or FILE.h5, to make.")
 @click.option("--format", "form", type=Choice(FORMATS), help="What to write [default: what fits].")
-@click.option("--layers", metavar="LIST", help="Of a FILE.h5: layers, with commas [default: all].")
+@layers_option("Of a FILE.h5: layers, with commas [default: all].")
 @click.option(
     "--rows-per-file", type=click.IntRange(1), default=1_000_000, show_default=True, help="Rows a pair of files."
 )
 @shared("overwrite")
 def export_command(
-    path: Path, out: Path, form: str | None, layers: str | None, rows_per_file: int, overwrite: bool, as_json: bool
+    path: Path,
+    out: Path,
+    form: str | None,
+    layers: list[str] | None,
+    rows_per_file: int,
+    overwrite: bool,
+    as_json: bool,
 ) -> None:
     """Export the encoder of a run (safetensors), or embeddings in the layout of clip-retrieval and back.
 
@@ -48,8 +54,7 @@ def export_command(
     if fitting == "hdf5":
         result = import_embeddings(path, out, overwrite=overwrite)
     else:
-        names = layers.split(",") if layers else None
-        result = export_embeddings(path, out, layers=names, rows_per_file=rows_per_file, overwrite=overwrite)
+        result = export_embeddings(path, out, layers=layers, rows_per_file=rows_per_file, overwrite=overwrite)
     pairs = f" in {result.files} pairs of files" if fitting == "npy-parquet" else ""
     text = f"{result.path}: {result.rows} rows of {result.dim} columns{pairs}"
     emit(as_json, {**vars(result), "path": str(result.path)}, text)

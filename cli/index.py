@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from .common import emit, shared
+from .common import emit, layers_option, shared
 
 _EPILOG = """\b
 Example:
@@ -26,13 +26,9 @@ Example:
     show_default=True,
     help="A faiss factory string, or auto: Flat to 10^6 rows, IVF to 10^7, IVF-PQ beyond.",
 )
-@click.option(
-    "--layers", default=None, help="Layers to index, by name, separated by commas.  [default: all in the file]"
-)
+@layers_option("Layers to index, by name, separated by commas.  [default: all in the file]")
 @shared("seed", "device", "overwrite")
-def index_command(
-    source: str, out: str, metric: str, factory: str, layers: str | None, as_json: bool, **options: Any
-) -> None:
+def index_command(source: str, out: str, metric: str, factory: str, as_json: bool, **options: Any) -> None:
     """Build a FAISS index of the embedding file FILE.h5.
 
     Its metric and encoder are stored beside it and enforced when it is searched. Unless it is Flat, its recall@10 against exact search is
@@ -42,9 +38,8 @@ def index_command(
 
     from galirep.search.index_build import build_index
 
-    names = layers.split(",") if layers else None
     with tqdm(unit=" rows", disable=None, leave=False) as bar:
-        info = build_index(source, out, metric=metric, factory=factory, layers=names, progress=bar.update, **options)
+        info = build_index(source, out, metric=metric, factory=factory, progress=bar.update, **options)
     result = {"out": out, "bytes": Path(out).stat().st_size, **info.to_json()}
     probes = f", {info.nprobe} lists searched" if info.nprobe else ""
     recall = (

@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from .common import emit, shared
+from .common import emit, layers_option, shared
 
 
 @click.command("probe")
@@ -19,7 +19,7 @@ from .common import emit, shared
     metavar="NAME",
     help="linear-svm/v1, ali-l2svm/v1 or knn/v1; galirep list protocols tells what they are.",
 )
-@click.option("--layers", metavar="LIST", help="Layers by name, with commas [default: all that the file holds].")
+@layers_option("Layers by name, with commas [default: all that the file holds].")
 @click.option(
     "--set",
     "settings",
@@ -31,9 +31,7 @@ from .common import emit, shared
     "--out", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE.json", help="Write the result here too."
 )
 @shared("seed", "overwrite")
-def probe_command(
-    layers: str | None, settings: tuple[str, ...], out: Path | None, overwrite: bool, as_json: bool, **options: Any
-) -> None:
+def probe_command(settings: tuple[str, ...], out: Path | None, overwrite: bool, as_json: bool, **options: Any) -> None:
     """Fit a classifier on the embeddings TRAIN.h5 and report its error on TEST.h5.
 
     \b
@@ -47,8 +45,7 @@ def probe_command(
 
     if out:
         require_free(out, overwrite)
-    names = layers.split(",") if layers else None
-    result = probe(layers=names, settings=parse_assignments(settings), progress=sys.stderr.isatty(), **options)
+    result = probe(settings=parse_assignments(settings), progress=sys.stderr.isatty(), **options)
     if out:
         write_json(out, result, overwrite)
     emit(as_json, result, _text(result, out))

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from .common import emit, shared
+from .common import emit, layers_option, shared
 
 if TYPE_CHECKING:
     from galirep.retrieval.result import Retrieval
@@ -28,7 +28,7 @@ _SHOWN = 20  # pairs of near-duplicates in the text
 )
 @click.option("-k", "k", type=click.IntRange(1), default=10, show_default=True, help="Neighbours of each query.")
 @click.option("--metric", default=None, help="cosine, l2 or ip.  [default: cosine, or the index's]")
-@click.option("--layers", default=None, help="Layers to compare, by name, separated by commas.  [default: all]")
+@layers_option("Layers to compare, by name, separated by commas.  [default: all]")
 @click.option("--split", default=None, help="Split of a data set given as queries.")
 @click.option("--out", default=None, type=click.Path(), help="Write the neighbours as .h5 or .json.")
 @click.option(
@@ -64,7 +64,7 @@ _SHOWN = 20  # pairs of near-duplicates in the text
     "--query-data", default=None, help="Where the queries' pictures are.  [default: where they were embedded from]"
 )
 @shared("seed", "device", "workers", "data-root", "download", "overwrite")
-def retrieve_command(queries: tuple[str, ...], layers: str | None, as_json: bool, **options: Any) -> None:
+def retrieve_command(queries: tuple[str, ...], as_json: bool, **options: Any) -> None:
     """Find the nearest rows of a gallery for each query.
 
     Where queries are the gallery's own rows, each is left out of its own neighbours. Where both sides have labels, precision@1, recall@k,
@@ -74,9 +74,8 @@ def retrieve_command(queries: tuple[str, ...], layers: str | None, as_json: bool
 
     from galirep.retrieval.retrieve import retrieve
 
-    names = layers.split(",") if layers else None
     with tqdm(unit=" queries", disable=None, leave=False) as bar:
-        found = retrieve(queries=queries or None, layers=names, progress=bar.update, **options)
+        found = retrieve(queries=queries or None, progress=bar.update, **options)
     emit(as_json, found.summary(), _text(found))
 
 
