@@ -1,7 +1,10 @@
 """The command `galirep`: parsing, printing and exit codes; one command a file, imported only when it is called."""
 
+import contextlib
 import importlib
+import logging
 import traceback
+from collections.abc import Iterator
 
 import click
 
@@ -53,7 +56,8 @@ class LazyGroup(click.Group):
 
     def invoke(self, ctx: click.Context) -> object:
         try:
-            return super().invoke(ctx)
+            with _warnings_on_stderr():
+                return super().invoke(ctx)
         except (GalirepError, OSError) as err:
             if ctx.meta.get("galirep.debug"):
                 traceback.print_exc()
@@ -71,6 +75,24 @@ class LazyGroup(click.Group):
         except KeyboardInterrupt:
             click.echo("galirep: interrupted", err=True)
             ctx.exit(130)
+
+
+class _Stderr(logging.Handler):
+    """Print log records as lines of the command."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        click.echo(f"galirep: {record.getMessage()}", err=True)
+
+
+@contextlib.contextmanager
+def _warnings_on_stderr() -> Iterator[None]:
+    """Print what the library logs as a warning, for the time of one command."""
+    logger, handler = logging.getLogger("galirep"), _Stderr(logging.WARNING)
+    logger.addHandler(handler)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
 
 
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})

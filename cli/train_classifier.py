@@ -1,76 +1,32 @@
-"""`galirep train-classifier`: a supervised net to serve as M or as a yardstick."""
+"""`galirep train-classifier`: every setting of ClassifierConfig is an option; files and --set give them too."""
 
-import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from .common import Choice, emit, shared
+from galirep.supervised.config import ClassifierConfig
+
+from .common import emit, shared
+from .settings import build_settings, run_options, settings_options
+
+if TYPE_CHECKING:
+    from galirep.supervised.loop import ClassifierResult
 
 
 @click.command(
     "train-classifier", epilog="Example: galirep train-classifier --data mnist.tar --test-split test --out runs/m"
 )
-@click.option(
-    "--data",
-    required=True,
-    help="Training images: a folder or .tar of class subfolders, sklearn:digits, torchvision:NAME, ...",
-)
-@click.option(
-    "--out",
-    required=True,
-    type=click.Path(path_type=Path),
-    help="Run directory to make, or with --resume to go on with.",
-)
-@click.option(
-    "--labels",
-    type=click.Path(),
-    help="CSV file of binary attributes: id,NAME,... with 0 and 1.  [default: the data's classes]",
-)
-@click.option("--split", help="Split of the data to train on.  [default: its training split]")
+@run_options
 @click.option("--test-split", help="Split of the data to report the accuracy on.")
 @click.option("--test-labels", type=click.Path(), help="CSV file of the attributes of the test split.")
-@click.option(
-    "--net",
-    type=Choice(["auto", "digits", "attributes"]),
-    default="auto",
-    show_default=True,
-    help="auto: attributes with --labels.",
-)
-@click.option(
-    "--image-size",
-    type=click.IntRange(8, 512),
-    help="Side of the images, pixels.  [default: theirs, rounded up for the net]",
-)
-@click.option("--channels", type=Choice(["1", "3"]), help="Colour channels.  [default: those of the images]")
-@click.option(
-    "--epochs", type=click.IntRange(1), default=10, show_default=True, help="Most passes over the training images."
-)
-@click.option("--batch-size", type=click.IntRange(2), default=128, show_default=True, help="Images an update.")
-@click.option(
-    "--lr",
-    type=float,
-    default=1e-3,
-    show_default=True,
-    help="Adam's learning rate at the start; a cosine takes it to 0.",
-)
-@click.option(
-    "--val-fraction", type=float, default=0.1, show_default=True, help="Share of the training images held out."
-)
-@click.option(
-    "--patience",
-    type=click.IntRange(1),
-    default=3,
-    show_default=True,
-    help="Epochs without a lower validation loss till it stops.",
-)
-@click.option("--resume", is_flag=True, help="Go on from the run's last checkpoint.")
-@shared("seed", "device", "precision", "workers", "overwrite", "data-root", "download")
+@shared("data-root", "download")
+@settings_options(ClassifierConfig)
 def train_classifier_command(
     out: Path,
-    channels: str | None,
+    config_file: Path | None,
+    assignments: tuple[str, ...],
     test_split: str | None,
     test_labels: str | None,
     resume: bool,
@@ -78,20 +34,18 @@ def train_classifier_command(
     data_root: str | None,
     download: bool,
     as_json: bool,
-    **settings: Any,
+    **options: Any,
 ) -> None:
-    """Train a supervised net to serve as M(.) of GALI-PT, as an encoder or as a yardstick; `classifier:DIR` names it then.
+    """Train a supervised net, to serve by the name classifier:DIR as M(.) of GALI-PT, as an encoder or a yardstick.
 
-    Without --labels the net learns the classes of the data, with --labels binary attributes. Its hidden layer, 256 wide, is the feature.
+    Without --labels the net learns the classes of the data, with --labels binary attributes. Its hidden layer, 256
+    wide, is the feature.
     """
+    config = build_settings(
+        ClassifierConfig, out, config_file=config_file, assignments=assignments, resume=resume, options=options
+    )
     from galirep.supervised.loop import train_classifier
-    from galirep.supervised.task import ClassifierConfig
 
-    def tell(row: Mapping[str, Any]) -> None:
-        text = f"epoch {row['epoch']}: loss {row['loss']:.4f}; held out: loss {row['val_loss']:.4f}, accuracy {row['val_accuracy']:.4f}"
-        click.echo(text, err=True)
-
-    config = ClassifierConfig(channels=int(channels) if channels else None, **settings)
     result = train_classifier(
         config,
         out=out,
@@ -101,13 +55,24 @@ def train_classifier_command(
         resume=resume,
         overwrite=overwrite,
         download=download,
-        on_epoch=tell,
+        on_epoch=_print_epoch,
     )
-    report = result.report if result.test is None else result.test
-    where = "held-out images" if result.test is None else f"the split {test_split!r}"
+    emit(as_json, result.to_dict(), _text(result, test_split))
+
+
+def _print_epoch(row: Mapping[str, Any]) -> None:
+    held_out = f"loss {row['val_loss']:.4f}, accuracy {row['val_accuracy']:.4f}"
+    click.echo(f"epoch {row['epoch']}: loss {row['loss']:.4f}; held out: {held_out}", err=True)
+
+
+def _text(result: "ClassifierResult", test_split: str | None) -> str:
+    report, images = result.report, "held-out images"
+    if result.test is not None:
+        report, images = result.test, f"the split {test_split!r}"
     lines = [
-        f"{out}: {result.epochs} epochs, the best one {result.best_epoch}; accuracy {report['accuracy']:.4f} on {report['n']} of {where}"
+        f"{result.run}: {result.epochs} epochs, the best one {result.best_epoch}; "
+        f"accuracy {report['accuracy']:.4f} on {report['n']} of {images}"
     ]
     for name, value in report.get("attributes", {}).items():
         lines.append(f"  {name}: {value['accuracy']:.4f} (commonest answer {value['commonest']:.4f})")
-    emit(as_json, {**dataclasses.asdict(result), "run": str(out)}, "\n".join(lines))
+    return "\n".join(lines)

@@ -9,7 +9,7 @@ from galirep.version import __version__
 _HOME = {
     "TrainConfig": "galirep.training.config",
     "train": "galirep.training.loop",
-    "ClassifierConfig": "galirep.supervised.task",
+    "ClassifierConfig": "galirep.supervised.config",
     "train_classifier": "galirep.supervised.loop",
     "Variant": "galirep.game.variant",
     "get_variant": "galirep.game.variants",
@@ -55,8 +55,8 @@ if TYPE_CHECKING:
     from galirep.probing.probe import probe as probe
     from galirep.retrieval.retrieve import retrieve as retrieve
     from galirep.search.index_build import build_index as build_index
+    from galirep.supervised.config import ClassifierConfig as ClassifierConfig
     from galirep.supervised.loop import train_classifier as train_classifier
-    from galirep.supervised.task import ClassifierConfig as ClassifierConfig
     from galirep.training.config import TrainConfig as TrainConfig
     from galirep.training.loop import train as train
 

@@ -17,7 +17,7 @@ TORCH_FREE = (
         "embeddings.reader",
     ),
     *("game.expression", "game.variant", "game.variants", "system.files", "system.settings"),
-    *("training.config", "training.presets", "training.watch"),
+    *("runs.metrics", "supervised.config", "training.config", "training.presets", "training.watch"),
 )
 
 

@@ -32,8 +32,8 @@ def test_the_encoder_of_a_run_gives_the_features_it_gave(old):
 
 def test_a_run_goes_on_from_its_checkpoint(old):
     run = RunDirectory(old / "run")
-    config = TrainConfig.from_dict(run.config())
-    longer = TrainConfig.from_dict({**run.config(), "steps": 8})
+    config = TrainConfig.from_dict(run.settings())
+    longer = TrainConfig.from_dict({**run.settings(), "steps": 8})
     assert galirep.train(config, out=run.path, resume=True).steps == 6  # complete: nothing is left to do
     result = galirep.train(longer, out=run.path, resume=True)
     assert (result.steps, run.info()["status"]) == (8, "complete")

@@ -1,4 +1,4 @@
-"""Curves for TensorBoard."""
+"""Curves of a run for TensorBoard."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -6,7 +6,7 @@ from typing import Any
 
 
 class Board:
-    """Curves for TensorBoard in `folder`, where it is installed; otherwise nothing."""
+    """A writer of TensorBoard curves in `folder`; it does nothing where tensorboard is not installed."""
 
     def __init__(self, folder: Path, step: int) -> None:
         try:
@@ -17,7 +17,7 @@ class Board:
             self._writer = SummaryWriter(str(folder), purge_step=step)
 
     def add(self, metrics: Mapping[str, Any]) -> None:
-        """Add every number of a line of metrics.jsonl."""
+        """Add every number of a row of metrics.jsonl."""
         if self._writer is not None:
             for name, value in metrics.items():
                 for key, number in value.items() if isinstance(value, dict) else [("", value)]:
@@ -26,6 +26,6 @@ class Board:
             self._writer.flush()
 
     def close(self) -> None:
-        """End the file of curves and the thread that writes it."""
+        """Close the file of curves and end the thread that writes it."""
         if self._writer is not None:
             self._writer.close()

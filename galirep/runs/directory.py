@@ -4,24 +4,23 @@ import json
 import logging
 import os
 import shutil
-import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-import torch
 import yaml
 
 from galirep.errors import CheckpointError, ConfigError
 from galirep.system.files import atomic_write, write_json, write_text
-from galirep.system.settings import read_config
-from galirep.version import __version__
+from galirep.system.settings import read_settings
 
 
 class RunDirectory:
-    """The files of one run: config.yaml, run.json, train.log, metrics.jsonl, tb/, checkpoints/, samples/, export/, best/, summary.md."""
+    """The files of one run.
+
+    config.yaml, run.json, train.log, metrics.jsonl, tb/, checkpoints/, samples/, export/, best/, summary.md.
+    """
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
@@ -38,62 +37,61 @@ class RunDirectory:
 
     @property
     def exists(self) -> bool:
-        """Whether a run was begun here."""
+        """True if a run was begun here."""
         return self.info_file.is_file() and self.config_file.is_file()
 
     def require(self, resume: bool, overwrite: bool) -> None:
-        """Check that a run may begin, or go on, here; nothing is written.
+        """Check that a run may begin, or be resumed, here; nothing is written.
 
         Raises:
-            CheckpointError: `resume`, and there is no run.
-            ConfigError: something is there already; `overwrite` replaces an earlier run, and nothing else.
+            CheckpointError: `resume`, and the run does not exist.
+            ConfigError: the path exists; `overwrite` replaces an earlier run, and nothing else.
         """
         if resume:
             if not self.exists:
-                raise CheckpointError(f"{self.path} holds no run to resume: leave --resume out to begin one")
+                raise CheckpointError(
+                    f"{self.path} is not a run, so it cannot be resumed: leave --resume out to begin one"
+                )
         elif self.path.exists() and (not self.path.is_dir() or any(self.path.iterdir())):
             if not self.exists:
-                raise ConfigError(f"{self.path} exists and is no run of galirep: choose another --out")
+                raise ConfigError(f"{self.path} exists and is not a run of galirep: choose another --out")
             if not overwrite:
                 raise ConfigError(
-                    f"{self.path} holds a run already: pass --resume to go on with it or --overwrite to replace it"
+                    f"{self.path} is a run already: pass --resume to go on with it or --overwrite to replace it"
                 )
 
     def create(self, settings: Mapping[str, Any], info: Mapping[str, Any]) -> None:
-        """Make the directory anew with its config.yaml and run.json; what `require` let pass is replaced."""
+        """Create the directory with its config.yaml and run.json; what `require` let pass is replaced."""
         if self.path.exists():
             shutil.rmtree(self.path)
-        for folder in (self.last.parent, self.samples, self.export):
-            folder.mkdir(parents=True)
-        self.write_config(settings)
+        self.last.parent.mkdir(parents=True)
+        self.write_settings(settings)
         self.write_info(info)
 
-    def write_config(self, settings: Mapping[str, Any]) -> None:
-        """Write config.yaml."""
+    def write_settings(self, settings: Mapping[str, Any]) -> None:
+        """Replace config.yaml."""
         write_text(self.config_file, yaml.safe_dump(dict(settings), sort_keys=False))
 
-    def config(self) -> dict[str, Any]:
-        """The settings of the run.
+    def settings(self) -> dict[str, Any]:
+        """Read the run's settings from config.yaml.
 
         Raises:
-            CheckpointError: there is no run here.
+            CheckpointError: the run does not exist.
         """
         if not self.exists:
-            raise CheckpointError(f"{self.path} holds no run of galirep (config.yaml and run.json are missing)")
-        return read_config(self.config_file)
+            raise CheckpointError(f"{self.path} is not a run of galirep (config.yaml and run.json are missing)")
+        return read_settings(self.config_file)
 
     def info(self) -> dict[str, Any]:
-        """What run.json says.
+        """Read run.json.
 
         Raises:
-            CheckpointError: it is no JSON object.
+            CheckpointError: it is not a JSON object.
         """
         try:
             info: dict[str, Any] = dict(json.loads(self.info_file.read_text(encoding="utf-8")))
         except ValueError:
-            raise CheckpointError(
-                f"{self.info_file} is no JSON object, so {self.path} is no run that can go on"
-            ) from None
+            raise CheckpointError(f"{self.info_file} is not a JSON object, so {self.path} cannot be resumed") from None
         return info
 
     def write_info(self, info: Mapping[str, Any]) -> None:
@@ -108,17 +106,16 @@ class RunDirectory:
             old.unlink()
 
     def keep_best(self) -> None:
-        """Keep last.pt as best.pt too, and have a folder for its export."""
-        self.best_export.mkdir(exist_ok=True)
+        """Keep last.pt as best.pt too."""
         _link(self.last, self.best)
 
-    def add_metrics(self, row: dict[str, Any]) -> None:
+    def add_metrics(self, row: Mapping[str, Any]) -> None:
         """Append a line to metrics.jsonl."""
         with self.metrics_file.open("a", encoding="utf-8") as file:
             file.write(json.dumps(row) + "\n")
 
     def metrics(self) -> list[dict[str, Any]]:
-        """The lines of metrics.jsonl; one that a kill cut short is left out."""
+        """Read metrics.jsonl; a last line that a kill cut short is left out."""
         rows = []
         if self.metrics_file.exists():
             for line in self.metrics_file.read_text(encoding="utf-8").splitlines(keepends=True):
@@ -127,48 +124,49 @@ class RunDirectory:
         return rows
 
     def rewind(self, step: int) -> None:
-        """Forget the metrics after `step`, which a resumed run writes anew."""
+        """Remove the metrics after `step`, which a resumed run writes again."""
         kept = [row for row in self.metrics() if row["step"] <= step]
         write_text(self.metrics_file, "".join(json.dumps(row) + "\n" for row in kept))
 
     @contextmanager
     def logger(self) -> Iterator[logging.Logger]:
-        """A logger that appends to train.log and, for warnings, speaks on stderr."""
-        logger = logging.Logger("galirep.run", logging.INFO)
-        file, screen = logging.FileHandler(self.log_file, encoding="utf-8"), logging.StreamHandler()
+        """Open the logger `galirep.runs`: it appends to train.log, and passes on what the user's loggers ask for."""
+        logger, file, parent = (
+            logging.getLogger("galirep.runs"),
+            logging.FileHandler(self.log_file, encoding="utf-8"),
+            _Parent(),
+        )
         file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
-        screen.setFormatter(logging.Formatter("galirep: %(message)s"))
-        screen.setLevel(logging.WARNING)
-        logger.addHandler(file)
-        logger.addHandler(screen)
+        # INFO is for train.log; the level that the user chose decides what goes further up
+        before = logger.level, logger.propagate
+        logger.setLevel(logging.INFO)
+        logger.propagate = False
+        for handler in (file, parent):
+            logger.addHandler(handler)
         try:
             yield logger
         finally:
+            for handler in (file, parent):
+                logger.removeHandler(handler)
             file.close()
+            logger.setLevel(before[0])
+            logger.propagate = before[1]
+
+
+class _Parent(logging.Handler):
+    """Hand records to the logger `galirep`, and so to the user's handlers, if its level lets them pass."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        parent = logging.getLogger("galirep")
+        if parent.isEnabledFor(record.levelno):
+            parent.handle(record)
 
 
 def _link(source: Path, target: Path) -> None:
-    """Give a file a second name, replacing what has it."""
+    """Give a file a second name, replacing what has that name."""
     with atomic_write(target) as temporary:
         try:
             os.link(source, temporary)
-        except OSError:  # a file system without hard links
+        except OSError:
+            # a file system without hard links
             shutil.copyfile(source, temporary)
-
-
-def new_info(**what: Any) -> dict[str, Any]:
-    """What run.json says of a run that begins now."""
-    return {
-        "galirep": __version__,
-        "torch": torch.__version__,
-        "python": ".".join(map(str, sys.version_info[:3])),
-        "argv": sys.argv,
-        "started": now(),
-        "status": "running",
-        **what,
-    }
-
-
-def now() -> str:
-    """The time in UTC, ISO 8601, to the second."""
-    return datetime.now(timezone.utc).isoformat(timespec="seconds")

@@ -3,21 +3,24 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-_CURVE = 12  # evaluations shown, at most
+from galirep.runs.metrics import MetricsRow
+
+_MAX_EVALUATIONS = 12  # shown in the table
 
 
-def summary(config: Mapping[str, Any], info: Mapping[str, Any], history: Sequence[Mapping[str, Any]]) -> str:
-    """Markdown of a run that ended; `info` is what run.json says, `history` the lines of metrics.jsonl."""
-    rows = "".join(f"| {name} | {value} |\n" for name, value in config.items() if value is not None)
+def summary(settings: Mapping[str, Any], info: Mapping[str, Any], history: Sequence[MetricsRow]) -> str:
+    """Describe a finished run in Markdown; `info` is what run.json says, `history` the rows of metrics.jsonl."""
+    rows = "".join(f"| {name} | {value} |\n" for name, value in settings.items() if value is not None)
     last = history[-1]
     return (
-        f"# {config['variant']} on {config['data']}\n\n"
-        f"{last['step']} updates on {info['data']['images']} images; "
-        f"loss of D {last['loss_d']:.4f}, of G and E {last['loss_g']:.4f}.\n\n"
+        f"# {settings['variant']} on {settings['data']}\n\n"
+        f"{last.step} updates on {info['data']['images']} images; "
+        f"loss of D {last.loss_d:.4f}, of G and E {last.loss_g:.4f}.\n\n"
         "- `export/`: the averaged encoder and generator (`galirep embed --encoder` takes this directory)\n"
         f"{_best_line(info['best'])}"
-        "- `samples/`: pictures over time; `metrics.jsonl`: numbers over time; `checkpoints/last.pt`: the state to resume from\n\n"
-        f"{_warning_list(info['warnings'])}{_curve(history)}"
+        "- `samples/`: pictures over time; `metrics.jsonl`: numbers over time; "
+        "`checkpoints/last.pt`: the state to resume from\n\n"
+        f"{_warning_list(info['warnings'])}{_evaluation_table(history)}"
         f"| setting | value |\n|---|---|\n{rows}"
     )
 
@@ -25,30 +28,32 @@ def summary(config: Mapping[str, Any], info: Mapping[str, Any], history: Sequenc
 def _best_line(best: Mapping[str, Any] | None) -> str:
     if best is None:
         return ""
-    which = f"the least {best['by']} on held-out images, {best['value']:.4g}"
-    return f"- `best/`, `checkpoints/best.pt`: those of step {best['step']}, with {which}\n"
+    criterion = f"the least {best['by']} on held-out images, {best['value']:.4g}"
+    return f"- `best/`, `checkpoints/best.pt`: those of step {best['step']}, with {criterion}\n"
 
 
 def _warning_list(warnings: Sequence[str]) -> str:
-    return (
-        "Warnings that stood at the end:\n\n" + "".join(f"- {text}\n" for text in warnings) + "\n" if warnings else ""
-    )
-
-
-def _curve(history: Sequence[Mapping[str, Any]]) -> str:
-    """A table of up to `_CURVE` of the evaluations, evenly spread, the last one among them."""
-    found = [(row["step"], row["evaluation"]) for row in history if "evaluation" in row]
-    if not found:
+    if not warnings:
         return ""
-    chosen = [
-        found[round(i * (len(found) - 1) / max(1, min(_CURVE, len(found)) - 1))] for i in range(min(_CURVE, len(found)))
-    ]
+    return "Warnings that stood at the end:\n\n" + "".join(f"- {text}\n" for text in warnings) + "\n"
+
+
+def _evaluation_table(history: Sequence[MetricsRow]) -> str:
+    """Tabulate up to `_MAX_EVALUATIONS` of the evaluations, evenly spaced, the last one among them."""
+    evaluations = [(row.step, row.evaluation) for row in history if row.evaluation is not None]
+    if not evaluations:
+        return ""
+    count = min(_MAX_EVALUATIONS, len(evaluations))
+    shown = [evaluations[round(i * (len(evaluations) - 1) / max(1, count - 1))] for i in range(count)]
     rows = [
-        f"| {step} | {e['pixel_mse']:.4f} | {_share(e.get('knn_error'))} | {e['kl']:.1f} | {e['mu_rank']:.1f} |\n"
-        for step, e in chosen
+        f"| {step} | {e.pixel_mse:.4f} | {_share(e.knn_error)} | {e.kl:.1f} | {e.mu_rank:.1f} |\n" for step, e in shown
     ]
-    about = f"On {found[0][1]['images']} held-out images, whose mse from the mean image is {found[0][1]['mean_image_mse']:.4f}:\n\n"
-    return f"{about}| step | mse of G(mu(x)) | kNN error | KL, nats | effective rank of mu |\n|---|---|---|---|---|\n{''.join(rows)}\n"
+    first = evaluations[0][1]
+    return (
+        f"On {first.images} held-out images, whose mse from the mean image is {first.mean_image_mse:.4f}:\n\n"
+        "| step | mse of G(mu(x)) | kNN error | KL, nats | effective rank of mu |\n|---|---|---|---|---|\n"
+        f"{''.join(rows)}\n"
+    )
 
 
 def _share(value: float | None) -> str:

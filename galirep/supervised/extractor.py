@@ -1,4 +1,4 @@
-"""`classifier:DIR`: a net that `galirep train-classifier` made, as a feature extractor; and the files of its export."""
+"""`classifier:DIR`: a net of `galirep train-classifier` as a feature extractor, and the files of its export."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,31 +12,31 @@ from galirep.supervised.nets import Classifier, build_net
 from galirep.system.files import write_json, write_text
 
 
-def export_classifier(folder: Path, net: Classifier, about: Mapping[str, Any]) -> None:
-    """Write `classifier.safetensors` with `about` in its header, `classifier.json` with the same, and the model card README.md.
+def export_classifier(folder: Path, net: Classifier, facts: Mapping[str, Any]) -> None:
+    """Write `classifier.safetensors` with `facts` in its header, `classifier.json` with the same, and the model card.
 
-    `about` needs `net`, `image_size`, `channels`, `names` (of classes or attributes), `binary` and `report`.
+    `facts` needs `net`, `image_size`, `channels`, `names` (of classes or attributes), `binary` and `report`.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    header = save_export(folder / "classifier.safetensors", "classifier", net, about)
+    header = save_export(folder / "classifier.safetensors", "classifier", net, facts)
     write_json(folder / "classifier.json", header)
     write_text(folder / "README.md", _card(header))
 
 
 def load_classifier(folder: Path) -> tuple[Classifier, dict[str, Any]]:
-    """The exported net of a run directory (or of an export folder itself), frozen, and what its header says.
+    """Load the exported net of a run directory (or of an export folder itself), frozen, and its header.
 
     Raises:
         CheckpointError: see `galirep.networks.export_file.load_export`.
     """
-    tensors, about = load_export(folder, "classifier")
-    net = build_net(about["net"], about["image_size"], about["channels"], len(about["names"]))
+    tensors, header = load_export(folder, "classifier")
+    net = build_net(header["net"], header["image_size"], header["channels"], len(header["names"]))
     net.load_state_dict(tensors)
-    return freeze(net), about
+    return freeze(net), header
 
 
 def build(argument: str, *, download: bool = False) -> NetworkExtractor:  # noqa: ARG001 (nothing to download)
-    """`classifier:DIR`: the hidden layer, 256 wide, of a net made by galirep train-classifier; other layers by number.
+    """Build `classifier:DIR`: the hidden layer, 256 wide, of a net of galirep train-classifier; other layers by number.
 
     DIR is its run directory, or the export folder in it.
 
@@ -46,26 +46,31 @@ def build(argument: str, *, download: bool = False) -> NetworkExtractor:  # noqa
     """
     if not argument:
         raise PluginError("classifier: needs the directory that galirep train-classifier made, as in classifier:runs/m")
-    net, about = load_classifier(Path(argument))
+    net, header = load_classifier(Path(argument))
     return NetworkExtractor(
         net.trunk,
-        name=f"classifier-{about['net']}",
-        tag=f"{len(about['names'])} {'attributes' if about['binary'] else 'classes'}, accuracy {about['report']['accuracy']:.4f}",
-        sha256=about["sha256"],
-        image_size=about["image_size"],
-        channels=about["channels"],
+        name=f"classifier-{header['net']}",
+        tag=f"{len(header['names'])} {_kind(header)}, accuracy {header['report']['accuracy']:.4f}",
+        sha256=header["sha256"],
+        image_size=header["image_size"],
+        channels=header["channels"],
     )
 
 
-def _card(about: Mapping[str, Any]) -> str:
-    report, kind, side = about["report"], "attributes" if about["binary"] else "classes", about["image_size"]
+def _kind(header: Mapping[str, Any]) -> str:
+    return "attributes" if header["binary"] else "classes"
+
+
+def _card(header: Mapping[str, Any]) -> str:
+    report, kind, side = header["report"], _kind(header), header["image_size"]
     rows = "".join(f"| {name} | {_number(value)} |\n" for name, value in report[kind].items())
-    return f"""# {about["net"]} classifier
+    return f"""# {header["net"]} classifier
 
 A supervised net made by galirep to serve as M(.) of GALI-PT or as a yardstick. Its features carry its labels along.
 
-- {len(about["names"])} {kind}; images {side} x {side}, {about["channels"]} channels, in [-1, 1]
-- accuracy {report["accuracy"]:.4f} on {report["n"]} held-out training images (always the commonest answer: {report["commonest"]:.4f})
+- {len(header["names"])} {kind}; images {side} x {side}, {header["channels"]} channels, in [-1, 1]
+- accuracy {report["accuracy"]:.4f} on {report["n"]} held-out training images \
+(always the commonest answer: {report["commonest"]:.4f})
 
 | {kind} | accuracy |
 |---|---|

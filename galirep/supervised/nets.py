@@ -1,4 +1,4 @@
-"""Small supervised networks to serve as M(.) or as a yardstick; their last hidden layer, 256 wide, is the feature."""
+"""Small supervised networks; their last hidden layer, 256 wide, is the feature."""
 
 import math
 from collections.abc import Callable
@@ -12,7 +12,11 @@ HIDDEN = 256
 
 
 class Classifier(nn.Module):
-    """`trunk`: images (B, C, S, S) in [-1, 1] -> hidden (B, 256), after the ReLU; `head`: hidden -> logits (B, n)."""
+    """A classifier in two parts.
+
+    `trunk` maps images (B, C, S, S) in [-1, 1] to the hidden layer (B, 256), after its ReLU; `head` maps that to
+    logits.
+    """
 
     def __init__(self, trunk: nn.Sequential, classes: int) -> None:
         super().__init__()
@@ -20,18 +24,18 @@ class Classifier(nn.Module):
         self.head = nn.Linear(HIDDEN, classes)
 
     def forward(self, images: Tensor) -> Tensor:
-        """(B, C, S, S) in [-1, 1] -> logits (B, n)."""
+        """Map images (B, C, S, S) in [-1, 1] to logits (B, n)."""
         logits: Tensor = self.head(self.trunk(images))
         return logits
 
 
 @dataclass(frozen=True)
 class Net:
-    """A family of trunks: `trunk(size, channels)`; the sizes it takes are multiples of `multiple`; `about` says it in words."""
+    """A family of trunks: `trunk(size, channels)` builds one; image sizes are multiples of `multiple`."""
 
     trunk: Callable[[int, int], nn.Sequential]
     multiple: int
-    about: str
+    description: str
 
 
 def _digits(size: int, channels: int) -> nn.Sequential:
@@ -48,7 +52,8 @@ def _digits(size: int, channels: int) -> nn.Sequential:
 
 
 def _attributes(size: int, channels: int) -> nn.Sequential:
-    # without padding 64 pixels end at 2x2, the 2048 inputs of the paper's FC 2048-1024-256; smaller images need the padding to end there
+    # without padding, 64 pixels end at 2x2, the 2048 inputs of the paper's FC 2048-1024-256; smaller images need it to
+    # end there
     padding = 0 if size >= 64 else 1
     layers: list[nn.Module] = []
     for width in (64, 128, 256, 512):
@@ -71,7 +76,7 @@ NETS = {
 
 
 def build_net(net: str, size: int, channels: int, classes: int) -> Classifier:
-    """An untrained classifier for images (channels, size, size), its weights from torch's global seed.
+    """Build an untrained classifier for images (channels, size, size); its weights come from torch's global seed.
 
     Raises:
         ConfigError: see `require_size`.
@@ -81,7 +86,7 @@ def build_net(net: str, size: int, channels: int, classes: int) -> Classifier:
 
 
 def require_size(net: str, size: int) -> None:
-    """Check that the net takes images of that size.
+    """Raise unless the net takes images of that size.
 
     Raises:
         ConfigError: unknown net, or a size it does not take.
@@ -90,11 +95,12 @@ def require_size(net: str, size: int) -> None:
         raise ConfigError(unknown("net", net, NETS))
     if size != fitting_size(net, size):
         raise ConfigError(
-            f"image size {size}: the net {net!r} takes multiples of {NETS[net].multiple}, such as {fitting_size(net, size)}"
+            f"image size {size}: the net {net!r} takes multiples of {NETS[net].multiple}, "
+            f"such as {fitting_size(net, size)}"
         )
 
 
 def fitting_size(net: str, size: int) -> int:
-    """The smallest size, at least `size`, that the net takes."""
+    """Return the smallest size, at least `size`, that the net takes."""
     multiple = NETS[net].multiple
     return max(1, math.ceil(size / multiple)) * multiple

@@ -1,4 +1,4 @@
-"""What a classifier is to learn: one class an image, as the data set says, or several binary attributes an image, from a CSV file."""
+"""Training targets of a classifier: one class an image from the data set, or binary attributes from a CSV file."""
 
 import csv
 from collections.abc import Iterator, Sequence
@@ -16,61 +16,64 @@ from galirep.errors import DataError
 
 @dataclass(frozen=True)
 class Targets:
-    """`values`: (N,) int64 classes (-1: none), or (N, n) float32 of 0 and 1; `names`: of the n classes or attributes."""
+    """What a classifier learns of N images.
+
+    `values` are (N,) int64 classes (-1: none), or (N, n) float32 attributes of 0 and 1; `names` those of the n classes
+    or attributes.
+    """
 
     values: Tensor
     names: tuple[str, ...]
 
     @property
     def binary(self) -> bool:
-        """Whether there are several binary attributes instead of one class."""
+        """True if there are binary attributes instead of one class."""
         return self.values.ndim == 2
 
     def loss(self, logits: Tensor, index: Tensor) -> Tensor:
-        """Mean cross-entropy of the images at `index`, nats (binary: over attributes too); `values` must be on the device of `logits`."""
+        """Return the mean cross-entropy of the images at `index`, nats (over the attributes too, if binary).
+
+        `values` must be on the device of `logits`.
+        """
         if self.binary:
             return F.binary_cross_entropy_with_logits(logits, self.values[index])
         return F.cross_entropy(logits, self.values[index])
 
     def report(self, logits: Tensor, index: Tensor) -> dict[str, object]:
-        """Accuracy, in all and by class (recall) or attribute, beside what always naming the commonest answer would give. Shares of 1."""
-        values = self.values[index].cpu()
-        logits = logits.cpu()
-        if self.binary:
-            right = ((logits > 0) == (values > 0.5)).double().mean(0)
-            rate = values.double().mean(0)
-            common = torch.maximum(rate, 1 - rate)
-            each = {
-                name: {"accuracy": float(r), "commonest": float(c)}
-                for name, r, c in zip(self.names, right, common, strict=True)
-            }
-            return {
-                "n": len(values),
-                "accuracy": float(right.mean()),
-                "commonest": float(common.mean()),
-                "attributes": each,
-            }
+        """Return the accuracy (0 to 1), overall and by class or attribute, beside that of the commonest answer."""
+        values, logits = self.values[index].cpu(), logits.cpu()
+        return self._attribute_report(logits, values) if self.binary else self._class_report(logits, values)
+
+    def _attribute_report(self, logits: Tensor, values: Tensor) -> dict[str, object]:
+        accuracy = ((logits > 0) == (values > 0.5)).double().mean(0)
+        rate = values.double().mean(0)
+        commonest = torch.maximum(rate, 1 - rate)
+        attributes = {
+            name: {"accuracy": float(a), "commonest": float(c)}
+            for name, a, c in zip(self.names, accuracy, commonest, strict=True)
+        }
+        overall = {"accuracy": float(accuracy.mean()), "commonest": float(commonest.mean())}
+        return {"n": len(values), **overall, "attributes": attributes}
+
+    def _class_report(self, logits: Tensor, values: Tensor) -> dict[str, object]:
         right = logits.argmax(1) == values
         counts = values.bincount(minlength=len(self.names))
         hits = values[right].bincount(minlength=len(self.names))
         recall = {name: int(h) / int(c) if c else None for name, h, c in zip(self.names, hits, counts, strict=True)}
-        return {
-            "n": len(values),
-            "accuracy": float(right.double().mean()),
-            "commonest": int(counts.max()) / len(values),
-            "classes": recall,
-        }
+        overall = {"accuracy": float(right.double().mean()), "commonest": int(counts.max()) / len(values)}
+        return {"n": len(values), **overall, "classes": recall}
 
 
 def class_targets(source: ImageSource) -> Targets:
-    """The data set's own classes.
+    """Return the data set's own classes.
 
     Raises:
-        DataError: it has none, or only one.
+        DataError: it has no classes, or only one.
     """
     if source.labels is None or (source.labels < 0).all():
         raise DataError(
-            f"{source.spec} has no labels: name a CSV file of binary attributes with --labels, or a data set with class folders"
+            f"{source.spec} has no labels: name a CSV file of binary attributes with --labels, "
+            "or a data set with class folders"
         )
     names = source.label_names or tuple(str(k) for k in range(int(source.labels.max()) + 1))
     if len(set(source.labels[source.labels >= 0].tolist())) < 2:
@@ -79,37 +82,42 @@ def class_targets(source: ImageSource) -> Targets:
 
 
 def attribute_targets(path: Path, ids: Sequence[str], names: Sequence[str] | None = None) -> Targets:
-    """Binary attributes from a CSV file: a header, the image's id in the first column, then 0 and 1 (or -1 and 1), one column an attribute.
+    """Read binary attributes from a CSV file, in the order of `ids`.
 
-    An id may leave out the folders and the extension of the image's. `names`: the attributes that the columns must be.
+    The file has a header, the image's id in the first column, then 0 and 1 (or -1 and 1), one column an attribute. An
+    id may leave out the folders and the extension of the image's. `names` are the attributes that the columns must be.
 
     Raises:
-        DataError: the file cannot be read, is no such table, or its ids are not those of the images.
+        DataError: the file cannot be read, is not such a table, or its ids are not those of the images.
     """
     header, rows = _read(path)
     if names is not None and tuple(header) != tuple(names):
         raise DataError(f"{path}: its attributes are {', '.join(header)}, not {', '.join(names)}")
-    found, used = [], set()
+    values: list[list[float]] = []
+    used: set[str] = set()
     for image in ids:
-        key = next((k for k in _spellings(image) if k in rows), None)
+        key = next((spelling for spelling in _spellings(image) if spelling in rows), None)
         if key is None:
-            missing = sum(not any(k in rows for k in _spellings(i)) for i in ids)
+            missing = sum(not any(spelling in rows for spelling in _spellings(name)) for name in ids)
             raise DataError(f"{path} has no row for {missing} of {len(ids)} images, the first {image!r}")
         if key in used:
             raise DataError(
-                f"{path}: the id {key!r} fits several images, {image!r} among them; write ids as `galirep embed` does, with their folders"
+                f"{path}: the id {key!r} fits several images, {image!r} among them; "
+                "write ids as `galirep embed` does, with their folders"
             )
         used.add(key)
-        found.append(rows[key])
+        values.append(rows[key])
     if len(used) < len(rows):
-        stranger = next(key for key in rows if key not in used)
+        unused = next(key for key in rows if key not in used)
         raise DataError(
-            f"{path} has {len(rows) - len(used)} ids that are not in the data, the first {stranger!r}: is it the file of another split?"
+            f"{path} has {len(rows) - len(used)} ids that are not in the data, the first {unused!r}: "
+            "is it the file of another split?"
         )
-    return Targets(torch.from_numpy(np.asarray(found, np.float32)), tuple(header))
+    return Targets(torch.from_numpy(np.asarray(values, np.float32)), tuple(header))
 
 
 def _spellings(image: str) -> Iterator[str]:
+    """Yield the ways in which a CSV file may write an image's id."""
     path = PurePosixPath(image)
     yield from (image, str(path.with_suffix("")), path.name, path.stem)
 
@@ -125,14 +133,14 @@ def _read(path: Path) -> tuple[list[str], dict[str, list[float]]]:
             for cells in table:
                 if not cells:
                     continue
-                where = f"{path}, line {table.line_num}"
+                line = f"{path}, line {table.line_num}"
                 if len(cells) != len(header) + 1:
-                    raise DataError(f"{where}: {len(cells)} cells under {len(header) + 1} columns")
+                    raise DataError(f"{line}: {len(cells)} cells under {len(header) + 1} columns")
                 if cells[0] in rows:
-                    raise DataError(f"{where}: the id {cells[0]!r} stands twice")
+                    raise DataError(f"{line}: the id {cells[0]!r} occurs twice")
                 for name, cell in zip(header, cells[1:], strict=True):
                     if cell.strip() not in ("0", "1", "-1"):
-                        raise DataError(f"{where}: {name} is {cell!r}, but attributes are binary: 0 or 1 (or -1 and 1)")
+                        raise DataError(f"{line}: {name} is {cell!r}, but attributes are binary: 0 or 1 (or -1 and 1)")
                 rows[cells[0]] = [float(cell) for cell in cells[1:]]
     except (OSError, UnicodeDecodeError, csv.Error) as err:
         raise DataError(f"{path} cannot be read as a CSV file of attributes: {err}") from err

@@ -1,39 +1,170 @@
-"""Settings of any job as text: YAML files and KEY=VALUE."""
+"""Settings of a job as frozen dataclasses: type, bounds and help in one line each; YAML files and KEY=VALUE."""
 
+import dataclasses
+import math
+import types
+import typing
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, TypeVar
 
 import yaml
 
-from galirep.errors import ConfigError
+from galirep.errors import ConfigError, unknown
+
+Self = TypeVar("Self", bound="Settings")
 
 
-def merge_settings(values: Mapping[str, Any], chosen: Mapping[str, Any]) -> dict[str, Any]:
-    """`values` with those of `chosen` over them; steps and epochs exclude each other, so one that is chosen drops the other."""
-    dropped = {other for one, other in (("steps", "epochs"), ("epochs", "steps")) if chosen.get(one) is not None}
-    return {**{name: value for name, value in values.items() if name not in dropped}, **chosen}
+def setting(
+    default: Any,
+    help: str,
+    *,
+    choices: tuple[str | int, ...] = (),
+    low: float | None = None,
+    high: float | None = None,
+    above: float | None = None,
+    below: float | None = None,
+    free: bool = False,
+) -> Any:
+    """Declare a field of `Settings`.
+
+    `low` and `high` are inclusive bounds, `above` and `below` exclusive ones. A `free` setting may differ when a run is
+    resumed, since it cannot change the result.
+    """
+    limits = {"low": low, "high": high, "above": above, "below": below}
+    return dataclasses.field(default=default, metadata={"help": help, "choices": choices, "free": free, **limits})
 
 
-def read_config(path: Path) -> dict[str, Any]:
-    """The settings in a YAML file, unchecked.
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """Base of the settings of a job; each field of a subclass is declared with `setting`.
 
     Raises:
-        ConfigError: the file is missing or is no YAML mapping.
+        ConfigError: a value has the wrong type or is out of bounds, or settings contradict each other; one message
+            lists all faults.
+    """
+
+    exclusive: ClassVar[tuple[str, ...]] = ()
+    """Names of settings of which only one may be given."""
+
+    def __post_init__(self) -> None:
+        kinds = setting_types(type(self))
+        checked = [_fault(f, *kinds[f.name], getattr(self, f.name)) for f in dataclasses.fields(self)]
+        # settings are compared with each other once each of them fits alone
+        faults = [fault for fault in checked if fault is not None] or self.contradictions()
+        if faults:
+            raise ConfigError("; ".join(faults))
+
+    def contradictions(self) -> list[str]:
+        """Return what is wrong with settings that fit one by one, a line each."""
+        return []
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the settings as plain data."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_dict(cls: type[Self], values: Mapping[str, Any]) -> Self:
+        """Build the settings from a mapping; settings it does not name take their defaults.
+
+        Raises:
+            ConfigError: a key is unknown (with the nearest known one) or a value does not fit.
+        """
+        names = {f.name for f in dataclasses.fields(cls)}
+        if wrong := [unknown("setting", str(key), names) for key in values if key not in names]:
+            raise ConfigError("; ".join(wrong))
+        kinds = setting_types(cls)
+        return cls(**{name: _to_number(kinds[name][0], value) for name, value in values.items()})
+
+    @classmethod
+    def merge(cls, values: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
+        """Merge `overrides` into `values`; one of the `exclusive` settings that is set removes the others."""
+        replaced: set[str] = set()
+        if any(overrides.get(name) is not None for name in cls.exclusive):
+            replaced = set(cls.exclusive)
+        return {**{name: value for name, value in values.items() if name not in replaced}, **overrides}
+
+    def differences(self: Self, other: Self) -> list[str]:
+        """List what differs from another run's settings, as `name: this, not that`, without the `free` settings."""
+        return [
+            f"{f.name}: {getattr(self, f.name)!r}, not {getattr(other, f.name)!r}"
+            for f in dataclasses.fields(self)
+            if not f.metadata["free"] and getattr(self, f.name) != getattr(other, f.name)
+        ]
+
+
+def setting_types(settings: type[Settings]) -> dict[str, tuple[type, bool]]:
+    """Return the type of each setting (str, int, float or bool) and whether it may be None."""
+    kinds = {}
+    for name, hint in typing.get_type_hints(settings).items():
+        options = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
+        kinds[name] = next(t for t in options if t is not type(None)), type(None) in options
+    return kinds
+
+
+def _to_number(kind: type, value: Any) -> Any:
+    """Read an int, or a text such as 2e-4 (which YAML 1.1 takes for text), as a float where a float is meant."""
+    if kind is float and isinstance(value, int | str) and not isinstance(value, bool):
+        try:
+            return float(value)
+        except ValueError:
+            return value
+    return value
+
+
+def _fault(field: "dataclasses.Field[Any]", kind: type, optional: bool, value: Any) -> str | None:
+    """Return what is wrong with one value, or None."""
+    if value is None and optional:
+        return None
+    if not isinstance(value, kind) or (kind is not bool and isinstance(value, bool)):
+        return f"{field.name} {value!r}: must be {kind.__name__}{' or null' if optional else ''}"
+    choices = field.metadata["choices"]
+    if choices and value not in choices:
+        if kind is int:
+            return f"{field.name} {value!r}: must be {' or '.join(map(str, choices))}"
+        return unknown(field.name, str(value), choices)
+    if value == math.inf:
+        return f"{field.name} {value!r}: must be finite"
+    return None if _within(field, value) else f"{field.name} {value!r}: must be {_bounds_in_words(field)}"
+
+
+def _within(field: "dataclasses.Field[Any]", value: Any) -> bool:
+    """Return whether a value keeps its bounds; NaN keeps none."""
+    low, high, above, below = (field.metadata[name] for name in ("low", "high", "above", "below"))
+    return (
+        (low is None or value >= low)
+        and (high is None or value <= high)
+        and (above is None or value > above)
+        and (below is None or value < below)
+    )
+
+
+def _bounds_in_words(field: "dataclasses.Field[Any]") -> str:
+    low, high, above, below = (field.metadata[name] for name in ("low", "high", "above", "below"))
+    if above is not None:
+        return f"more than {above:g}" + (f" and less than {below:g}" if below is not None else "")
+    return f"from {low:g} to {high:g}" if high is not None else f"{low:g} or more"
+
+
+def read_settings(path: Path) -> dict[str, Any]:
+    """Read the settings in a YAML file, unchecked.
+
+    Raises:
+        ConfigError: the file cannot be read or is not a YAML mapping.
     """
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as err:
         raise ConfigError(f"cannot read {path}: {err.strerror}") from None
     except (yaml.YAMLError, UnicodeDecodeError) as err:
-        raise ConfigError(f"{path} is no valid YAML: {' '.join(str(err).split())}") from None
+        raise ConfigError(f"{path} is not valid YAML: {' '.join(str(err).split())}") from None
     if not isinstance(values, dict):
-        raise ConfigError(f"{path} must hold settings as 'name: value' lines, not {type(values).__name__}")
+        raise ConfigError(f"{path} must contain settings as 'name: value' lines, not {type(values).__name__}")
     return values
 
 
 def parse_assignments(assignments: Iterable[str]) -> dict[str, Any]:
-    """`key=value` texts as a mapping; values are read as YAML (`null`, `true`, `0.1`, `word`), what is no YAML as text.
+    """Parse `key=value` texts into a mapping; a value is read as YAML (`null`, `true`, `0.1`), else kept as text.
 
     Raises:
         ConfigError: an item has no `=`.
@@ -44,7 +175,8 @@ def parse_assignments(assignments: Iterable[str]) -> dict[str, Any]:
         if not equals:
             raise ConfigError(f"--set {item!r}: write KEY=VALUE")
         try:
-            values[key.strip().replace("-", "_")] = yaml.safe_load(value)
+            parsed = yaml.safe_load(value)
         except yaml.YAMLError:
-            values[key.strip().replace("-", "_")] = value
+            parsed = value
+        values[key.strip().replace("-", "_")] = parsed
     return values

@@ -11,29 +11,33 @@ from galirep.game.step import Game
 
 
 class Average:
-    """Exponential moving averages of E's and G's weights. Early in a run the half-life is shorter: a twentieth of the images seen."""
+    """Exponential moving averages of E's and G's weights.
+
+    Early in a run the half-life is shorter: a twentieth of the images seen (Karras et al. 2020 ramp it up so).
+    """
 
     def __init__(self, game: Game, half_life: float) -> None:
         self.half_life = half_life
-        self._live = {n: game.players()[n] for n in "EG"}
-        self.nets = {n: copy.deepcopy(net).requires_grad_(False).eval() for n, net in self._live.items()}
+        self._trained = {n: game.players()[n] for n in "EG"}
+        self.nets = {n: copy.deepcopy(net).requires_grad_(False).eval() for n, net in self._trained.items()}
 
     @torch.no_grad()
     def update(self, images: int, seen: int) -> None:
-        """Move towards the live weights after an update on `images` images, `seen` in all."""
+        """Move towards the trained weights after an update on `images` images, `seen` in all."""
         half_life = min(self.half_life, seen / 20)
         decay = 0.5 ** (images / half_life) if half_life > 0 else 0.0
         for name, net in self.nets.items():
-            torch._foreach_lerp_(list(net.parameters()), list(self._live[name].parameters()), 1 - decay)
+            torch._foreach_lerp_(list(net.parameters()), list(self._trained[name].parameters()), 1 - decay)
 
     def calibrate(self, images: Iterable[Tensor], seed: int) -> None:
-        """Re-estimate BatchNorm's running statistics for the averaged weights, on the stream that each network serves, and go to eval mode.
+        """Re-estimate BatchNorm's running statistics for the averaged weights, and set eval mode.
 
-        E's are those of real images (B, C, S, S); G's those of latents from the prior and from E's posterior, half each. Without BatchNorm
-        nothing is computed.
+        E's are those of real images (B, C, S, S); G's those of latents from the prior and from E's posterior, half
+        each.
+        Without BatchNorm nothing is computed: the averages are in eval mode from the start.
         """
         if not any(isinstance(m, nn.modules.batchnorm._BatchNorm) for net in self.nets.values() for m in net.modules()):
-            return  # the averages are in eval mode from the start
+            return
         batches = list(images)
         e, g = self.nets["E"], self.nets["G"]
         _re_estimate(e, batches)

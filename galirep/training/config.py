@@ -1,41 +1,23 @@
-"""Every setting of a training run in one place: default, unit, bounds and help. Options, files and checkpoints are derived from it."""
+"""The settings of a training run, one line each: default, unit, bounds and help."""
 
-import dataclasses
-import types
-import typing
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from functools import cache
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
-from galirep.errors import ConfigError, unknown
-from galirep.system.settings import merge_settings
+from galirep.errors import unknown
+from galirep.system.settings import Settings, setting
 from galirep.training.presets import PRESETS
 
 AUGMENTATIONS = ("color", "translation", "cutout")
 
 
-def setting(
-    default: Any,
-    help: str,
-    *,
-    choices: tuple[str, ...] = (),
-    low: float | None = None,
-    high: float | None = None,
-    free: bool = False,
-) -> Any:
-    """A field of `TrainConfig`. `low` and `high` are inclusive bounds; a `free` setting may differ when a run is resumed, since it cannot
-    change its result.
-    """
-    return field(default=default, metadata={"help": help, "choices": choices, "low": low, "high": high, "free": free})
-
-
 @dataclass(frozen=True)
-class TrainConfig:
-    """The settings of a training run. `preset` only records a name here; `from_dict` is what takes settings from it.
+class TrainConfig(Settings):
+    """The settings of a training run. `preset` only records a name here; `from_dict` takes the preset's settings.
 
     Raises:
-        ConfigError: a value has the wrong type or is out of bounds, or two settings contradict each other; all faults in one message.
+        ConfigError: a value has the wrong type or is out of bounds, or two settings contradict each other; one message
+            lists all faults.
     """
 
     preset: str | None = setting(
@@ -44,7 +26,8 @@ class TrainConfig:
     # data
     data: str = setting(
         "",
-        "Data set: a folder or .tar of class subfolders, sklearn:digits, torchvision:NAME, npz:FILE, hdf5:FILE, csv:FILE.",
+        "Data set: a folder or .tar of class subfolders, sklearn:digits, torchvision:NAME, npz:FILE, hdf5:FILE, "
+        "csv:FILE.",
         free=True,
     )
     split: str | None = setting(None, "Split of the data set, where it has splits (default: its training split).")
@@ -52,7 +35,7 @@ class TrainConfig:
     image_size: int | None = setting(
         None, "Side of the square training images, pixels (default: that of the images).", low=8, high=1024
     )
-    channels: int | None = setting(None, "Colour channels, 1 or 3 (default: those of the images).", low=1, high=3)
+    channels: int | None = setting(None, "Colour channels, 1 or 3 (default: those of the images).", choices=(1, 3))
     max_upscale: float = setting(2.0, "Largest enlargement of an image; smaller images are refused.", low=1)
     on_error: str = setting(
         "fail",
@@ -97,11 +80,12 @@ class TrainConfig:
     )
     d_augment: str = setting(
         "none",
-        "Augmentation of D's images, for small sets: none, or any of color, translation, cutout, as in color,translation.",
+        "Augmentation of D's images, for small sets: none, or any of color, translation, cutout, "
+        "as in color,translation.",
     )
     # optimisation
     steps: int | None = setting(None, "Updates of G and E (default: from --epochs).", low=1)
-    epochs: float | None = setting(None, "Passes over the data set (default: 100, unless --steps is given).", low=0)
+    epochs: float | None = setting(None, "Passes over the data set (default: 100, unless --steps is given).", above=0)
     batch_size: int = setting(32, "Images an update.", low=2)
     d_steps: int = setting(1, "Updates of D for one of G and E, each on images of its own.", low=1, high=100)
     lr: float = setting(5e-4, "Learning rate of G, E and D (Adam).", low=0, high=10)
@@ -148,48 +132,44 @@ class TrainConfig:
     sample_every: int = setting(1000, "Updates between two grids of pictures (0: none).", low=0, free=True)
     keep: int = setting(1, "Checkpoints kept besides last.pt.", low=0, free=True)
 
-    def __post_init__(self) -> None:
-        faults = [fault for f in dataclasses.fields(self) if (fault := _fault(f, getattr(self, f.name)))]
-        if not faults:
-            if not self.data:
-                faults.append("data: give a data set, e.g. --data sklearn:digits")
-            if self.steps is not None and self.epochs is not None:
-                faults.append(f"steps {self.steps} and epochs {self.epochs:g}: give one of them")
-            if self.epochs == 0:
-                faults.append("epochs 0: must be more than 0")
-            if self.channels == 2:
-                faults.append("channels 2: must be 1 or 3")
-            if self.penalized and self.compile:
-                faults.append(
-                    f"d_regularizer {self.d_regularizer} needs second derivatives, "
-                    "which compile does not give: take d_regularizer sn, sn-scale or none with it"
-                )
-            if self.penalized and self.precision == "fp16":
-                faults.append(
-                    f"d_regularizer {self.d_regularizer} overflows in fp16: take precision fp32 or bf16, or another d_regularizer"
-                )
-            names = self.augmentations
-            faults += [
-                unknown("d_augment", name, (*AUGMENTATIONS, "none")) for name in names if name not in AUGMENTATIONS
-            ]
-            if len(set(names)) < len(names):
-                faults.append(f"d_augment {self.d_augment!r}: name each augmentation once")
-        if faults:
-            raise ConfigError("; ".join(faults))
+    exclusive: ClassVar[tuple[str, ...]] = ("steps", "epochs")
+
+    def contradictions(self) -> list[str]:
+        """Return what is wrong with settings that fit one by one, a line each."""
+        faults = []
+        if not self.data:
+            faults.append("data: give a data set, e.g. --data sklearn:digits")
+        if self.steps is not None and self.epochs is not None:
+            faults.append(f"steps {self.steps} and epochs {self.epochs:g}: give one of them")
+        if self.penalized and self.compile:
+            faults.append(
+                f"d_regularizer {self.d_regularizer} needs second derivatives, "
+                "which compile does not give: take d_regularizer sn, sn-scale or none with it"
+            )
+        if self.penalized and self.precision == "fp16":
+            faults.append(
+                f"d_regularizer {self.d_regularizer} overflows in fp16: "
+                "take precision fp32 or bf16, or another d_regularizer"
+            )
+        names = self.augmentations
+        faults += [unknown("d_augment", name, (*AUGMENTATIONS, "none")) for name in names if name not in AUGMENTATIONS]
+        if len(set(names)) < len(names):
+            faults.append(f"d_augment {self.d_augment!r}: name each augmentation once")
+        return faults
 
     @property
     def penalized(self) -> bool:
-        """Whether D has a gradient penalty."""
+        """True if D has a gradient penalty."""
         return self.d_regularizer.endswith("r1r2")
 
     @property
     def initial_noise(self) -> float:
-        """Standard deviation of the instance noise at the start of the run; none where D has a gradient penalty."""
+        """Standard deviation of the instance noise at the start of the run; 0 where D has a gradient penalty."""
         return 0.0 if self.penalized else self.instance_noise
 
     @property
     def open_ended(self) -> bool:
-        """Whether an update is the same however many follow it, so that a run can be made longer: nothing falls over the run's length."""
+        """True if nothing falls over the run's length, so that a finished run can be made longer."""
         return self.schedule == "constant" and not self.initial_noise
 
     @property
@@ -197,66 +177,22 @@ class TrainConfig:
         """The names in `d_augment`, in its order; empty where it is `none`."""
         return () if self.d_augment == "none" else tuple(name.strip() for name in self.d_augment.split(","))
 
-    def to_dict(self) -> dict[str, Any]:
-        """The settings as plain data."""
-        return dataclasses.asdict(self)
-
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "TrainConfig":
-        """The settings of a mapping; what it lacks is taken from its `preset`, if it names one, else from the defaults.
+        """Build the settings from a mapping; what it lacks is taken from its `preset`, if it names one.
 
         Raises:
             ConfigError: a key is unknown (with the nearest known one) or a value does not fit.
         """
-        names = {f.name for f in dataclasses.fields(cls)}
-        if wrong := [unknown("setting", str(key), names) for key in values if key not in names]:
-            raise ConfigError("; ".join(wrong))
         if (preset := PRESETS.get(str(values.get("preset")))) is not None:
-            values = merge_settings(preset.settings, values)
-        return cls(**{key: _number(key, value) for key, value in values.items()})
+            values = cls.merge(preset.settings, values)
+        return super().from_dict(values)
 
     def differences(self, other: "TrainConfig") -> list[str]:
-        """What differs between this and another run's settings, as `name: this, not that`, leaving out what cannot change the result of an
-        update: the `free` settings, and more `steps` than the other's where both are `open_ended`.
+        """List what differs from another run's settings, as `name: this, not that`.
+
+        Left out is what cannot change the result of an update: the `free` settings, and more `steps` than the other's
+        where both are `open_ended`.
         """
         longer = self.open_ended and other.open_ended and (self.steps or 0) > (other.steps or 0)
-        return [
-            f"{f.name}: {getattr(self, f.name)!r}, not {getattr(other, f.name)!r}"
-            for f in dataclasses.fields(self)
-            if not (f.metadata["free"] or (longer and f.name == "steps"))
-            and getattr(self, f.name) != getattr(other, f.name)
-        ]
-
-
-@cache
-def setting_type(name: str) -> tuple[type, bool]:
-    """The type of a setting (str, int, float or bool) and whether it may be None."""
-    hint = typing.get_type_hints(TrainConfig)[name]
-    options = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
-    return next(t for t in options if t is not type(None)), type(None) in options
-
-
-def _number(key: str, value: Any) -> Any:
-    """An int where a float is meant is that float; YAML reads 2e-4 as text, which is a number too."""
-    if setting_type(key)[0] is float and isinstance(value, int | str) and not isinstance(value, bool):
-        try:
-            return float(value)
-        except ValueError:
-            return value
-    return value
-
-
-def _fault(f: "dataclasses.Field[Any]", value: Any) -> str | None:
-    kind, optional = setting_type(f.name)
-    if value is None and optional:
-        return None
-    if not isinstance(value, kind) or (kind is not bool and isinstance(value, bool)):
-        return f"{f.name} {value!r}: must be {kind.__name__}{' or null' if optional else ''}"
-    choices, low, high = (f.metadata[k] for k in ("choices", "low", "high"))
-    if choices and value not in choices:
-        return unknown(f.name, str(value), choices)
-    if value == float("inf"):
-        return f"{f.name} {value!r}: must be finite"
-    if (low is not None and not value >= low) or (high is not None and not value <= high):
-        return f"{f.name} {value!r}: must be {f'from {low:g} to {high:g}' if high is not None else f'{low:g} or more'}"
-    return None
+        return [line for line in super().differences(other) if not (longer and line.startswith("steps: "))]

@@ -1,11 +1,11 @@
-"""Learned knowledge for training: M(.) as a fixed function of images, and its values on the real images, which never change."""
+"""Learned knowledge for training: M(.) as a fixed function of images, and its features of the real images."""
 
 import dataclasses
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from galirep.data.batches import Batches
 from galirep.data.memory import Images
@@ -18,13 +18,15 @@ from galirep.features.registry import load_extractor
 
 @dataclass(frozen=True)
 class Knowledge:
-    """`extract`: images (B, C, S, S) in [-1, 1] -> (B, dim), standardised; `features`: the same of every real image (N, dim), on the host;
-    `about`: whose.
+    """M(.) and what it makes of the real images; empty for a variant without M(.).
+
+    `extract` maps images (B, C, S, S) in [-1, 1] to (B, dim), standardised; `features` (N, dim), on the host, are the
+    same of every real image; `description` is recorded in run.json and the export.
     """
 
     extract: ImageFunction | None = None
     features: Tensor | None = None
-    about: dict[str, Any] | None = None
+    description: dict[str, Any] | None = None
 
     @property
     def dim(self) -> int:
@@ -33,64 +35,63 @@ class Knowledge:
 
 
 def load_knowledge(
-    spec: str | None,
-    adapter: ImageFunction | None,
-    images: Images,
-    rows: Tensor,
-    batches: Batches,
-    *,
-    download: bool = False,
+    source: str | ImageFunction, images: Images, rows: Tensor, batches: Batches, *, download: bool = False
 ) -> Knowledge:
-    """M from a spec or, where one is given, a callable; its features of real images have mean 0 in each dimension and mean square 1 over
-    all.
+    """Build M(.) from an extractor's spec, or take a callable, and compute its features of the real images.
 
-    That affine map changes nothing that M knows, and gives D inputs of one size whatever the network. The features of real images are
-    computed once and, for a spec, kept on disk (see `galirep.features.cache`): there those of all `images`, here those of the `rows` that
-    `batches` hands out.
+    Features are standardised: over the real images each dimension has mean 0, and all together mean square 1. That
+    affine map changes nothing that M knows, and gives D inputs of one size whatever the network. The features are
+    computed once and, for a spec, kept on disk (see `galirep.features.cache`): there those of all `images`, here those
+    of the `rows` that `batches` hands out.
 
     Raises:
-        PluginError: the extractor cannot be built, gives something else than (B, d) finite numbers, or lets no gradient pass.
+        PluginError: the extractor cannot be built, does not return (B, d) finite numbers, or lets no gradient pass.
     """
-    raw: ImageFunction
-    if adapter is not None:
-        name = str(getattr(adapter, "name", type(adapter).__name__))
-        about: dict[str, Any] = {
-            "spec": None,
-            "name": name,
-            **{key: getattr(adapter, key, "") for key in ("tag", "sha256")},
-        }
-        raw = (
-            adapter.requires_grad_(False).eval().to(batches.device) if isinstance(adapter, torch.nn.Module) else adapter
-        )
-        _require_useful(raw, batches, name)
-        with torch.no_grad():
-            features = torch.cat([raw(x).float().cpu() for x in batches.blocks()])
+    if isinstance(source, str):
+        extract, features, description = _from_spec(source, images, rows, batches, download)
     else:
-        assert spec is not None
-        raw = extractor = load_extractor(spec, download=download, device=batches.device)
-        known = dataclasses.asdict(describe(extractor, spec))
-        about = {key: known[key] for key in ("spec", "name", "tag", "sha256", "preprocessing")} | {
-            "layers": dict(known["layers"])
-        }
-        _require_useful(raw, batches, known["name"])
-        features = torch.from_numpy(
-            cached_features(extractor, images.tensor(), images.fingerprint, device=batches.device)[rows.numpy()]
-        )
+        extract, features, description = _from_function(source, batches)
     mean = features.mean(0)
     rms = (features - mean).square().mean().sqrt().clamp_min(1e-12)
     shift, scale = mean.to(batches.device), 1 / rms.to(batches.device)
 
-    def extract(x: Tensor) -> Tensor:
-        return (raw(x) - shift) * scale
+    def standardized(x: Tensor) -> Tensor:
+        return (extract(x) - shift) * scale
 
-    return Knowledge(extract, (features - mean) / rms, about)
+    return Knowledge(standardized, (features - mean) / rms, description)
+
+
+def _from_spec(
+    spec: str, images: Images, rows: Tensor, batches: Batches, download: bool
+) -> tuple[ImageFunction, Tensor, dict[str, Any]]:
+    """Return the extractor that `spec` names, its features of the `rows`, and what is recorded of it."""
+    extractor = load_extractor(spec, download=download, device=batches.device)
+    record = dataclasses.asdict(describe(extractor, spec))
+    description = {key: record[key] for key in ("spec", "name", "tag", "sha256", "preprocessing")}
+    description["layers"] = dict(record["layers"])
+    _require_useful(extractor, batches, record["name"])
+    cached = cached_features(extractor, images.tensor(), images.fingerprint, device=batches.device)
+    return extractor, torch.from_numpy(cached[rows.numpy()]), description
+
+
+def _from_function(function: ImageFunction, batches: Batches) -> tuple[ImageFunction, Tensor, dict[str, Any]]:
+    """Return a callable (frozen, if it is a module), its features of the images, and what is recorded of it."""
+    name = str(getattr(function, "name", type(function).__name__))
+    description = {"spec": None, "name": name, **{key: getattr(function, key, "") for key in ("tag", "sha256")}}
+    if isinstance(function, nn.Module):
+        function = function.requires_grad_(False).eval().to(batches.device)
+    _require_useful(function, batches, name)
+    with torch.no_grad():
+        features = torch.cat([function(x).float().cpu() for x in batches.blocks()])
+    return function, features, description
 
 
 def _require_useful(extract: ImageFunction, batches: Batches, name: str) -> None:
-    """Refuse an extractor that cannot serve as M(.), before anything long begins."""
+    """Raise if an extractor cannot serve as M(.), before anything long begins."""
     images = batches.images(torch.arange(2))
-    out = extract(images)
-    if not isinstance(out, Tensor) or out.ndim != 2 or len(out) != 2 or not bool(out.isfinite().all()):
-        got = tuple(out.shape) if isinstance(out, Tensor) else type(out).__name__
-        raise PluginError(f"the extractor {name!r} must give (2, d) finite numbers for two images, not {got}")
+    output = extract(images)
+    shaped = isinstance(output, Tensor) and output.ndim == 2 and len(output) == 2
+    if not shaped or not bool(output.isfinite().all()):
+        got = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
+        raise PluginError(f"the extractor {name!r} must return (2, d) finite numbers for two images, not {got}")
     require_gradient(extract, images)

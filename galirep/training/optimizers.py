@@ -1,4 +1,4 @@
-"""What the loop does with gradients: learning rates, Adam, averaging of weights, and statistics re-estimated for averaged networks."""
+"""Learning-rate schedule, Adam for the players, and norms of weights and gradients."""
 
 import math
 
@@ -8,11 +8,12 @@ from torch import nn
 from galirep.game.step import Game
 from galirep.training.config import TrainConfig
 
-D_RATE = 2.0  # D's learning rate over G's where none is given: D has to keep up with both (two time scales, Heusel et al. 2017)
+D_RATE = 2.0
+"""D's learning rate over G's where none is set: D keeps up with G and E (two time scales, Heusel et al. 2017)."""
 
 
 def rate_factor(config: TrainConfig, step: int, steps: int) -> float:
-    """What the learning rates are multiplied by at `step` (0, 1, ...) of `steps`: a linear warm-up, then constant or a cosine to 0."""
+    """Return the factor on the learning rates at `step` (0, 1, ...): linear warm-up, then constant or a cosine to 0."""
     if step < config.warmup:
         return (step + 1) / config.warmup
     if config.schedule == "constant":
@@ -21,8 +22,9 @@ def rate_factor(config: TrainConfig, step: int, steps: int) -> float:
 
 
 class Optimizers:
-    """Adam for G and E (one step for both) and Adam for D, with gradient clipping and, in fp16, a loss scale; no step waits for the
-    device.
+    """Adam for G and E (one step for both) and Adam for D, with gradient clipping and, in fp16, a loss scale.
+
+    No step waits for the device.
     """
 
     def __init__(self, game: Game, config: TrainConfig, device: torch.device) -> None:
@@ -42,7 +44,8 @@ class Optimizers:
     def step(self, factor: float, *, d_only: bool) -> None:
         """Apply the gradients in `.grad` at `factor` times the learning rates."""
         for optimizer, names in ((self._d, "D"), *(() if d_only else ((self._both, "EG"),))):
-            self.scaler.unscale_(optimizer)  # so that clipping and the reported norms are of the gradients themselves
+            # clipping and the reported norms are of the gradients themselves
+            self.scaler.unscale_(optimizer)
             for name, group in zip(names, optimizer.param_groups, strict=True):
                 group["lr"] = self.rates[name] * factor
                 if self._clip:
@@ -51,18 +54,18 @@ class Optimizers:
         self.scaler.update()
 
     def state_dict(self) -> dict[str, object]:
-        """All that a resumed run needs."""
+        """Return what a resumed run needs."""
         return {"EG": self._both.state_dict(), "D": self._d.state_dict(), "scaler": self.scaler.state_dict()}
 
     def load_state_dict(self, state: dict[str, dict[str, object]]) -> None:
-        """Take up the state of another run's optimizers."""
+        """Load what `state_dict` returned."""
         self._both.load_state_dict(state["EG"])
         self._d.load_state_dict(state["D"])
         self.scaler.load_state_dict(state["scaler"])
 
 
 def norms(game: Game, *, gradients: bool) -> dict[str, float]:
-    """The norm of the gradients in `.grad`, or of the weights, of E, G and D (waits for the device)."""
+    """Return the norm of the gradients in `.grad`, or of the weights, of E, G and D (waits for the device)."""
     out = {}
     for name, net in game.players().items():
         tensors = [t for p in net.parameters() if (t := p.grad if gradients else p.detach()) is not None]

@@ -1,4 +1,4 @@
-"""Presets: settings that go together, as data, with what they were measured to give."""
+"""Presets: settings that go together, as data, with what was measured of them."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Preset:
-    """`settings` are those in which it differs from `TrainConfig`'s defaults; `measured` says what was seen."""
+    """Settings by one name: those that differ from `TrainConfig`'s defaults, and what they were measured to give."""
 
     about: str
     settings: Mapping[str, Any]
@@ -20,12 +20,14 @@ PRESETS: Mapping[str, Preset] = MappingProxyType(
         "default": Preset(
             "the defaults as they are, for one GPU",
             {},
-            "MNIST at 16 x 16, 10 CPU minutes, one seed: test pixel-MSE 0.017, 5.9% probe error with 1,000 labels; nothing on a GPU",
+            "MNIST at 16 x 16, 10 CPU minutes, one seed: test pixel-MSE 0.017, 5.9% probe error with 1,000 labels; "
+            "nothing on a GPU",
         ),
         "small": Preset(
             "ten minutes on one CPU core for images of 16 x 16 pixels: small batches and many updates",
             {"batch_size": 16, "r1_gamma": 0.05, "latent_dim": 32, "steps": 12_000},
-            "MNIST at 16 x 16, 10 CPU minutes, 2 seeds: test pixel-MSE 0.011, 5.7 to 5.9% probe error with 1,000 labels (untrained 8.1%); "
+            "MNIST at 16 x 16, 10 CPU minutes, 2 seeds: test pixel-MSE 0.011, 5.7 to 5.9% probe error with 1,000 "
+            "labels (untrained 8.1%); "
             "30 minutes: 0.009 to 0.010, 5.3 to 5.4%; 32 x 32, 90 minutes, one seed: 0.015, 5.0% (8.7%)",
         ),
         "large": Preset(
@@ -34,7 +36,8 @@ PRESETS: Mapping[str, Preset] = MappingProxyType(
             "nothing yet",
         ),
         "paper": Preset(
-            "exactly the paper's for SVHN at 32 x 32 (Dandi et al. 2021); for CelebA at 64 x 64 add --lr 4e-5 --lr-d 4e-5 "
+            "exactly the paper's for SVHN at 32 x 32 (Dandi et al. 2021); for CelebA at 64 x 64 add "
+            "--lr 4e-5 --lr-d 4e-5 "
             "(ALI, ALICE: 1e-4), for ALI, ALICE and GALI-8 on SVHN --d-steps 5 --epochs 300",
             {
                 "networks": "paper",
@@ -48,7 +51,8 @@ PRESETS: Mapping[str, Preset] = MappingProxyType(
                 "beta2": 0.999,
                 "ema_half_life": 0.0,
             },
-            "MNIST, compact networks, one seed: at 16 x 16, 30 CPU minutes, test pixel-MSE 0.052 (mean image: 0.052), 6.0% probe error; "
+            "MNIST, compact networks, one seed: at 16 x 16, 30 CPU minutes, test pixel-MSE 0.052 (mean image: 0.052), "
+            "6.0% probe error; "
             "32 x 32, 90 minutes: 0.097 (0.062), 6.1%",
         ),
     }

@@ -1,7 +1,6 @@
-"""A training run in memory: the players, their optimizers and averages, the position in the data; and the one step that moves them all."""
+"""A training run in memory: players, optimizers, averages, position in the data; and the step that moves them all."""
 
 import time
-from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -11,154 +10,167 @@ from galirep.data.batches import Batches, derive_seed
 from galirep.game.discriminator import Discriminator
 from galirep.game.expression import Expr
 from galirep.game.step import Game, Rules, compute_gradients, frozen_statistics
-from galirep.game.variant import Variant
 from galirep.networks.families import NETWORKS
-from galirep.networks.parts import Shapes
+from galirep.runs.metrics import MetricsRow
 from galirep.system.devices import autocast_of, peak_memory
 from galirep.training.averaging import Average
-from galirep.training.config import TrainConfig
+from galirep.training.knowledge import Knowledge
 from galirep.training.optimizers import Optimizers, norms, rate_factor
+from galirep.training.plan import RunPlan
 
 # positions of `derive_seed`: what each random stream of a run is for (0 is the order of the images)
 _INIT, _STEP, _CALIBRATE, _SHOW = 1, 2, 3, 4
 _CALIBRATION = (16, 256)  # batches, and images in each, that BatchNorm's statistics are re-estimated on
-_SHOWN = 32
+_SHOWN = 32  # images, and half as many as samples, in the pictures
+_MEAN_IMAGE = 1000  # images that G's output bias starts from
 _M_OF_X = Expr("M", (Expr("x"),))
 
 
 class Session:
-    """The state of a run at `step`. Everything random is derived from the seed and the step, so `state_dict` holds no random state.
+    """The state of a run at `step`.
 
-    `config` is complete (no setting that `train` fills in is None); `extract` is M(.), `features` its values (N, d) on the images of
-    `batches`.
+    Everything random is derived from the seed and the step, so `state_dict` holds no random state. `knowledge` holds
+    M(.) and its features of the images of `batches`.
     """
 
-    def __init__(
-        self,
-        config: TrainConfig,
-        variant: Variant,
-        shapes: Shapes,
-        batches: Batches,
-        extract: Callable[[Tensor], Tensor] | None = None,
-        features: Tensor | None = None,
-    ) -> None:
-        assert config.steps is not None
-        self.config, self.variant, self.shapes, self.batches, self.features = config, variant, shapes, batches, features
-        self.steps, self.step, self.lr_scale, self.rollbacks = config.steps, 0, 1.0, 0
+    def __init__(self, plan: RunPlan, batches: Batches, knowledge: Knowledge | None = None) -> None:
+        self.plan, self.config, self.batches = plan, plan.config, batches
+        self.knowledge = knowledge or Knowledge()
+        self.step = 0
+        self.lr_scale, self.rollbacks = 1.0, 0
         self.best: dict[str, Any] | None = None  # step and value of the best evaluation so far
-        self._calibrated = -1  # the step of the averages that `calibrate` has made ready
-        device = batches.device
+        self._calibrated_step = -1
+        config, device = self.config, batches.device
+
+        # networks; D's spectral norm wraps weights that are initialised already
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(derive_seed(config.seed, _INIT))
-            parts = NETWORKS[config.networks].build(shapes)
-            discriminator = Discriminator(variant, parts, config.d_regularizer)
-        parts.generator.start_from(batches.images(batches.spread(1000)).mean(0).cpu())
-        self.game = Game(variant, parts.encoder, parts.generator, discriminator, extract)
+            parts = NETWORKS[config.networks].build(plan.shapes)
+            discriminator = Discriminator(plan.variant, parts, config.d_regularizer)
+        parts.generator.start_from(batches.images(batches.spread(_MEAN_IMAGE)).mean(0).cpu())
+        self.game = Game(plan.variant, parts.encoder, parts.generator, discriminator, self.knowledge.extract)
         for net in self.game.players().values():
             net.to(device).to(memory_format=torch.channels_last)
-        self.optimizers, self.average = Optimizers(self.game, config, device), Average(self.game, config.ema_half_life)
-        self.shown_images = batches.images(batches.spread(_SHOWN))
+
+        # what moves them
+        self.optimizers = Optimizers(self.game, config, device)
+        self.average = Average(self.game, config.ema_half_life)
         self._autocast, self._generator = autocast_of(device, config.precision), torch.Generator(device)
-        self.shown_z = torch.randn(
-            2 * _SHOWN, shapes.latent, generator=torch.Generator().manual_seed(derive_seed(config.seed, _SHOW))
-        ).to(device)
-        self._begin_interval()
+
+        # what is shown of them
+        self.shown_images = batches.images(batches.spread(_SHOWN))
+        shown = torch.Generator().manual_seed(derive_seed(config.seed, _SHOW))
+        self.shown_z = torch.randn(2 * _SHOWN, plan.shapes.latent, generator=shown).to(device)
+        self._start_interval()
         if config.compile:
             for net in self.game.players().values():
                 net.compile()
 
     def advance(self) -> None:
-        """One update of G and E, with `d_steps` of D."""
-        config, per_step = self.config, self.config.d_steps
-        noise = config.initial_noise * (1 - self.step / self.steps)
-        factor = self.lr_scale * rate_factor(config, self.step, self.steps)
-        for k in range(per_step):
-            d_only, number = k < per_step - 1, self.step * per_step + k
+        """Make one update of G and E, with `d_steps` of D."""
+        config, d_steps = self.config, self.config.d_steps
+        noise = config.initial_noise * (1 - self.step / self.plan.steps)
+        factor = self.lr_scale * rate_factor(config, self.step, self.plan.steps)
+        for k in range(d_steps):
+            number, d_only = self.step * d_steps + k, k < d_steps - 1
+
+            # data
             before = time.perf_counter()
-            chosen = self.batches.indices(number)
-            x = self.batches.images(chosen)
-            known = {} if self.features is None else {_M_OF_X: self.batches.to_device(self.features[chosen])}
+            indices = self.batches.indices(number)
+            x = self.batches.images(indices)
+            known = {}
+            if self.knowledge.features is not None:
+                known[_M_OF_X] = self.batches.to_device(self.knowledge.features[indices])
             self._waited += time.perf_counter() - before
-            gamma = (
-                config.r1_gamma * config.r1_every if config.penalized and number % config.r1_every == 0 else 0.0
-            )  # lazy: seldom, and that much stronger
-            scale = self.optimizers.scaler.scale
-            rules = Rules(config.objective, config.penalty_weight, gamma, self._autocast, scale, config.augmentations)
+
+            # gradients
+            rules = self._rules(number)
             self._generator.manual_seed(derive_seed(config.seed, _STEP, number))
             statistics = compute_gradients(
                 self.game, x, self._generator, rules, noise=noise, known=known, d_only=d_only
             )
+
+            # update
             self.optimizers.step(factor, d_only=d_only)
             for name, value in statistics.items():
                 total, count = self._totals.get(name, (torch.zeros_like(value), 0))
                 self._totals[name] = (total + value, count + 1)
         self.step += 1
-        self._since += 1
+        self._updates += 1
         self.average.update(config.batch_size, self.step * config.batch_size)
 
-    def _begin_interval(self) -> None:
-        self._totals: dict[str, tuple[Tensor, int]] = {}
-        self._since, self._waited, self._started = 0, 0.0, time.perf_counter()
+    def _rules(self, number: int) -> Rules:
+        """Return the rules of update `number`; the gradient penalty is lazy: seldom, and that much stronger."""
+        config = self.config
+        gamma = 0.0
+        if config.penalized and number % config.r1_every == 0:
+            gamma = config.r1_gamma * config.r1_every
+        scale = self.optimizers.scaler.scale
+        return Rules(config.objective, config.penalty_weight, gamma, self._autocast, scale, config.augmentations)
 
-    def report(self) -> dict[str, Any]:
-        """Means since the last report, as plain numbers (waits for the device); `probs` is D's mean class-probability matrix, row = true
-        class; `mu_std` and `sigma` are of E's posterior on fixed images, normalised as in training.
-        """
-        means = {name: (total / count).float().cpu().tolist() for name, (total, count) in self._totals.items()}
-        encoder = (
-            self.game.encoder
-        )  # the averaged one's BatchNorm statistics are of the last calibration, whenever that was
+    def _start_interval(self) -> None:
+        self._totals: dict[str, tuple[Tensor, int]] = {}
+        self._updates, self._waited = 0, 0.0
+        self._started = time.perf_counter()
+
+    def report(self) -> MetricsRow:
+        """Return the metrics since the last report (waits for the device)."""
+        config = self.config
+        means: dict[str, Any] = {
+            name: (total / count).float().cpu().tolist() for name, (total, count) in self._totals.items()
+        }
+        # not of the averaged encoder: its BatchNorm statistics are of the last calibration, whenever that was
+        encoder = self.game.encoder
         with torch.no_grad(), frozen_statistics(encoder):
             mu, log_sigma = encoder(self.shown_images)
         seconds = time.perf_counter() - self._started
-        images = self._since * self.config.batch_size * self.config.d_steps
-        out = {
-            "step": self.step,
-            "epoch": round(self.step * self.config.d_steps * self.config.batch_size / self.batches.n, 3),
+        images = self._updates * config.batch_size * config.d_steps
+        row = MetricsRow(
+            step=self.step,
+            epoch=round(self.step * config.d_steps * config.batch_size / self.batches.n, 3),
             **means,
-            "weight_norms": norms(self.game, gradients=False),
-            "gradient_norms": norms(self.game, gradients=True),
-            "mu_std": float(mu.std()),
-            "sigma": float(log_sigma.exp().mean()),
-            "lr": self.optimizers.rates["G"] * self.lr_scale * rate_factor(self.config, self.step - 1, self.steps),
-            "seconds": {"interval": round(seconds, 3), "data_wait": round(self._waited, 3)},
-            "images_per_second": round(images / seconds, 1),
-            "peak_memory_mib": round(peak_memory(self.batches.device), 1),
-        }
-        self._begin_interval()
-        return out
+            weight_norms=norms(self.game, gradients=False),
+            gradient_norms=norms(self.game, gradients=True),
+            mu_std=float(mu.std()),
+            sigma=float(log_sigma.exp().mean()),
+            lr=self.optimizers.rates["G"] * self.lr_scale * rate_factor(config, self.step - 1, self.plan.steps),
+            seconds={"interval": round(seconds, 3), "data_wait": round(self._waited, 3)},
+            images_per_second=round(images / seconds, 1),
+            peak_memory_mib=round(peak_memory(self.batches.device), 1),
+        )
+        self._start_interval()
+        return row
 
     def calibrate(self) -> None:
-        """Make the averaged networks ready for evaluation: BatchNorm's statistics re-estimated on images spread over the data set."""
-        if self._calibrated == self.step:  # pictures and a checkpoint are often due at the same step
+        """Re-estimate the averaged networks' BatchNorm statistics on images spread over the data set, once a step."""
+        if self._calibrated_step == self.step:
             return
-        self._calibrated = self.step
+        self._calibrated_step = self.step
         count, size = _CALIBRATION
-        spread = self.batches.spread(count * size)
-        spread = spread[
-            torch.randperm(len(spread), generator=torch.Generator().manual_seed(0))
-        ]  # batches of mixed classes
-        parts = [p for p in torch.split(spread, size) if len(p) > 1]
+        rows = self.batches.spread(count * size)
+        # shuffled, so that batches mix the classes
+        rows = rows[torch.randperm(len(rows), generator=torch.Generator().manual_seed(0))]
+        parts = [part for part in torch.split(rows, size) if len(part) > 1]
         self.average.calibrate((self.batches.images(p) for p in parts), derive_seed(self.config.seed, _CALIBRATE))
 
     @torch.no_grad()
     def pictures(self) -> tuple[Tensor, Tensor, Tensor]:
-        """G(z) for fixed z, fixed x, and G(mu(x)), each (N, C, S, S) in [-1, 1], by the averaged networks as `calibrate` left them."""
+        """Return G(z) for fixed z, fixed x, and G(mu(x)), each (N, C, S, S) in [-1, 1], of the calibrated averages."""
         e, g = self.average.nets["E"], self.average.nets["G"]
         return g(self.shown_z), self.shown_images, g(e(self.shown_images)[0])
 
-    def take_if_best(self, value: float) -> None:
+    def record_evaluation(self, value: float) -> None:
         """Note the value of an evaluation (less is better) at this step, if none before was as good."""
         if self.best is None or value < self.best["value"]:
             self.best = {"by": self.config.best_by, "step": self.step, "value": value}
 
     @property
     def is_best(self) -> bool:
-        """Whether the best evaluation so far is that of this step."""
+        """True if the best evaluation so far is that of this step."""
         return self.best is not None and self.best["step"] == self.step
 
     def state_dict(self) -> dict[str, Any]:
-        """All that a resumed run needs."""
+        """Return what a resumed run needs."""
         return {
             "step": self.step,
             "lr_scale": self.lr_scale,
@@ -170,14 +182,13 @@ class Session:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take up a state that `state_dict` gave."""
-        self.step, self.lr_scale, self.rollbacks, self.best = (
-            state[name] for name in ("step", "lr_scale", "rollbacks", "best")
-        )
-        self._calibrated = -1
+        """Load what `state_dict` returned."""
+        self.step, self.best = state["step"], state["best"]
+        self.lr_scale, self.rollbacks = state["lr_scale"], state["rollbacks"]
+        self._calibrated_step = -1
         for name, net in self.game.players().items():
             net.load_state_dict(state["nets"][name])
         for name, net in self.average.nets.items():
             net.load_state_dict(state["average"][name])
         self.optimizers.load_state_dict(state["optimizers"])
-        self._begin_interval()
+        self._start_interval()

@@ -138,7 +138,7 @@ def test_options_win_over_the_file_and_set_over_both(cli, tmp_path):
         (["--batch-size", "100"], 1, "a batch of 100 is larger than the data set of 40 images"),
         (["--image-size", "64"], 1, "16"),
         (["--data", "npz:none.npz"], 1, "none.npz"),
-        (["--resume"], 1, "holds no run"),
+        (["--resume"], 1, "is not a run, so it cannot be resumed"),
         (["--split", "test"], 1, "has no split 'test'"),
     ],
     ids=lambda v: " ".join(v) if isinstance(v, list) else None,
@@ -154,7 +154,7 @@ def test_a_run_by_command_and_its_summary_as_json(cli, data, tmp_path):
     assert result.exit_code == 0, result.stderr
     summary = json.loads(result.stdout)
     assert summary["run"] == str(run) and summary["steps"] == 3 and summary["loss_d"] > 0
-    assert "holds a run already: pass --resume" in one_line(cli("train", "--data", data, "--out", run, *TINY))
+    assert "is a run already: pass --resume" in one_line(cli("train", "--data", data, "--out", run, *TINY))
     refused = one_line(cli("train", "--out", run, "--resume", "--steps", 2, "--lr", 1e-3))
     assert "steps: 2, not 3; lr: 0.001, not 0.0005" in refused
     assert cli("train", "--out", run, "--resume").exit_code == 0  # a finished run is a finished run

@@ -39,7 +39,7 @@ def test_what_is_saved_is_loaded(saved):
 
 
 def test_a_missing_checkpoint(tmp_path):
-    assert "there is no checkpoint" in refused(tmp_path / "last.pt")
+    assert "does not exist" in refused(tmp_path / "last.pt")
 
 
 @pytest.mark.parametrize("kept", (0, 100, 0.5, 0.99))
@@ -72,9 +72,9 @@ def test_code_in_a_checkpoint_is_not_run(tmp_path, monkeypatch):
 
 def test_checkpoints_of_others(tmp_path):
     torch.save({"model": {"w": torch.zeros(2)}}, tmp_path / "other.pt")
-    assert "is no checkpoint of galirep" in refused(tmp_path / "other.pt")
+    assert "is not a checkpoint of galirep" in refused(tmp_path / "other.pt")
     torch.save(torch.zeros(2), tmp_path / "tensor.pt")
-    assert "is no checkpoint of galirep" in refused(tmp_path / "tensor.pt")
+    assert "is not a checkpoint of galirep" in refused(tmp_path / "tensor.pt")
     with zipfile.ZipFile(tmp_path / "zip.pt", "w") as archive:
         archive.writestr("hello.txt", "hello")
     refused(tmp_path / "zip.pt")

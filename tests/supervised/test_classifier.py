@@ -1,5 +1,6 @@
 """train-classifier: it learns, stops, is killed and resumed to the bit, and its export is an extractor."""
 
+import dataclasses
 import json
 import os
 import signal
@@ -16,11 +17,13 @@ from safetensors.torch import save_file
 from galirep.errors import CheckpointError, ConfigError, DataError, PluginError
 from galirep.features.protocol import describe, require_gradient
 from galirep.features.registry import load_extractor
+from galirep.runs.directory import RunDirectory
+from galirep.supervised.config import NET_NAMES, ClassifierConfig
 from galirep.supervised.extractor import load_classifier
 from galirep.supervised.loop import train_classifier
 from galirep.supervised.nets import NETS, build_net, fitting_size
 from galirep.supervised.targets import Targets
-from galirep.supervised.task import ClassifierConfig, ClassifierTask
+from galirep.supervised.task import ClassifierTask
 from galirep.system.devices import autocast_of
 
 DIGITS = ClassifierConfig("sklearn:digits", epochs=3, batch_size=64, device="cpu", num_workers=0)
@@ -80,7 +83,8 @@ def test_its_hidden_layer_is_the_feature(trained):
 
 KILLED = """
 import os, signal, sys
-from galirep.supervised.task import ClassifierConfig
+from galirep.runs.directory import RunDirectory
+from galirep.supervised.config import NET_NAMES, ClassifierConfig
 from galirep.supervised.loop import train_classifier
 def kill(row):
     if row["epoch"] == 2:
@@ -164,7 +168,7 @@ def test_a_resume_under_other_settings_lists_each_difference(trained):
         CheckpointError, match="is a run of another configuration: epochs: 4, not 3; batch_size: 32, not 64"
     ):
         train_classifier(other, out=trained, resume=True)
-    with pytest.raises(ConfigError, match="holds a run already: pass --resume to go on with it or --overwrite"):
+    with pytest.raises(ConfigError, match="is a run already: pass --resume to go on with it or --overwrite"):
         train_classifier(DIGITS, out=trained)
 
 
@@ -224,19 +228,40 @@ def test_attributes_by_the_command(cli, faces):
     ("options", "code", "message"),
     [
         (["--image-size", 20], 1, "image size 20: the net 'digits' takes multiples of 8, such as 24"),
-        (["--lr", 0], 1, "lr 0: expected"),
+        (["--lr", 0], 1, "lr 0.0: must be more than 0"),
         (["--val-fraction", 1], 1, "val_fraction 1"),
         (["--net", "digit"], 2, "'digit'"),
         (["--labels", "missing.csv"], 1, "missing.csv cannot be read as a CSV file of attributes"),
         (["--test-labels", "a.csv"], 1, "name the split too, --test-split"),
         (["--test-split", "tset"], 1, "tset"),
-        (["--resume"], 1, "holds no run to resume"),
+        (["--resume"], 1, "is not a run, so it cannot be resumed"),
     ],
 )
 def test_bad_options(cli, tmp_path, options, code, message):
     done = cli("train-classifier", "--data", "sklearn:digits", "--out", tmp_path / "run", *options)
     assert done.exit_code == code and message in done.stderr, done.stderr
     assert not (tmp_path / "run").exists()
+
+
+def test_settings_come_from_options_files_and_the_run_that_is_resumed(cli, tmp_path):
+    (tmp_path / "m.yaml").write_text("data: sklearn:digits\nepochs: 1\nbatch_size: 64\nlr: 2e-3\n")
+    command = ("train-classifier", "--out", tmp_path / "run")
+    done = cli(*command, "--config", tmp_path / "m.yaml", "--batch-size", 128, "--set", "val_fraction=.2", "--json")
+    assert done.exit_code == 0, done.stderr
+    settings = RunDirectory(tmp_path / "run").settings()
+    assert [settings[k] for k in ("epochs", "batch_size", "lr", "val_fraction")] == [1, 128, 2e-3, 0.2]
+    again = cli(*command, "--resume", "--json")
+    assert json.loads(again.stdout) == json.loads(done.stdout)
+    refused = cli(*command, "--resume", "--lr", 1e-3)
+    assert refused.exit_code == 1 and "another configuration: lr: 0.001, not 0.002" in refused.stderr
+    both = cli(*command[:1], "--out", tmp_path / "x", "--set", "batchsize=3")
+    assert both.exit_code == 1 and "unknown setting 'batchsize': did you mean 'batch_size'?" in both.stderr
+
+
+def test_every_setting_has_an_option_with_help_and_a_net_behind_its_name(cli):
+    text = cli("train-classifier", "--help").stdout
+    assert all("--" + field.name.replace("_", "-") in text for field in dataclasses.fields(ClassifierConfig))
+    assert set(NET_NAMES) == set(NETS)
 
 
 def test_exports_that_cannot_be_loaded(trained, tmp_path):

@@ -35,7 +35,7 @@ def test_minus_one_is_no_in_a_column_of_minus_one_and_one(tmp_path):
         ("id,a\n1,0\n2,\n", "a.csv, line 3: a is '', but attributes are binary"),
         ("id,a\n1,0\n2,-1\n", "a has 0 and -1, but attributes are binary"),
         ("id,a\n1,0\n2,1,1\n", "a.csv, line 3: 3 cells under 2 columns"),
-        ("id,a\n1,0\n1,1\n2,1\n", "a.csv, line 3: the id '1' stands twice"),
+        ("id,a\n1,0\n1,1\n2,1\n", "a.csv, line 3: the id '1' occurs twice"),
         ("id,a\n1,0\n", "has no row for 1 of 2 images, the first '2.png'"),
         ("id,a\n1,0\n2,1\n3,1\n", "has 1 ids that are not in the data, the first '3': is it the file of another split"),
         ("id\n1\n2\n", "must name an id column and one or more attributes"),

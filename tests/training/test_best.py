@@ -9,7 +9,7 @@ from galirep.errors import ConfigError
 from galirep.features.registry import load_extractor
 from galirep.networks.saved import export_run, load_autoencoder
 from galirep.runs.checkpoint import load_checkpoint
-from galirep.system.settings import read_config
+from galirep.system.settings import read_settings
 from galirep.training.config import TrainConfig
 from galirep.training.loop import train
 
@@ -59,9 +59,12 @@ def test_labels_and_evaluations_change_nothing_that_is_trained(tmp_path):
         ({"evaluate_every": 10}, "evaluate_every 10 needs images to evaluate on, and holdout is 0"),
         (
             {"holdout": 2, "best_by": "knn_error"},
-            "best_by knn_error needs labels of held-out images, of which tiny has none",
+            "best_by knn_error needs labels of held-out images, but tiny has none: choose pixel_mse",
         ),
-        ({"best_by": "knn_error"}, "best_by knn_error needs labels of held-out images, and none are evaluated on"),
+        (
+            {"best_by": "knn_error"},
+            "best_by knn_error needs labels of held-out images, but no images are evaluated on: choose",
+        ),
         ({"best_by": "mse"}, "best_by"),
     ],
 )
@@ -74,6 +77,6 @@ def test_an_evaluation_that_cannot_be_made_is_one_line_and_leaves_nothing(settin
 def test_what_is_held_out_where_nothing_is_said(tmp_path):
     for name, n, held in (("a", 40, 4), ("b", 8, 0)):
         train(config(holdout=None), tiny(n=n), out=tmp_path / name)
-        stored = TrainConfig.from_dict(read_config(tmp_path / name / "config.yaml"))
+        stored = TrainConfig.from_dict(read_settings(tmp_path / name / "config.yaml"))
         assert (stored.holdout, stored.evaluate_every) == (held, 1000 if held else 0)
         assert info_of(tmp_path / name)["data"]["images"] == n - held

@@ -6,8 +6,8 @@ import pytest
 import yaml
 
 from galirep.errors import ConfigError
-from galirep.system.settings import parse_assignments, read_config
-from galirep.training.config import TrainConfig, setting_type
+from galirep.system.settings import parse_assignments, read_settings, setting_types
+from galirep.training.config import TrainConfig
 
 
 def test_defaults_stand_and_plain_data_gives_the_settings_back():
@@ -19,7 +19,7 @@ def test_defaults_stand_and_plain_data_gives_the_settings_back():
 
 def test_every_setting_has_help_a_type_and_a_default_that_fits():
     for field in dataclasses.fields(TrainConfig):
-        kind, optional = setting_type(field.name)
+        kind, optional = setting_types(TrainConfig)[field.name]
         assert kind in (str, int, float, bool) and field.metadata["help"].endswith((".", ")", "..."))
         assert optional == (field.default is None), field.name
 
@@ -45,7 +45,7 @@ def test_every_setting_has_help_a_type_and_a_default_that_fits():
         ({"variant": 4}, "variant 4: must be str"),
         ({"seed": -1}, "seed -1: must be from 0 to"),
         ({"channels": 2}, "channels 2: must be 1 or 3"),
-        ({"epochs": 0.0}, "epochs 0: must be more than 0"),
+        ({"epochs": 0.0}, "epochs 0.0: must be more than 0"),
         ({"steps": 5, "epochs": 2.0}, "steps 5 and epochs 2: give one of them"),
         (
             {"objective": "prodct"},
@@ -75,7 +75,7 @@ def test_a_value_that_does_not_fit_is_quoted_with_what_would(settings, says):
     "field", [f for f in dataclasses.fields(TrainConfig) if f.metadata["low"] is not None], ids=lambda f: f.name
 )
 def test_bounds_are_inclusive(field):
-    kind, _ = setting_type(field.name)
+    kind, _ = setting_types(TrainConfig)[field.name]
     low, high = field.metadata["low"], field.metadata["high"]
     for bound in (low, high):
         if bound is not None and (field.name, bound) != ("epochs", 0):
@@ -106,7 +106,7 @@ def test_numbers_as_yaml_reads_them(tmp_path):
     path = tmp_path / "settings.yaml"
     path.write_text("data: sklearn:digits\nlr: 2e-4\nlr_d: 1\nepochs: 3\ngrad_clip: .5\n")
     assert yaml.safe_load(path.read_text())["lr"] == "2e-4"  # to YAML 1.1 this is text
-    config = TrainConfig.from_dict(read_config(path))
+    config = TrainConfig.from_dict(read_settings(path))
     assert (config.lr, config.lr_d, config.epochs, config.grad_clip) == (2e-4, 1.0, 3.0, 0.5) and isinstance(
         config.lr_d, float
     )
@@ -117,22 +117,22 @@ def test_numbers_as_yaml_reads_them(tmp_path):
     [
         ("- a\n- b\n", "not list"),
         ("", "not NoneType"),
-        ("a: [", "is no valid YAML"),
+        ("a: [", "is not valid YAML"),
         ("just words", "not str"),
-        ("\x80", "is no valid YAML"),
+        ("\x80", "is not valid YAML"),
     ],
 )
 def test_a_file_that_is_no_mapping_is_refused(tmp_path, text, says):
     path = tmp_path / "settings.yaml"
     path.write_bytes(text.encode("latin-1"))
     with pytest.raises(ConfigError) as caught:
-        read_config(path)
+        read_settings(path)
     assert str(path) in str(caught.value) and says in str(caught.value) and "\n" not in str(caught.value)
 
 
 def test_a_missing_file_is_named(tmp_path):
     with pytest.raises(ConfigError, match=r"cannot read .*none\.yaml: No such file"):
-        read_config(tmp_path / "none.yaml")
+        read_settings(tmp_path / "none.yaml")
 
 
 def test_assignments():

@@ -89,22 +89,19 @@ def test_measures_are_those_of_the_held_out_images_with_z_at_mu(nets):
     unit = of.tensor().float() / 255
     x = 2 * unit[held] - 1
     mu, log_sigma = nets[0](x)
-    assert found["images"] == 20 and "knn_error" not in found and not held_out_images.labelled
-    assert found["pixel_mse"] == pytest.approx(float(((nets[1](mu) + 1) / 2 - unit[held]).square().mean()), rel=1e-4)
-    assert found["mean_image_mse"] == pytest.approx(float((unit[train].mean(0) - unit[held]).square().mean()), rel=1e-4)
-    assert found["mu_variance"] == pytest.approx(float(mu.var(0, correction=0).mean()), rel=1e-4)
-    assert found["sigma"] == pytest.approx(float(log_sigma.exp().mean()), rel=1e-4)
+    assert found.images == 20 and found.knn_error is None and not held_out_images.labelled
+    assert found.pixel_mse == pytest.approx(float(((nets[1](mu) + 1) / 2 - unit[held]).square().mean()), rel=1e-4)
+    assert found.mean_image_mse == pytest.approx(float((unit[train].mean(0) - unit[held]).square().mean()), rel=1e-4)
+    assert found.mu_variance == pytest.approx(float(mu.var(0, correction=0).mean()), rel=1e-4)
+    assert found.sigma == pytest.approx(float(log_sigma.exp().mean()), rel=1e-4)
     second = float((mu.square() + log_sigma.exp().square()).mean(0).sub(mu.mean(0).square()).mean())  # E z^2 - (E z)^2
-    assert found["aggregate_variance"] == pytest.approx(second, rel=1e-4)
-    assert (
-        found["kl"] == pytest.approx(float(kl_to_prior(mu, log_sigma).mean()), rel=1e-4)
-        and found["sigma_at_bounds"] == 0
-    )
+    assert found.aggregate_variance == pytest.approx(second, rel=1e-4)
+    assert found.kl == pytest.approx(float(kl_to_prior(mu, log_sigma).mean()), rel=1e-4) and found.sigma_at_bounds == 0
     hidden = list(nets[0].layers(x).values())[-2]
-    assert found["feature_rank"] == pytest.approx(effective_rank(hidden), rel=1e-3)
+    assert found.feature_rank == pytest.approx(effective_rank(hidden), rel=1e-3)
     with torch.no_grad():
         nets[0].head.bias[4:6] = -50.0
-    assert held_out_images.evaluate(*nets)["sigma_at_bounds"] == 0.5
+    assert held_out_images.evaluate(*nets).sigma_at_bounds == 0.5
 
 
 def test_an_evaluation_draws_no_random_number(nets):
@@ -126,6 +123,6 @@ def test_neighbours_vote_on_the_layers_that_an_embedding_has(nets):
         nearest = np.argsort(-similarity)[:20]
         votes = [sum(math.exp(similarity[j] / 0.07) for j in nearest if labels[known[j]] == c) for c in range(3)]
         wrong += int(np.argmax(votes) != labels[i])
-    assert evaluation.labelled and evaluation.evaluate(*nets)["knn_error"] == pytest.approx(
+    assert evaluation.labelled and evaluation.evaluate(*nets).knn_error == pytest.approx(
         wrong / len(asked), abs=1.01 / len(asked)
     )

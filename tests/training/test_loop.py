@@ -17,7 +17,7 @@ from galirep.game.variant import Variant
 from galirep.game.variants import VARIANTS, get_variant
 from galirep.networks.saved import load_autoencoder
 from galirep.runs.checkpoint import load_checkpoint
-from galirep.system.settings import read_config
+from galirep.system.settings import read_settings
 from galirep.training.config import TrainConfig
 from galirep.training.loop import train
 
@@ -128,7 +128,7 @@ def test_what_a_run_leaves(tmp_path):
         4,
         5,
     ]  # before each checkpoint too, so that a resumed run writes the same
-    stored = TrainConfig.from_dict(read_config(run / "config.yaml"))
+    stored = TrainConfig.from_dict(read_settings(run / "config.yaml"))
     assert (stored.steps, stored.image_size, stored.channels, stored.latent_dim, stored.networks) == (
         5,
         8,
@@ -156,20 +156,20 @@ def test_the_seed_decides_the_run(tmp_path):
 
 def test_where_a_run_may_begin(tmp_path):
     run, other = tmp_path / "run", tmp_path / "other"
-    with pytest.raises(CheckpointError, match="holds no run to resume: leave --resume out to begin one"):
+    with pytest.raises(CheckpointError, match="is not a run, so it cannot be resumed: leave --resume out to begin one"):
         train(config(), tiny(), out=run, resume=True)
     assert not run.exists()
     train(config(), tiny(), out=run)
     before = contents(run)
     with pytest.raises(
-        ConfigError, match="holds a run already: pass --resume to go on with it or --overwrite to replace it"
+        ConfigError, match="is a run already: pass --resume to go on with it or --overwrite to replace it"
     ):
         train(config(), tiny(), out=run)
     assert contents(run) == before
     other.mkdir()
     (other / "thesis.txt").write_text("mine")
     for overwrite in (False, True):  # --overwrite replaces a run, and nothing else
-        with pytest.raises(ConfigError, match="exists and is no run of galirep"):
+        with pytest.raises(ConfigError, match="exists and is not a run of galirep"):
             train(config(), tiny(), out=other, overwrite=overwrite)
     assert (other / "thesis.txt").read_text() == "mine"
     train(config(steps=2), tiny(), out=run, overwrite=True)
@@ -186,7 +186,7 @@ def test_where_a_run_may_begin(tmp_path):
         ({"batch_size": 21}, ConfigError, "a batch of 21 is larger than the data set of 20 images"),
         ({"networks": "svhn32"}, ConfigError, "take images of 32 pixels, not 8"),
         ({"variant": "gali-pt"}, ConfigError, "uses M(.): name a feature extractor"),
-        ({"adapter": "pixels"}, ConfigError, "has no M(.), so it takes no adapter"),
+        ({"adapter": "pixels"}, ConfigError, "does not use M(.), so it takes no adapter"),
         ({"precision": "fp16", "d_regularizer": "sn"}, ConfigError, "precision 'fp16' needs a CUDA device"),
         ({"device": "tpu"}, ConfigError, "device 'tpu'"),
         ({"device": "cuda:77"}, ConfigError, "CUDA devices; pass --device cpu or auto"),
@@ -204,8 +204,8 @@ def test_a_run_that_cannot_begin_leaves_nothing(settings, error, says, tmp_path)
         (Plain(blocked=True), "lets no gradient pass to its input"),
         (torch.no_grad()(Plain().eval()), "lets no gradient pass to its input"),
         (lambda x: x.detach().flatten(1) * torch.ones(64, requires_grad=True), "lets no gradient pass to its input"),
-        (lambda x: x, "must give (2, d) finite numbers for two images, not (2, 1, 8, 8)"),
-        (lambda x: x.flatten(1) / 0, "must give (2, d) finite numbers"),
+        (lambda x: x, "must return (2, d) finite numbers for two images, not (2, 1, 8, 8)"),
+        (lambda x: x.flatten(1) / 0, "must return (2, d) finite numbers"),
         (lambda x: [1.0], "not list"),
     ],
     ids=["detaches", "no_grad", "weights-only", "images", "infinite", "list"],

@@ -12,7 +12,7 @@ from galirep.errors import CheckpointError, DataError
 from galirep.features.registry import load_extractor
 from galirep.game.variant import Variant
 from galirep.runs.checkpoint import load_checkpoint
-from galirep.system.settings import read_config
+from galirep.system.settings import read_settings
 from galirep.training.loop import train
 
 
@@ -109,7 +109,7 @@ def test_a_run_at_a_constant_rate_can_be_made_longer_and_ends_as_one_that_was_so
     assert train(config(steps=7, **settings), tiny(), out=run, resume=True).steps == 7
     assert_same_checkpoint(run, whole)
     assert metrics_of(run) == metrics_of(whole)
-    assert info_of(run)["status"] == "complete" and read_config(run / "config.yaml") == read_config(
+    assert info_of(run)["status"] == "complete" and read_settings(run / "config.yaml") == read_settings(
         whole / "config.yaml"
     )
     with pytest.raises(CheckpointError, match="steps: 3, not 7"):
@@ -142,8 +142,8 @@ def test_a_checkpoint_that_cannot_be_resumed_from_is_told_and_nothing_changes(da
     before = contents(run)
     says = {
         "truncated": "truncated or damaged",
-        "foreign": "no checkpoint of galirep",
-        "no run.json": "is no JSON object",
+        "foreign": "is not a checkpoint of galirep",
+        "no run.json": "is not a JSON object",
     }.get(damage, "width: 4, not 8; lr")
     with pytest.raises(CheckpointError, match=says):
         train(config(), tiny(), out=run, resume=True)

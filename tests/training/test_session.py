@@ -8,6 +8,7 @@ from galirep.game.variants import ALI
 from galirep.networks.parts import Shapes
 from galirep.training import session as module
 from galirep.training.config import TrainConfig
+from galirep.training.plan import RunPlan
 from galirep.training.session import Session
 
 
@@ -31,7 +32,8 @@ def test_the_lazy_penalty_is_seldom_and_that_much_stronger_and_has_no_instance_n
         data="d", networks="compact", latent_dim=4, width=4, steps=4, batch_size=4, d_steps=2, **settings
     )
     images = torch.randint(0, 256, (16, 1, 8, 8), dtype=torch.uint8)
-    session = Session(config, ALI, Shapes(8, 1, 4, 4), Batches(images, 4, 0, torch.device("cpu")))
+    plan = RunPlan(config, ALI, Shapes(8, 1, 4, 4), steps=4)
+    session = Session(plan, Batches(images, 4, 0, torch.device("cpu")))
     for _ in range(4):
         session.advance()
     gammas, noises, augmented = zip(*asked, strict=True)

@@ -1,0 +1,110 @@
+"""Options derived from a settings dataclass, and settings built from options, --set, files and a resumed run."""
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from galirep.system.settings import Settings, parse_assignments, read_settings, setting_types
+
+from .common import Choice, workers
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+Chosen = TypeVar("Chosen", bound=Settings)
+_SHOWN = {"True": "yes", "False": "no"}
+_TYPES = {int: click.INT, float: click.FLOAT, str: click.STRING}
+
+
+def settings_options(settings: type[Settings]) -> Callable[[Command], Command]:
+    """Add one option for each field of `settings`, in its order.
+
+    What is not given stays None, so that files and a resumed run can fill it in.
+    """
+
+    def decorate(command: Command) -> Command:
+        kinds = setting_types(settings)
+        for field in reversed(dataclasses.fields(settings)):
+            command = _option(field, kinds[field.name][0])(command)
+        return command
+
+    return decorate
+
+
+def run_options(command: Command) -> Command:
+    """Add --out, --config, --set, --resume and --overwrite."""
+    for option in reversed(_RUN_OPTIONS):
+        command = option(command)
+    return command
+
+
+def build_settings(
+    settings: type[Chosen],
+    out: Path,
+    *,
+    config_file: Path | None,
+    assignments: tuple[str, ...],
+    resume: bool,
+    options: Mapping[str, Any],
+) -> Chosen:
+    """Merge, from weakest to strongest: the resumed run's settings, the YAML file, the options, --set.
+
+    Raises:
+        GalirepError: a setting is unknown or does not fit, a file cannot be read, or the run does not exist.
+    """
+    values: dict[str, Any] = {}
+    if resume:
+        from galirep.runs.directory import RunDirectory
+
+        directory = RunDirectory(out)
+        directory.require(resume=True, overwrite=False)
+        values = directory.settings()
+    if config_file is not None:
+        values = settings.merge(values, read_settings(config_file))
+    given = {name: value for name, value in options.items() if value is not None}
+    if "num_workers" in given:
+        given["num_workers"] = workers(given["num_workers"])
+    return settings.from_dict(settings.merge(values, given | parse_assignments(assignments)))
+
+
+_RUN_OPTIONS = (
+    click.option(
+        "--out",
+        required=True,
+        type=click.Path(path_type=Path),
+        help="Run directory to make, or with --resume to go on with.",
+    ),
+    click.option(
+        "--config",
+        "config_file",
+        type=click.Path(path_type=Path),
+        help="YAML file of settings; options given here win over it.",
+    ),
+    click.option(
+        "--set",
+        "assignments",
+        multiple=True,
+        metavar="KEY=VALUE",
+        help="One setting by its name in config.yaml; may be repeated, wins over all.",
+    ),
+    click.option(
+        "--resume", is_flag=True, help="Go on from the run's last checkpoint; settings not given are the run's."
+    ),
+    click.option("--overwrite", is_flag=True, help="Replace a run that exists."),
+)
+
+
+def _option(field: "dataclasses.Field[Any]", kind: type) -> Callable[[Any], Any]:
+    """Return the click option of one setting, its help with the default."""
+    flag = "--" + field.name.replace("_", "-")
+    text = field.metadata["help"]
+    if field.default not in (None, ""):
+        text += f"  [default: {_SHOWN.get(str(field.default), field.default)}]"
+    if kind is bool:
+        return click.option(f"{flag}/--no-{flag[2:]}", field.name, default=None, help=text)
+    if field.name == "num_workers":
+        return click.option(flag, field.name, default=None, metavar="auto|N", help=text)
+    choices = field.metadata["choices"]
+    value_type = Choice(choices) if choices and kind is str else _TYPES[kind]
+    return click.option(flag, field.name, default=None, type=value_type, help=text)

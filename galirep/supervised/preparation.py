@@ -1,0 +1,109 @@
+"""Open the images and labels of a supervised run and complete its settings. Nothing is written to disk."""
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from galirep.data.catalog import open_data
+from galirep.data.memory import load_images
+from galirep.data.sources import ImageSource
+from galirep.errors import ConfigError, DataError
+from galirep.supervised.config import ClassifierConfig
+from galirep.supervised.nets import fitting_size, require_size
+from galirep.supervised.targets import Targets, attribute_targets, class_targets
+from galirep.system.files import sha256_file
+
+
+@dataclass(frozen=True)
+class ReportedSplit:
+    """A split that is only reported on, with the CSV file of its attributes where the labels are attributes."""
+
+    split: str | None = None
+    labels: Path | None = None
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A supervised run that is ready to begin: the complete settings, images and labels, and what run.json records."""
+
+    config: ClassifierConfig
+    pixels: Tensor
+    targets: Targets
+    test: tuple[Tensor, Targets] | None
+    identity: dict[str, str | None]
+    facts: dict[str, Any]
+
+
+def prepare(
+    config: ClassifierConfig,
+    source: ImageSource | None,
+    test: ReportedSplit,
+    *,
+    data_root: str | Path | None,
+    download: bool,
+) -> Prepared:
+    """Open and decode the images and labels of a run.
+
+    Raises:
+        ConfigError: a setting does not fit the data.
+        DataError: images or labels cannot be used.
+    """
+    if source is None:
+        source = open_data(config.data, config.split, root=data_root, download=download)
+    labels = None if config.labels is None else Path(config.labels)
+    targets = class_targets(source) if labels is None else attribute_targets(labels, source.ids)
+    config = _resolve(config, source, targets)
+    pixels = _decode(source, config)
+    config = dataclasses.replace(config, channels=pixels.shape[1])
+    test_set = _open_test(test, config, source, targets, data_root, download)
+    identity = {"data": source.fingerprint, "labels": None if labels is None else sha256_file(labels)}
+    data = {"spec": source.spec, "split": source.split, "images": len(source)}
+    facts = {"kind": "classifier", "identity": identity, "data": data}
+    return Prepared(config, pixels, targets, test_set, identity, facts)
+
+
+def _resolve(config: ClassifierConfig, source: ImageSource, targets: Targets) -> ClassifierConfig:
+    """Fill in what the data decides, but for `channels`, which decoding tells."""
+    net = config.net
+    if net == "auto":
+        net = "attributes" if targets.binary else "digits"
+    size = config.image_size or fitting_size(net, min(source.read(0).shape[:2]))
+    # refused before any image is decoded
+    require_size(net, size)
+    return dataclasses.replace(config, data=source.spec, split=source.split, net=net, image_size=size)
+
+
+def _decode(source: ImageSource, config: ClassifierConfig) -> Tensor:
+    assert config.image_size is not None
+    return load_images(source, config.image_size, config.channels, num_workers=config.num_workers).tensor()
+
+
+def _open_test(
+    test: ReportedSplit,
+    config: ClassifierConfig,
+    train: ImageSource,
+    targets: Targets,
+    data_root: str | Path | None,
+    download: bool,
+) -> tuple[Tensor, Targets] | None:
+    """Return the images and labels of the test split, numbered as in training; None if there is none."""
+    if test.split is None:
+        if test.labels is not None:
+            raise ConfigError(f"labels {str(test.labels)!r} of a test split: name the split too, --test-split")
+        return None
+    if targets.binary and test.labels is None:
+        raise ConfigError(f"test split {test.split!r}: name the CSV file of its attributes with --test-labels")
+    source = open_data(train.spec, test.split, root=data_root, download=download)
+    if targets.binary and test.labels is not None:
+        return _decode(source, config), attribute_targets(test.labels, source.ids, targets.names)
+    classes = class_targets(source)
+    if classes.names != targets.names:
+        raise DataError(
+            f"the split {test.split!r} has the classes {', '.join(classes.names)}, not {', '.join(targets.names)}"
+        )
+    labelled = np.flatnonzero(classes.values.numpy() >= 0)
+    return _decode(source.subset(labelled), config), dataclasses.replace(classes, values=classes.values[labelled])

@@ -1,0 +1,78 @@
+"""What a run is going to do, with every setting decided that the user left to the data."""
+
+import dataclasses
+import math
+from dataclasses import dataclass
+
+from galirep.data.memory import Images
+from galirep.errors import ConfigError
+from galirep.game.variant import Variant
+from galirep.networks.families import family
+from galirep.networks.parts import Shapes
+from galirep.training.config import TrainConfig
+from galirep.training.held_out import default_count
+
+_EPOCHS = 100.0  # where neither epochs nor steps are set (Dandi et al. 2021)
+_EVALUATE_EVERY = 1000  # updates, where nothing is set and images are held out
+
+
+@dataclass(frozen=True)
+class RunPlan:
+    """A run with nothing left open.
+
+    `config` is what config.yaml and the checkpoints record: the settings with what the data decides filled in. `steps`
+    are the updates of G and E, `holdout` the images kept out of training, `evaluate_every` the updates between two
+    evaluations on them (0: none).
+    """
+
+    config: TrainConfig
+    variant: Variant
+    shapes: Shapes
+    steps: int
+    holdout: int = 0
+    evaluate_every: int = 0
+
+    def with_features(self, dim: int) -> "RunPlan":
+        """Return the plan for an M(.) of `dim` features."""
+        return dataclasses.replace(self, shapes=dataclasses.replace(self.shapes, features=dim))
+
+
+def resolve(config: TrainConfig, variant: Variant, images: Images) -> RunPlan:
+    """Decide what `config` leaves to the data: sizes, networks, updates, held-out images and evaluations.
+
+    Raises:
+        ConfigError: too many images are held out, or there is none to evaluate on.
+    """
+    n, size, channels = len(images), images.pixels.shape[-1], images.pixels.shape[1]
+    holdout = default_count(n, config.batch_size) if config.holdout is None else config.holdout
+    if holdout and n - holdout < config.batch_size:
+        raise ConfigError(
+            f"holdout {holdout} leaves {max(0, n - holdout)} of {n} images, "
+            f"fewer than a batch of {config.batch_size}: hold out fewer"
+        )
+    if config.evaluate_every and not holdout:
+        raise ConfigError(
+            f"evaluate_every {config.evaluate_every} needs images to evaluate on, and holdout is 0: hold some out"
+        )
+    evaluate_every = config.evaluate_every
+    if evaluate_every is None:
+        evaluate_every = _EVALUATE_EVERY if holdout else 0
+    networks, chosen = family(config.networks, size)
+    latent_dim = config.latent_dim or chosen.latent
+    epochs = _EPOCHS if config.epochs is None else config.epochs
+    steps = config.steps or max(1, math.ceil(epochs * (n - holdout) / (config.batch_size * config.d_steps)))
+    resolved = dataclasses.replace(
+        config,
+        data=images.spec,
+        split=images.split,
+        image_size=size,
+        channels=channels,
+        networks=networks,
+        latent_dim=latent_dim,
+        steps=steps,
+        epochs=None,
+        holdout=holdout,
+        evaluate_every=evaluate_every,
+    )
+    shapes = Shapes(size, channels, latent_dim, config.width, norm=config.norm)
+    return RunPlan(resolved, variant, shapes, steps, holdout, evaluate_every)
