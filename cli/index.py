@@ -40,7 +40,7 @@ def index_command(source: str, out: str, metric: str, factory: str, as_json: boo
 
     with tqdm(unit=" rows", disable=None, leave=False) as bar:
         info = build_index(source, out, metric=metric, factory=factory, progress=bar.update, **options)
-    result = {"out": out, "bytes": Path(out).stat().st_size, **info.to_json()}
+    result = {"out": out, "bytes": Path(out).stat().st_size, **info.to_dict()}
     probes = f", {info.nprobe} lists searched" if info.nprobe else ""
     recall = (
         "exact" if info.exact else f"recall@10 {info.recall_at_10:.3f} on {info.recall_queries} of its rows{probes}"

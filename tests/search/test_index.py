@@ -11,7 +11,7 @@ from toy_galleries import clusters, write_embeddings
 import galirep
 from galirep.errors import ConfigError, DataError
 from galirep.search.index_build import auto_factory
-from galirep.search.index_file import card_path, rows_path
+from galirep.search.index_file import rows_path, sidecar_path
 
 faiss = pytest.importorskip("faiss")
 
@@ -74,7 +74,7 @@ def test_factories_report_the_recall_they_have(galleries, tmp_path, factory):
     assert info.recall_at_10 == pytest.approx(recall, abs=0.05)  # that of 128 of the 400 rows
     result = galirep.retrieve(tmp_path / "g.faiss", queries, k=3)
     assert result.summary()["map_at_r"] is None and result.summary()["precision_at_1"] > 0.5
-    assert json.loads(card_path(tmp_path / "g.faiss").read_text())["recall_at_10"] == info.recall_at_10
+    assert json.loads(sidecar_path(tmp_path / "g.faiss").read_text())["recall_at_10"] == info.recall_at_10
 
 
 @pytest.mark.parametrize("metric", ["cosine", "l2"])
@@ -83,7 +83,7 @@ def test_a_file_that_is_read_in_blocks_gives_the_same_index_as_one_that_is_held(
 ):
     gallery, _ = galleries
     held = galirep.build_index(gallery, tmp_path / "held.faiss", factory="IVF8,Flat", metric=metric)
-    monkeypatch.setattr("galirep.search.vectors.HELD_BYTES", 0)
+    monkeypatch.setattr("galirep.search.vectors.MAX_HELD_BYTES", 0)
     monkeypatch.setattr("galirep.embeddings.reader._BLOCK_BYTES", 4 * 16 * 150)  # three blocks
     done = []
     read = galirep.build_index(
@@ -129,7 +129,7 @@ def test_a_large_index_is_mapped_and_finds_the_same(galleries, tmp_path, monkeyp
     for factory in ("Flat", "IVF8,PQ8"):
         galirep.build_index(gallery, tmp_path / "g.faiss", factory=factory, overwrite=True)
         expected[factory] = galirep.retrieve(tmp_path / "g.faiss", queries)
-        monkeypatch.setattr("galirep.search.index_file._MAP_FROM", 1)
+        monkeypatch.setattr("galirep.search.index_file._MIN_MAPPED_BYTES", 1)
         np.testing.assert_array_equal(
             galirep.retrieve(tmp_path / "g.faiss", queries).neighbors, expected[factory].neighbors
         )
@@ -145,7 +145,7 @@ def test_a_refused_build_leaves_the_old_index_whole(galleries, tmp_path):
     rows[7] = 0
     write_embeddings(tmp_path / "zero.h5", rows, ids=ids)
     for factory in ("Flat", "IVF8,Flat"):
-        with pytest.raises(DataError, match="vectors of zeros"):
+        with pytest.raises(DataError, match="has zero vectors"):
             galirep.build_index(tmp_path / "zero.h5", out, factory=factory, overwrite=True)
         assert galirep.retrieve(out, queries, k=1).k == 1
     assert sorted(p.name for p in tmp_path.glob("*g.faiss*")) == ["g.faiss", "g.faiss.json", "g.faiss.rows.h5"]
@@ -155,7 +155,7 @@ def test_an_index_that_lacks_a_part_or_was_changed_is_refused(galleries, tmp_pat
     gallery, queries = galleries
     index = tmp_path / "g.faiss"
     galirep.build_index(gallery, index)
-    whole = {path: path.read_bytes() for path in (index, rows_path(index), card_path(index))}
+    whole = {path: path.read_bytes() for path in (index, rows_path(index), sidecar_path(index))}
 
     def refused(message):
         with pytest.raises(DataError, match=message):
@@ -163,12 +163,12 @@ def test_an_index_that_lacks_a_part_or_was_changed_is_refused(galleries, tmp_pat
         for path, data in whole.items():
             path.write_bytes(data)
 
-    card_path(index).unlink()
-    refused(r"has no side-car g\.faiss\.json beside it")
+    sidecar_path(index).unlink()
+    refused(r"has no sidecar g\.faiss\.json beside it")
     rows_path(index).unlink()
     refused(r"has no list of ids g\.faiss\.rows\.h5 beside it")
     index.unlink()
-    refused("no such index file")
+    refused(r"the index file .*g\.faiss does not exist")
     index.write_bytes(whole[index][:-9])
     refused("is not the file that g.faiss.json was written for")
     flipped = bytearray(whole[index])
@@ -177,9 +177,9 @@ def test_an_index_that_lacks_a_part_or_was_changed_is_refused(galleries, tmp_pat
     refused("is not the file that g.faiss.json was written for")
     rows_path(index).write_bytes(whole[rows_path(index)] + b"x")
     refused(r"rows\.h5 is not the file")
-    card_path(index).write_text("{}")
-    refused("is not the side-car of an index")
-    card_path(index).write_text(card_path(index).read_text().replace('"schema_version": 1', '"schema_version": 7'))
+    sidecar_path(index).write_text("{}")
+    refused("is not the sidecar of an index")
+    sidecar_path(index).write_text(sidecar_path(index).read_text().replace('"schema_version": 1', '"schema_version": 7'))
     refused("has schema version 7, not 1: read it with galirep")
     assert galirep.retrieve(index, queries).k == 10
 
@@ -198,7 +198,7 @@ def test_what_an_index_cannot_do_is_said(galleries, tmp_path):
             galirep.build_index(gallery, index, factory=factory)
     assert not list(tmp_path.glob("*g.faiss*"))
     galirep.build_index(gallery, index, factory="IVF4,PQ4")
-    with pytest.raises(ConfigError, match="is an index: name the queries"):
+    with pytest.raises(ConfigError, match="is an index: pass the queries"):
         galirep.retrieve(index)
     with pytest.raises(DataError, match="is an index, not queries"):
         galirep.retrieve(gallery, index)
@@ -254,7 +254,7 @@ def test_a_kill_while_indexing_leaves_the_old_index_or_one_that_is_refused(tmp_p
     np.testing.assert_array_equal(galirep.retrieve(tmp_path / "killed1" / "g.faiss", second, k=3).neighbors, expected)
     for folder in (tmp_path / "killed2", tmp_path / "killed3"):
         with pytest.raises(
-            DataError, match=r"is not the file that g\.faiss\.json was written for: .* cut off; build it again"
+            DataError, match=r"is not the file that g\.faiss\.json was written for: .* interrupted; build it again"
         ):
             galirep.retrieve(folder / "g.faiss", second, k=3)
         galirep.build_index(first, folder / "g.faiss", overwrite=True)

@@ -105,7 +105,7 @@ def test_pairs_within_a_radius_are_all_found(metric):
     for search in _searches(vectors, metric).values():
         found = [
             (int(i), int(j))
-            for places, rows, _ in search.within(vectors, radius)
+            for places, rows, _ in search.range_search(vectors, radius)
             for i, j in zip(places, rows, strict=True)
         ]
         assert len(found) == len(set(found)) and set(found) == expected
@@ -136,7 +136,7 @@ def test_features_without_a_direction_or_a_number_are_refused_with_their_ids():
     ids = ["a.png", "b.png", "c.png"]
     x = np.ones((3, 2), np.float32)
     x[1] = 0
-    with pytest.raises(DataError, match=r"gallery\.h5 has vectors of zeros.*'b\.png'"):
+    with pytest.raises(DataError, match=r"gallery\.h5 has zero vectors.*'b\.png'"):
         prepare_vectors(x, "cosine", ids.__getitem__, "gallery.h5")
     assert prepare_vectors(x, "l2", ids.__getitem__, "gallery.h5")[1].tolist() == [0, 0]
     for bad in (np.nan, np.inf, -np.inf):
