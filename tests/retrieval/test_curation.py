@@ -42,7 +42,7 @@ def test_near_duplicates_across_files_are_pairs_of_a_query_and_a_row(galleries, 
 
 def test_too_many_pairs_are_refused(galleries, monkeypatch):
     monkeypatch.setattr("galirep.retrieval.curation.MAX_PAIRS", 1000)
-    with pytest.raises(DataError, match=r"more than 1,000 pairs are as near as -1\.0"):
+    with pytest.raises(DataError, match=r"more than 1,000 pairs are within the duplicates threshold -1\.0: use a stricter one"):
         galirep.retrieve(galleries[0], duplicates=-1.0)
 
 

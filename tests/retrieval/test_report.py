@@ -13,7 +13,7 @@ from PIL import Image
 import galirep
 from galirep.errors import ConfigError, DataError
 from galirep.visuals.projection import project
-from galirep.visuals.thumbnails import COLUMNS, ROWS, sheets
+from galirep.visuals.thumbnails import COLUMNS, ROWS, make_sheets
 
 
 def _payload(page):
@@ -65,9 +65,9 @@ def test_thumbnails_shrink_until_they_fit_the_budget(tmp_path):
     noise = r.integers(0, 256, (n, 72, 72, 3), dtype=np.uint8)
     np.savez(tmp_path / "noise.npz", images=noise)
     source = galirep.open_data(f"npz:{tmp_path / 'noise.npz'}")
-    made = sheets([(source, i) for i in range(n)], budget)
+    made = make_sheets([(source, i) for i in range(n)], budget)
     assert sum(map(len, made.uris)) < 1.36 * budget and 24 <= made.cell < 64 and len(made.uris) == 2
-    assert sheets([(source, i) for i in range(n)], 10**9).cell == 64
+    assert make_sheets([(source, i) for i in range(n)], 10**9).cell == 64
 
 
 def test_a_report_without_pictures_says_so_and_options_find_them(pictured, tmp_path):
@@ -88,7 +88,7 @@ def test_a_report_without_pictures_says_so_and_options_find_them(pictured, tmp_p
             _payload(tmp_path / "full.html")["note"] == ""
             and -1 not in _payload(tmp_path / "full.html")["pictures"]["of"]
         )
-        with pytest.raises(DataError, match=r"test-moved has no image '.*' \(\d+ of \d+ are not there\)"):
+        with pytest.raises(DataError, match=r"test-moved has no image '.*' \(\d+ of \d+ are missing\)"):
             galirep.retrieve(train, test, k=2, report=tmp_path / "no.html", data=str(pictured / "test-moved"))
         assert not (tmp_path / "no.html").exists()
     finally:
@@ -126,7 +126,7 @@ def test_projections_of_nothing_to_tell_apart():
 def test_bad_options_are_refused_before_the_search(pictured, tmp_path):
     for options, message in (
         ({"projection": "pac"}, "unknown projection 'pac': did you mean 'pca'"),
-        ({"report_queries": 0}, "report queries 0: show at least one"),
+        ({"report_queries": 0}, "report queries must be at least 1, not 0"),
         ({"report": tmp_path / "no" / "r.html"}, "does not exist"),
     ):
         with pytest.raises(ConfigError, match=message):

@@ -151,7 +151,7 @@ def test_rows_that_cannot_be_compared_are_refused_by_id_on_either_side(galleries
         lambda: galirep.build_index(zeros, out),
     )
     for call in calls:
-        with pytest.raises(DataError, match=r"vectors of zeros.*'zeros/0007\.png'"):
+        with pytest.raises(DataError, match=r"zero vectors.*'zeros/0007\.png'"):
             call()
     with h5py.File(queries, "r+") as file:
         file["features"][5, 2] = np.nan
@@ -174,7 +174,7 @@ def test_files_that_cannot_be_compared_are_told_apart_difference_by_difference(g
         "encoder 'rival' is not 'toy'",
         "encoder_sha256 'ab' is not ''",
         "preprocessing",
-        "no 'mu' among h, z",
+        "layer 'mu' is missing among h, z",
     ):
         assert part in str(raised.value)
     wide = write_embeddings(tmp_path / "wide.h5", clusters(30, dim=20)[0], labels)
@@ -185,10 +185,10 @@ def test_files_that_cannot_be_compared_are_told_apart_difference_by_difference(g
 def test_numbers_that_do_not_fit_are_refused(galleries):
     gallery, queries = galleries
     for options, message in (
-        ({"k": 0}, "k 0: ask for at least one"),
+        ({"k": 0}, "k must be at least 1, not 0"),
         ({"k": 401}, "k 401 is larger than the gallery: .* has 400 rows$"),
-        ({"outliers": 0}, "outliers 0"),
-        ({"duplicates": 1.5}, "threshold 1.5: under metric cosine it is a cosine similarity from -1 to 1"),
+        ({"outliers": 0}, "outliers must be at least 1, not 0"),
+        ({"duplicates": 1.5}, "threshold 1.5 is out of range: for metric cosine it is a cosine similarity from -1 to 1"),
         ({"metric": "cosin"}, "did you mean 'cosine'"),
         ({"backend": "fais"}, "did you mean 'faiss'"),
         ({"out": "x.csv"}, r"x\.csv: results are written as \.h5 or \.json"),
