@@ -44,7 +44,7 @@ class Measures:
         return sorted(rows, key=lambda row: row["mrr"] if row["map_at_r"] is None else row["map_at_r"])
 
     def confusions(self, names: tuple[str, ...]) -> list[dict[str, Any]]:
-        """Return how often the nearest neighbour was of which other class, most frequent first."""
+        """Count the pairs (class of the query, other class of its nearest neighbour), most frequent first."""
         return [
             {"query": class_name(label, names), "nearest": class_name(nearest, names), "n": n}
             for label, nearest, n in ranking.confusions(self.first, self.labels)

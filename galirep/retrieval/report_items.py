@@ -84,7 +84,7 @@ class PageItems:
             return zip(
                 duplicates.queries.tolist(), duplicates.rows.tolist(), duplicates.distances.tolist(), strict=True
             )
-        # twice as many, as a pair may come from both of its sides
+        # within one file a pair may come from both of its rows
         nearest = np.argsort(result.distances[:, 0], kind="stable")[: 2 * _MAX_PAIRS]
         return [
             (int(i), int(result.neighbors[i, 0]), float(result.distances[i, 0]))

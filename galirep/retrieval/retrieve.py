@@ -86,7 +86,9 @@ def retrieve(
     if queries is None:
         _require_embedding_file(opened)
         queries = gallery
-    query_options = QueryOptions(split, device, num_workers, data_root, download)
+    query_options = QueryOptions(
+        split=split, device=device, num_workers=num_workers, data_root=data_root, download=download
+    )
     with open_queries(queries, opened, query_options) as opened_queries:
         result = _search(opened, opened_queries, k, progress)
         if duplicates is not None:
@@ -98,7 +100,14 @@ def retrieve(
         if outliers is not None:
             result = replace(result, outliers=curation.outliers(result.distances, outliers))
         if report is not None:
-            report_options = ReportOptions(report_queries, projection, data, query_data, data_root, seed)
+            report_options = ReportOptions(
+                n_queries=report_queries,
+                projection=projection,
+                data=data,
+                query_data=query_data,
+                data_root=data_root,
+                seed=seed,
+            )
             write_report(Path(report), result, opened, opened_queries, report_options, overwrite=overwrite)
     if out is not None:
         result.save(out, overwrite=overwrite)

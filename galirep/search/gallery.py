@@ -97,7 +97,8 @@ def _open_embeddings(embeddings: Embeddings, metric: str, backend: str, device: 
     if n == 0:
         raise DataError(f"{embeddings.path} has no rows to search")
     scan: Scan
-    if (faiss := _faiss_or_none(backend, device)) is not None:
+    faiss = _faiss_or_none(backend, device)
+    if faiss is not None:
         index = faiss.IndexFlat(embeddings.dim, faiss_metric(metric))
         vectors = read_vectors_into(allocate_flat(index, n), embeddings, metric)
         scan = FaissScan(index, metric, device)
@@ -182,7 +183,10 @@ def _faiss_or_none(backend: str, device: str) -> Any:
     if backend == "torch" or (backend == "auto" and not has_faiss()):
         return None
     faiss = load_faiss()
-    return None if backend == "auto" and device.startswith("cuda") and not gpu_count() else faiss
+    # this faiss would search on the CPU
+    if backend == "auto" and device.startswith("cuda") and not gpu_count():
+        return None
+    return faiss
 
 
 def _backend_name(scan: Scan) -> str:

@@ -12,8 +12,7 @@ from PIL import Image
 
 import galirep
 from galirep.errors import ConfigError, DataError
-from galirep.visuals.projection import project
-from galirep.visuals.thumbnails import COLUMNS, ROWS, make_sheets
+from galirep.visuals.thumbnails import COLUMNS, ROWS
 
 
 def _payload(page):
@@ -57,18 +56,6 @@ def test_thumbnails_show_the_image_that_they_stand_for(pictured, tmp_path):
         assert np.abs(shown.mean(axis=(0, 1)) - original.mean(axis=(0, 1))).max() < 12, name
 
 
-def test_thumbnails_shrink_until_they_fit_the_budget(tmp_path):
-    """Noise compresses worst. The budget per picture is that of 200 queries, 10 neighbours each, 1,000 points."""
-    r = np.random.default_rng(0)
-    n, budget = 300, 300 * 3_400_000 // 3000
-    noise = r.integers(0, 256, (n, 72, 72, 3), dtype=np.uint8)
-    np.savez(tmp_path / "noise.npz", images=noise)
-    source = galirep.open_data(f"npz:{tmp_path / 'noise.npz'}")
-    sheets = make_sheets([(source, i) for i in range(n)], budget)
-    assert sum(map(len, sheets.uris)) < 1.36 * budget and 24 <= sheets.cell < 64 and len(sheets.uris) == 2
-    assert make_sheets([(source, i) for i in range(n)], 10**9).cell == 64
-
-
 def test_a_report_without_pictures_says_so_and_options_find_them(pictured, tmp_path):
     train, test = shutil.copy(pictured / "train.h5", tmp_path), shutil.copy(pictured / "test.h5", tmp_path)
     for name in ("train", "test"):
@@ -100,21 +87,6 @@ def test_the_sample_is_drawn_by_seed(pictured, tmp_path):
 
     assert drawn("a.html") == drawn("b.html") != drawn("c.html", seed=1)
     assert len(drawn("d.html", seed=2)) == 10
-
-
-@pytest.mark.parametrize("method", ["pca", "tsne"])
-def test_projections_keep_groups_together(method):
-    r = np.random.default_rng(0)
-    group = np.repeat([0, 1], 20)
-    points = project((r.normal(size=(40, 6)) + 30 * group[:, None]).astype(np.float32), method, 0)
-    assert points.shape == (40, 2) and points.min() >= 0 and points.max() <= 1
-    centres = np.stack([points[group == g].mean(axis=0) for g in (0, 1)])
-    assert (np.linalg.norm(points[:, None] - centres, axis=2).argmin(axis=1) == group).all()
-
-
-def test_projections_of_nothing_to_tell_apart():
-    np.testing.assert_array_equal(project(np.ones((5, 3), np.float32), "pca", 0), np.full((5, 2), 0.5))
-    assert np.isfinite(project(np.arange(4, dtype=np.float32)[:, None], "pca", 0)).all()
 
 
 def test_bad_options_are_refused_before_the_search(pictured, tmp_path):
