@@ -6,7 +6,6 @@ from typing import Any
 
 from galirep.data.catalog import open_data
 from galirep.data.sources import ImageSource
-from galirep.embeddings.schema import StoreMeta
 from galirep.errors import DataError
 from galirep.retrieval.queries import Queries
 from galirep.retrieval.report_items import PageItems
@@ -30,6 +29,14 @@ class Pictures:
     note: str
 
 
+@dataclass(frozen=True)
+class _OpenSource:
+    """A source of images and the position of each id in it."""
+
+    source: ImageSource
+    index_of: dict[str, int]
+
+
 def find_pictures(items: PageItems, gallery: Gallery, queries: Queries, options: ReportOptions) -> Pictures:
     """Read the images of a page and pack them into sheets of thumbnails.
 
@@ -42,26 +49,20 @@ def find_pictures(items: PageItems, gallery: Gallery, queries: Queries, options:
         ids = [items.id_of(image) for image in items.images if image.is_query == is_query]
         if not ids:
             continue
-        given = options.query_data if is_query else options.data
+        spec = options.query_data if is_query else options.data
         try:
             if is_query and queries.source is not None:
                 source = queries.source
             else:
                 meta = queries.meta if is_query else gallery.meta
-                source = _open_source(given, meta, options.data_root)
+                source = _open_source(spec or meta.source, meta.split, options.data_root)
             opened[is_query] = _OpenSource(source, _index_by_id(source, ids))
         except DataError as err:
-            if given is not None:
+            if spec is not None:
                 raise
             side, option = ("queries", "--query-data") if is_query else ("gallery", "--data")
             notes.append(f"The pictures of the {side} were not found ({err}); {option} says where they are.")
     return _make_thumbnails(items, opened, " ".join(notes))
-
-
-@dataclass(frozen=True)
-class _OpenSource:
-    source: ImageSource
-    index_of: dict[str, int]
 
 
 def _make_thumbnails(items: PageItems, opened: dict[bool, _OpenSource], note: str) -> Pictures:
@@ -81,11 +82,10 @@ def _make_thumbnails(items: PageItems, opened: dict[bool, _OpenSource], note: st
     return Pictures(sheets.uris, {"cell": sheets.cell, "columns": COLUMNS, "rows": ROWS, "of": thumbnail_of}, note)
 
 
-def _open_source(given: str | None, meta: StoreMeta, data_root: str | Path | None) -> ImageSource:
-    spec = given or meta.source
+def _open_source(spec: str, split: str | None, data_root: str | Path | None) -> ImageSource:
     if not spec:
         raise DataError("the embedding file does not say where")
-    return open_data(spec, meta.split, root=data_root)
+    return open_data(spec, split, root=data_root)
 
 
 def _index_by_id(source: ImageSource, ids: list[str]) -> dict[str, int]:
