@@ -1,18 +1,20 @@
-"""What galirep's search and index cost beside faiss used by hand, and the memory that `galirep index` takes on a large file.
+"""Compare galirep's search and index with plain faiss, and measure the memory of `galirep index` on a large file.
 
-    python benchmarks/search_speed.py                     all of it; the large file is 4 GB, in the folder for temporary files
+    python benchmarks/search_speed.py                     everything; the large file is 4 GB, in the temporary folder
     python benchmarks/search_speed.py --rows 200000       with a smaller one
     python benchmarks/search_speed.py --part search --json > speed.json
 
-Search: queries per second of `Gallery.search` over those of `faiss.Index.search` on the same index, batch, threads and nprobe, by turns;
-wanted: at least 0.95. galirep's flat search also puts ties in order and recomputes the distances it returns.
+Search: queries per second of `Gallery.search` over those of `faiss.Index.search` on the same index, batch, threads and
+nprobe, by turns; target: at least 0.95. galirep's flat search also orders ties and recomputes the distances.
 
-Build: the time by hand over that of `build_index`, to a new file each time; wanted: at least 0.9. By hand: reading all features at once
-with h5py, normalising in place, training on as many rows, adding, `faiss.write_index`; and the same with the ids and labels copied to a
-second HDF5 file, without which nobody knows what a neighbour is. What galirep does besides is part of its time: the check for NaN, a
-checksum of each file, and, of an index that is not exact, recall against exact search. Neither waits for the disk.
+Build: the time of plain h5py and faiss over that of `build_index`, to a new file each time; target: at least 0.9. The
+plain script reads all features at once with h5py, normalises in place, trains on as many rows, adds, and calls
+`faiss.write_index`; a second one also copies ids and labels to an HDF5 file, without which a neighbour has no name. The
+time of `build_index` includes the check for NaN, a checksum of each file and, for an inexact index, its recall. Neither
+waits for the disk.
 
-Memory: the largest resident set of `galirep index --factory IVF1024,PQ64` on a synthetic file of --rows x --dim; wanted: under 1 GB.
+Memory: the largest resident set of `galirep index --factory IVF1024,PQ64` on a synthetic file of --rows x --dim;
+target: under 1 GB.
 
 Machine and figures of the last run: benchmarks/RESULTS.md.
 """
@@ -48,7 +50,7 @@ FACTORIES = ("Flat", "IVF256,Flat", "IVF256,PQ32")
 
 
 def write_features(path: Path, rows: int, dim: int, seed: int) -> None:
-    """An embedding file of rows around 1,000 centres, written a block at a time."""
+    """Write an embedding file of rows around 1,000 centres, a block at a time."""
     r = np.random.default_rng(seed)
     centres = r.normal(size=(1000, dim)).astype(np.float32)
     meta = StoreMeta("synthetic", (("features", dim),), rows, fingerprint=f"synthetic-{seed}")
@@ -59,14 +61,14 @@ def write_features(path: Path, rows: int, dim: int, seed: int) -> None:
     writer.finish()
 
 
-def by_hand(path: Path, out: Path, factory: str, training: int, with_ids: bool) -> None:
-    """The index as one would build it with h5py and faiss."""
+def build_with_faiss(path: Path, out: Path, factory: str, training: int, with_ids: bool) -> None:
+    """Build the index with h5py and faiss alone."""
     with h5py.File(path) as file:
         x = file["features"][:]
         if with_ids:
-            with h5py.File(out.with_suffix(".ids.h5"), "w") as beside:
-                beside.create_dataset("ids", data=file["ids"].asstr()[:], dtype=h5py.string_dtype())
-                beside["labels"] = file["labels"][:]
+            with h5py.File(out.with_suffix(".ids.h5"), "w") as ids_file:
+                ids_file.create_dataset("ids", data=file["ids"].asstr()[:], dtype=h5py.string_dtype())
+                ids_file["labels"] = file["labels"][:]
     faiss.normalize_L2(x)
     index = faiss.index_factory(x.shape[1], factory, faiss.METRIC_INNER_PRODUCT)
     if hasattr(index, "do_polysemous_training"):
@@ -78,7 +80,7 @@ def by_hand(path: Path, out: Path, factory: str, training: int, with_ids: bool) 
 
 
 def seconds(call: Callable[[], Any]) -> float:
-    """How long one call takes."""
+    """Return how long one call takes."""
     start = time.perf_counter()
     call()
     return time.perf_counter() - start
@@ -87,7 +89,7 @@ def seconds(call: Callable[[], Any]) -> float:
 def compare(
     calls: Sequence[Callable[[], Any]], repeats: int, before: Callable[[], Any] = lambda: None
 ) -> list[list[float]]:
-    """For each call its seconds in each round, in which they take turns after one call each; `before` precedes every call, untimed."""
+    """Return each call's seconds per round, a first one left out; `before` runs before each call and is not timed."""
     rounds = []
     for _ in range(repeats + 1):
         taken = []
@@ -98,16 +100,16 @@ def compare(
     return [list(column) for column in zip(*rounds[1:], strict=True)]
 
 
-def ratio(ours: Sequence[float], theirs: Sequence[float]) -> float:
-    """The median of theirs over ours, round by round."""
-    return statistics.median(b / a for a, b in zip(ours, theirs, strict=True))
+def ratio(galirep_seconds: Sequence[float], faiss_seconds: Sequence[float]) -> float:
+    """Return the median over the rounds of faiss's time over galirep's."""
+    return statistics.median(b / a for a, b in zip(galirep_seconds, faiss_seconds, strict=True))
 
 
 def measure_search_and_build(folder: Path, rows: int, dim: int, queries: int, repeats: int) -> list[dict[str, Any]]:
-    """A line for each factory."""
+    """Return the figures of each factory."""
     path = folder / "gallery.h5"
     write_features(path, rows, dim, 0)
-    asked = prepare_vectors(
+    query_vectors = prepare_vectors(
         np.random.default_rng(1).normal(size=(queries, dim)).astype(np.float32) * 1.5, "cosine", str, "queries"
     )
     lines = []
@@ -119,31 +121,34 @@ def measure_search_and_build(folder: Path, rows: int, dim: int, queries: int, re
             file.unlink()
 
     for factory in FACTORIES:
-        ours = out / "ours.faiss"
+        index_path = out / "galirep.faiss"
         builds = (
-            partial(by_hand, path, out / "theirs.faiss", factory, 1 << 15, with_ids=False),
-            partial(by_hand, path, out / "theirs.faiss", factory, 1 << 15, with_ids=True),
-            partial(build_index, path, ours, factory=factory, device="cpu"),
+            partial(build_with_faiss, path, out / "faiss.faiss", factory, 1 << 15, with_ids=False),
+            partial(build_with_faiss, path, out / "faiss.faiss", factory, 1 << 15, with_ids=True),
+            partial(build_index, path, index_path, factory=factory, device="cpu"),
         )
-        bare, with_ids, built = compare(builds, max(3, repeats // 2), before=empty)
-        gallery, raw = open_gallery(ours, device="cpu"), faiss.read_index(str(ours))
-        if gallery.about["nprobe"]:
-            faiss.extract_index_ivf(raw).nprobe = gallery.about["nprobe"]
-        searches = (lambda gallery=gallery: gallery.search(asked, 10), lambda raw=raw: raw.search(asked, 10))
-        search, search_by_hand = compare(searches, repeats)
+        without_ids, with_ids, built = compare(builds, max(3, repeats // 2), before=empty)
+        gallery, raw = open_gallery(index_path, device="cpu"), faiss.read_index(str(index_path))
+        if gallery.info.nprobe:
+            faiss.extract_index_ivf(raw).nprobe = gallery.info.nprobe
+        searches = (
+            lambda gallery=gallery: gallery.search(query_vectors, 10),
+            lambda raw=raw: raw.search(query_vectors, 10),
+        )
+        search, faiss_search = compare(searches, repeats)
         lines.append(
             {
                 "factory": factory,
                 "rows": rows,
                 "dim": dim,
-                "nprobe": gallery.about["nprobe"],
-                "recall_at_10": gallery.about["recall_at_10"],
+                "nprobe": gallery.info.nprobe,
+                "recall_at_10": gallery.info.recall_at_10,
                 "queries_per_second": queries / statistics.median(search),
-                "queries_per_second_faiss": queries / statistics.median(search_by_hand),
-                "search_ratio": ratio(search, search_by_hand),
+                "queries_per_second_faiss": queries / statistics.median(faiss_search),
+                "search_ratio": ratio(search, faiss_search),
                 "build_seconds": statistics.median(built),
-                "build_seconds_faiss": statistics.median(bare),
-                "build_ratio": ratio(built, bare),
+                "build_seconds_faiss": statistics.median(without_ids),
+                "build_ratio": ratio(built, without_ids),
                 "build_ratio_with_ids": ratio(built, with_ids),
             }
         )
@@ -151,12 +156,13 @@ def measure_search_and_build(folder: Path, rows: int, dim: int, queries: int, re
 
 
 def measure_memory(folder: Path, rows: int, dim: int) -> dict[str, Any]:
-    """The largest resident set of the command, looked at every 20 ms."""
+    """Return the largest resident set of the command, sampled every 20 ms."""
     path = folder / "large.h5"
     needed, free = 4 * rows * dim * 1.2, shutil.disk_usage(folder).free
     if free < needed:
         sys.exit(
-            f"{folder} has {free / 1e9:.1f} GB free, the file needs {needed / 1e9:.1f}: pass a smaller --rows, or another TMPDIR"
+            f"{folder} has {free / 1e9:.1f} GB free, but the file needs {needed / 1e9:.1f}: "
+            "pass a smaller --rows, or set another TMPDIR"
         )
     write_features(path, rows, dim, 2)
     program = Path(sys.executable).with_name("galirep")
@@ -222,7 +228,8 @@ def main() -> None:
         )
     for line in lines:
         print(
-            f"{line['factory']:<14} {line['nprobe'] or '-':>6} {line['recall_at_10']:>10.3f} {line['queries_per_second']:>11.0f} "
+            f"{line['factory']:<14} {line['nprobe'] or '-':>6} {line['recall_at_10']:>10.3f} "
+            f"{line['queries_per_second']:>11.0f} "
             f"{line['queries_per_second_faiss']:>9.0f} {line['search_ratio']:>7.2f} {line['build_seconds']:>10.2f} "
             f"{line['build_seconds_faiss']:>9.2f} {line['build_ratio']:>7.2f} {line['build_ratio_with_ids']:>9.2f}",
             file=stream,

@@ -1,11 +1,14 @@
 """`galirep index`."""
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import click
 
 from .common import emit, layers_option, shared
+
+if TYPE_CHECKING:
+    from galirep.search.index_info import IndexInfo
 
 _EPILOG = """\b
 Example:
@@ -28,21 +31,44 @@ Example:
 )
 @layers_option("Layers to index, by name, separated by commas.  [default: all in the file]")
 @shared("seed", "device", "overwrite")
-def index_command(source: str, out: str, metric: str, factory: str, as_json: bool, **options: Any) -> None:
+def index_command(
+    source: str,
+    out: str,
+    metric: str,
+    factory: str,
+    layers: list[str] | None,
+    seed: int,
+    device: str,
+    overwrite: bool,
+    as_json: bool,
+) -> None:
     """Build a FAISS index of the embedding file FILE.h5.
 
-    Its metric and encoder are stored beside it and enforced when it is searched. Unless it is Flat, its recall@10 against exact search is
-    measured on a sample and stored.
+    Its metric and encoder are stored beside it and enforced when it is searched. Unless it is Flat, its recall@10
+    against exact search is measured on a sample and stored.
     """
     from tqdm import tqdm
 
     from galirep.search.index_build import build_index
 
     with tqdm(unit=" rows", disable=None, leave=False) as bar:
-        info = build_index(source, out, metric=metric, factory=factory, progress=bar.update, **options)
-    result = {"out": out, "bytes": Path(out).stat().st_size, **info.to_json()}
-    probes = f", {info.nprobe} lists searched" if info.nprobe else ""
-    recall = (
-        "exact" if info.exact else f"recall@10 {info.recall_at_10:.3f} on {info.recall_queries} of its rows{probes}"
-    )
-    emit(as_json, result, f"{out}: {info.n} rows of {info.dim}, {info.metric}, {info.factory} ({recall})")
+        info = build_index(
+            source,
+            out,
+            metric=metric,
+            factory=factory,
+            layers=layers,
+            device=device,
+            seed=seed,
+            overwrite=overwrite,
+            progress=bar.update,
+        )
+    result = {"out": out, "bytes": Path(out).stat().st_size, **info.to_dict()}
+    emit(as_json, result, f"{out}: {info.n} rows of {info.dim}, {info.metric}, {info.factory} ({_recall_text(info)})")
+
+
+def _recall_text(info: "IndexInfo") -> str:
+    if info.exact:
+        return "exact"
+    nprobe = f", {info.nprobe} lists searched" if info.nprobe else ""
+    return f"recall@10 {info.recall_at_10:.3f} on {info.recall_queries} of its rows{nprobe}"

@@ -15,7 +15,10 @@ Examples:
   galirep retrieve --gallery train.faiss --queries photo.jpg --out neighbours.json
   galirep retrieve --gallery train.h5 --duplicates 0.98 --outliers 20"""
 
-_SHOWN = 20  # pairs of near-duplicates in the text
+# near-duplicates listed in the text
+_MAX_PAIRS = 20
+# queries listed in the text if there are no measures, and neighbours of each
+_MAX_LISTED = 5
 
 
 @click.command("retrieve", epilog=_EPILOG)
@@ -24,7 +27,8 @@ _SHOWN = 20  # pairs of near-duplicates in the text
     "--queries",
     multiple=True,
     type=click.Path(),
-    help="FILE.h5, an image (repeatable), or a data set, embedded with the gallery's encoder.  [default: the gallery itself]",
+    help="FILE.h5, an image (repeatable), or a data set, embedded with the gallery's encoder.  "
+    "[default: the gallery itself]",
 )
 @click.option("-k", "k", type=click.IntRange(1), default=10, show_default=True, help="Neighbours of each query.")
 @click.option("--metric", default=None, help="cosine, l2 or ip.  [default: cosine, or the index's]")
@@ -67,47 +71,74 @@ _SHOWN = 20  # pairs of near-duplicates in the text
 def retrieve_command(queries: tuple[str, ...], as_json: bool, **options: Any) -> None:
     """Find the nearest rows of a gallery for each query.
 
-    Where queries are the gallery's own rows, each is left out of its own neighbours. Where both sides have labels, precision@1, recall@k,
-    MAP@R and MRR are measured.
+    Where queries are the gallery's own rows, each is left out of its own neighbours. Where both sides have labels,
+    precision@1, recall@k, MAP@R and MRR are measured.
     """
     from tqdm import tqdm
 
     from galirep.retrieval.retrieve import retrieve
 
     with tqdm(unit=" queries", disable=None, leave=False) as bar:
-        found = retrieve(queries=queries or None, progress=bar.update, **options)
-    emit(as_json, found.summary(), _text(found))
+        result = retrieve(queries=queries or None, progress=bar.update, **options)
+    summary = result.to_dict()
+    emit(as_json, summary, _text(result, summary))
 
 
-def _text(found: "Retrieval") -> str:
-    summary = found.summary()
-    index = summary["index"]
-    exact = "exact" if index["exact"] else f"recall@10 {index['recall_at_10']}"
-    rate = summary["n_queries"] / max(found.seconds, 1e-9)
-    itself = ", each left out of its own neighbours" if found.leave_one_out else ""
-    how = f"{summary['metric']}, {index['factory']} ({exact}), {index['backend']}, {rate:.0f} queries/s{itself}"
-    lines = [f"{summary['n_queries']} queries in {summary['n_gallery']} rows, {how}"]
-    if found.measured:
-        k = found.k
-        shown = (
-            ("precision@1", "precision_at_1"),
-            (f"recall@{k}", "recall_at_k"),
-            ("MAP@R", "map_at_r"),
-            (f"MRR@{k}", "mrr"),
-        )
-        lines.append("  ".join(f"{name} {summary[key]:.4f}" for name, key in shown if summary[key] is not None))
-        if left := summary["queries_unlabelled"] + summary["queries_without_relevant"]:
-            lines.append(f"not measured: {left} queries without a label or without a row of their class in the gallery")
-    else:
-        rows = map(found.row, range(min(5, len(found.query_ids))))
-        lines += [f"{row['id']}: {', '.join(n['id'] for n in row['neighbors'][:5])}" for row in rows]
-    if (pairs := summary["duplicates"]) is not None:
-        groups = f", groups: {len(pairs['groups'])}" if pairs["groups"] else ""
-        lines.append(f"near-duplicates at {pairs['threshold']}, pairs: {pairs['n_pairs']}{groups}")
-        for pair in pairs["pairs"][:_SHOWN]:
-            lines.append(f"  {pair.get('similarity', pair.get('distance')):.4f}  {pair['query']}  {pair['gallery']}")
-        lines += ["  ... (all of them: --json, --out FILE.json)"] * (pairs["n_pairs"] > _SHOWN)
+def _text(result: "Retrieval", summary: dict[str, Any]) -> str:
+    lines = [_search_line(result, summary)]
+    lines += _measure_lines(summary) if result.measured else _neighbor_lines(result)
+    if summary["duplicates"] is not None:
+        lines += _duplicate_lines(summary["duplicates"])
     if summary["outliers"] is not None:
-        lines.append(f"outliers, by mean distance to {found.k} neighbours:")
+        lines.append(f"outliers, by mean distance to {result.k} neighbours:")
         lines += [f"  {row['mean_distance']:.4f}  {row['id']}" for row in summary["outliers"]]
     return "\n".join(lines)
+
+
+def _search_line(result: "Retrieval", summary: dict[str, Any]) -> str:
+    index = summary["index"]
+    accuracy = "exact" if index["exact"] else f"recall@10 {index['recall_at_10']}"
+    rate = summary["n_queries"] / max(result.seconds, 1e-9)
+    parts = [
+        f"{summary['n_queries']} queries in {summary['n_gallery']} rows",
+        summary["metric"],
+        f"{index['factory']} ({accuracy})",
+        index["backend"],
+        f"{rate:.0f} queries/s",
+    ]
+    if result.leave_one_out:
+        parts.append("each left out of its own neighbours")
+    return ", ".join(parts)
+
+
+def _measure_lines(summary: dict[str, Any]) -> list[str]:
+    k = summary["k"]
+    names = {
+        "precision_at_1": "precision@1",
+        "recall_at_k": f"recall@{k}",
+        "map_at_r": "MAP@R",
+        "mrr": f"MRR@{k}",
+    }
+    lines = ["  ".join(f"{name} {summary[key]:.4f}" for key, name in names.items() if summary[key] is not None)]
+    n_unmeasured = summary["queries_unlabelled"] + summary["queries_without_relevant"]
+    if n_unmeasured:
+        lines.append(
+            f"not measured: {n_unmeasured} queries without a label or without a row of their class in the gallery"
+        )
+    return lines
+
+
+def _neighbor_lines(result: "Retrieval") -> list[str]:
+    rows = [result.row(i) for i in range(min(_MAX_LISTED, len(result.query_ids)))]
+    return [f"{row['id']}: {', '.join(neighbor['id'] for neighbor in row['neighbors'][:_MAX_LISTED])}" for row in rows]
+
+
+def _duplicate_lines(duplicates: dict[str, Any]) -> list[str]:
+    groups = f", groups: {len(duplicates['groups'])}" if duplicates["groups"] else ""
+    lines = [f"near-duplicates at {duplicates['threshold']}, pairs: {duplicates['n_pairs']}{groups}"]
+    for pair in duplicates["pairs"][:_MAX_PAIRS]:
+        value = pair["similarity"] if "similarity" in pair else pair["distance"]
+        lines.append(f"  {value:.4f}  {pair['query']}  {pair['gallery']}")
+    if duplicates["n_pairs"] > _MAX_PAIRS:
+        lines.append("  ... (all of them: --json, --out FILE.json)")
+    return lines

@@ -43,7 +43,7 @@ def _inspect(path: Path) -> dict[str, Any]:
     if path.suffix == ".safetensors":
         return _export(path)
     if is_index(path):
-        return {"kind": "index", **read_info(path).to_json()}
+        return {"kind": "index", **read_info(path).to_dict()}
     if start.startswith(_ZIP) or path.suffix == ".pt":
         return _checkpoint(path)
     raise DataError(

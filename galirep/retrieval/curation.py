@@ -1,4 +1,4 @@
-"""What users do with embeddings first: near-duplicates and outliers."""
+"""Near-duplicates and outliers of an embedding."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -13,14 +13,22 @@ from galirep.metrics.arrays import F32, Ints
 from galirep.search.nearest import Search
 
 MAX_PAIRS = 1_000_000
-_TOLERANCE = 1e-6  # of a distance: vectors that are equal may be this far apart once they are normalised in float32
+# equal vectors may be this far apart once they are normalised in float32
+_DISTANCE_TOLERANCE = 1e-6
+# metric -> (lowest threshold, highest threshold, what it is)
+_THRESHOLDS = {
+    "cosine": (-1.0, 1.0, "a cosine similarity from -1 to 1"),
+    "l2": (0.0, np.inf, "a distance of 0 or more"),
+    "ip": (-np.inf, np.inf, "a number"),
+}
 
 
-@dataclass
+@dataclass(frozen=True)
 class Duplicates:
-    """Pairs at least as near as the threshold, nearest first: rows of queries, rows of the gallery, distances.
+    """Pairs of a query and a gallery row that are at least as near as the threshold, nearest first, (P,) each.
 
-    `groups` are the sets of rows that pairs connect, largest first, where gallery and queries are the same rows; else empty.
+    If gallery and queries are the same rows, `groups` are the connected components of the pairs, largest first; else it
+    is empty.
     """
 
     threshold: float
@@ -30,75 +38,74 @@ class Duplicates:
     groups: list[Ints]
 
 
-def radius_of(threshold: float, metric: str) -> float:
-    """The distance that THRESHOLD stands for: a similarity under cosine (-1 to 1) and ip, itself a distance under l2.
+def threshold_to_radius(threshold: float, metric: str) -> float:
+    """Convert a threshold (a similarity under cosine and ip, a distance under l2) to a search radius.
 
     Raises:
-        ConfigError: out of range.
+        ConfigError: the threshold is out of range.
     """
-    low, high = {"cosine": (-1.0, 1.0), "l2": (0.0, np.inf), "ip": (-np.inf, np.inf)}[metric]
+    low, high, meaning = _THRESHOLDS[metric]
     if not low <= threshold <= high:
-        what = (
-            "a cosine similarity from -1 to 1"
-            if metric == "cosine"
-            else "a distance of 0 or more"
-            if metric == "l2"
-            else "a number"
-        )
-        raise ConfigError(f"duplicates threshold {threshold}: under metric {metric} it is {what}")
-    return {"cosine": 1 - threshold, "l2": threshold, "ip": -threshold}[metric] + _TOLERANCE
+        raise ConfigError(f"duplicates threshold {threshold} is out of range: for metric {metric} it is {meaning}")
+    return {"cosine": 1 - threshold, "l2": threshold, "ip": -threshold}[metric] + _DISTANCE_TOLERANCE
 
 
-def nearness(distance: float, metric: str) -> dict[str, float]:
-    """A distance in the terms of `threshold`: {"similarity": ...}, or {"distance": ...} under l2."""
-    return (
-        {"distance": distance} if metric == "l2" else {"similarity": 1 - distance if metric == "cosine" else -distance}
-    )
+def similarity_or_distance(distance: float, metric: str) -> tuple[str, float]:
+    """Express a distance in the terms of a threshold: ("distance", ...) under l2, otherwise ("similarity", ...)."""
+    if metric == "l2":
+        return "distance", distance
+    return "similarity", 1 - distance if metric == "cosine" else -distance
 
 
 def near_duplicates(
-    search: Search, blocks: Iterable[tuple[slice, F32]], threshold: float, metric: str, *, itself: bool
+    search: Search, blocks: Iterable[tuple[slice, F32]], threshold: float, metric: str, *, leave_one_out: bool
 ) -> Duplicates:
-    """Every pair of a query and a row at least as near as `threshold` (see `radius_of`); with `itself`, queries being the rows, each pair
-    once.
+    """Find every pair of a query and a gallery row at least as near as `threshold` (see `threshold_to_radius`).
+
+    `blocks` are the prepared queries with their positions. With `leave_one_out` the queries are the gallery's own rows,
+    and each pair is listed once.
 
     Raises:
-        ConfigError: a threshold out of range.
-        DataError: more than a million pairs.
+        ConfigError: the threshold is out of range.
+        DataError: there are more than a million pairs.
     """
-    radius = radius_of(threshold, metric)
-    found: list[tuple[Ints, Ints, F32]] = []
+    radius = threshold_to_radius(threshold, metric)
+    parts: list[tuple[Ints, Ints, F32]] = []
     total = 0
-    for place, vectors in blocks:
-        for queries, rows, distances in search.within(vectors, radius):
-            queries += place.start
-            keep = rows > queries if itself else np.ones(len(rows), dtype=bool)
-            found.append((queries[keep], rows[keep], distances[keep]))
+    for positions, vectors in blocks:
+        for queries, rows, distances in search.range_search(vectors, radius):
+            queries += positions.start
+            keep = rows > queries if leave_one_out else np.ones(len(rows), dtype=bool)
+            parts.append((queries[keep], rows[keep], distances[keep]))
             total += int(keep.sum())
             if total > MAX_PAIRS:
-                raise DataError(f"more than {MAX_PAIRS:,} pairs are as near as {threshold}: ask for nearer ones")
-    queries, rows, distances = (np.concatenate(column) for column in zip(*found, strict=True))
+                raise DataError(
+                    f"more than {MAX_PAIRS:,} pairs are within the duplicates threshold {threshold}: use a stricter one"
+                )
+    queries, rows, distances = (np.concatenate(column) for column in zip(*parts, strict=True))
     order = np.lexsort((rows, queries, distances))
     queries, rows = queries[order], rows[order]
-    return Duplicates(threshold, queries, rows, distances[order], _groups(queries, rows) if itself else [])
+    groups = _connect_pairs(queries, rows) if leave_one_out else []
+    return Duplicates(threshold, queries, rows, distances[order], groups)
 
 
-def _groups(a: Ints, b: Ints) -> list[Ints]:
-    members, places = np.unique(np.concatenate([a, b]), return_inverse=True)
+def _connect_pairs(a: Ints, b: Ints) -> list[Ints]:
+    members, positions = np.unique(np.concatenate([a, b]), return_inverse=True)
     if not len(members):
         return []
-    edges = coo_matrix((np.ones(len(a)), (places[: len(a)], places[len(a) :])), shape=(len(members), len(members)))
+    n = len(members)
+    edges = coo_matrix((np.ones(len(a)), (positions[: len(a)], positions[len(a) :])), shape=(n, n))
     _, group = connected_components(edges, directed=False)
     order = np.argsort(group, kind="stable")
-    parts = np.split(members[order], np.flatnonzero(np.diff(group[order])) + 1)
-    return sorted(parts, key=lambda part: (-len(part), part[0]))
+    groups = np.split(members[order], np.flatnonzero(np.diff(group[order])) + 1)
+    return sorted(groups, key=lambda rows: (-len(rows), rows[0]))
 
 
 def outliers(distances: F32, n: int) -> tuple[Ints, NDArray[np.float64]]:
-    """(Q, k) distances to the k nearest -> the n queries farthest from their neighbours, by mean distance, and those means, farthest first.
+    """Return the n queries with the largest mean distance to their neighbours, largest first, and those means.
 
-    The mean distance to the k nearest neighbours ranks as the sum does that Angiulli and Pizzuti (2002, "Fast Outlier Detection in High
-    Dimensional Spaces") define.
+    `distances` are (Q, k), to the k nearest neighbours. Their mean ranks as the sum that Angiulli and Pizzuti (2002,
+    "Fast Outlier Detection in High Dimensional Spaces") define.
     """
     score = distances.mean(axis=1, dtype=np.float64)
     order = np.argsort(-score, kind="stable")[:n]

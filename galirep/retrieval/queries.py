@@ -1,5 +1,4 @@
-"""The searching side of a retrieval: the rows of an embedding file, or images embedded on the spot with the encoder that made the
-gallery."""
+"""Open the queries of a retrieval: an embedding file, or images embedded now with the gallery's encoder."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -20,30 +19,45 @@ from galirep.features.extraction import extract
 from galirep.search.gallery import Gallery
 from galirep.search.index_file import is_index
 
-_SAME = tuple(name for name in StoreMeta.ENCODER if name != "layers")
+# layers are compared by name and width, see `_require_comparable`
+_COMPARED_FIELDS = tuple(name for name in StoreMeta.ENCODER if name != "layers")
 
 
-@dataclass
+@dataclass(frozen=True)
+class QueryOptions:
+    """How queries that are a data set are found (`split`, `data_root`, `download`) and embedded."""
+
+    split: str | None = None
+    device: str = "auto"
+    num_workers: int | None = None
+    data_root: str | Path | None = None
+    download: bool = False
+
+
+@dataclass(frozen=True)
 class Queries:
-    """What `open_queries` gives. `rows.blocks()` and `rows.features[...]` read the features, columns as in the gallery, from memory or
-    disk."""
+    """Open queries.
+
+    `rows.blocks()` and `rows.features[...]` give the features, from memory or disk, with columns as in the gallery.
+    `source` has the images if they were embedded now.
+    """
 
     name: str
     meta: StoreMeta
     ids: NDArray[np.object_]
     labels: NDArray[np.int64] | None
-    rows: "Embeddings | _InMemory"
-    source: ImageSource | None = None  # of images that were embedded on the spot
+    rows: "Embeddings | _FeaturesInMemory"
+    source: ImageSource | None = None
 
     def __len__(self) -> int:
         return len(self.ids)
 
-    def same_as(self, gallery: Gallery) -> bool:
-        """Whether these are the gallery's own rows: the same images, in number, order and content, by the same encoder."""
+    def are_rows_of(self, gallery: Gallery) -> bool:
+        """Return whether these are the gallery's own rows: same images in the same order."""
         return self.meta.fingerprint == gallery.meta.fingerprint and np.array_equal(self.ids, gallery.ids)
 
 
-class _InMemory:
+class _FeaturesInMemory:
     def __init__(self, features: NDArray[np.float32]) -> None:
         self._features = features
 
@@ -56,41 +70,40 @@ class _InMemory:
 
 
 @contextmanager
-def open_queries(
-    spec: str | Path | Sequence[str | Path],
-    gallery: Gallery,
-    *,
-    split: str | None = None,
-    device: str = "auto",
-    num_workers: int | None = None,
-    data_root: str | Path | None = None,
-    download: bool = False,
-) -> Iterator[Queries]:
-    """Open an embedding file, image files, or a data set as queries for `gallery`.
+def open_queries(spec: str | Path | Sequence[str | Path], gallery: Gallery, options: QueryOptions) -> Iterator[Queries]:
+    """Open an embedding file, image files or a data set as queries for `gallery`.
 
     Raises:
-        DataError: a file of another encoder, preprocessing or layers (each difference listed), an index, no images, or images that cannot
-        be read.
-        ConfigError: a split of an embedding file.
+        DataError: the file is of another encoder, preprocessing or layers (each difference is listed), or an index;
+            images do not exist or cannot be read.
+        ConfigError: `split` with an embedding file.
         PluginError: the gallery's encoder cannot be built.
     """
-    several = [spec] if isinstance(spec, str | Path) else list(spec)
-    if len(several) == 1 and _is_embedding_file(Path(several[0])):
-        if split is not None:
-            raise ConfigError(f"{several[0]} is an embedding file: it has no split {split!r}")
-        with load_embeddings(Path(several[0])) as embeddings:
-            _require_same(gallery, embeddings)
-            chosen = embeddings.select([name for name, _ in gallery.meta.layers])
-            yield Queries(str(several[0]), embeddings.meta, chosen.ids, chosen.labels, chosen)
+    specs = [spec] if isinstance(spec, str | Path) else list(spec)
+    if len(specs) > 1 or not _is_embedding_file(Path(specs[0])):
+        yield _embed_images([str(item) for item in specs], gallery, options)
         return
-    source = _images([str(item) for item in several], split, data_root, download)
-    extractor = extractor_of(gallery.meta, download=download, device=device)
+    if options.split is not None:
+        raise ConfigError(f"{specs[0]} is an embedding file: it has no split {options.split!r}")
+    with load_embeddings(Path(specs[0])) as embeddings:
+        _require_comparable(gallery, embeddings)
+        selected = embeddings.select([name for name, _ in gallery.meta.layers])
+        yield Queries(str(specs[0]), embeddings.meta, selected.ids, selected.labels, selected)
+
+
+def _embed_images(specs: list[str], gallery: Gallery, options: QueryOptions) -> Queries:
+    source = _open_images(specs, options)
+    extractor = extractor_of(gallery.meta, download=options.download, device=options.device)
     features, errors = extract(
-        extractor, source, device=device, num_workers=num_workers, precision=gallery.meta.precision
+        extractor,
+        source,
+        device=options.device,
+        num_workers=options.num_workers,
+        precision=gallery.meta.precision,
     )
     if errors:
-        shown = "; ".join(f"{source.ids[i]}: {reason}" for i, reason in list(errors.items())[:5])
-        raise DataError(f"{len(errors)} of {len(source)} query images cannot be read: {shown}")
+        reasons = "; ".join(f"{source.ids[i]}: {reason}" for i, reason in list(errors.items())[:5])
+        raise DataError(f"{len(errors)} of {len(source)} query images cannot be read: {reasons}")
     meta = replace(
         gallery.meta,
         source=source.spec,
@@ -98,31 +111,32 @@ def open_queries(
         fingerprint=source.fingerprint,
         label_names=source.label_names,
     )
-    yield Queries(source.spec, meta, np.array(source.ids, dtype=object), source.labels, _InMemory(features), source)
+    ids = np.array(source.ids, dtype=object)
+    return Queries(source.spec, meta, ids, source.labels, _FeaturesInMemory(features), source)
 
 
 def _is_embedding_file(path: Path) -> bool:
     if path.is_file() and is_index(path):
-        raise DataError(f"{path} is an index, not queries: name an embedding file, images or a data set")
+        raise DataError(f"{path} is an index, not queries: pass an embedding file, images or a data set")
     return path.suffix in (".h5", ".hdf5")
 
 
-def _images(specs: list[str], split: str | None, data_root: str | Path | None, download: bool) -> ImageSource:
-    files = [Path(spec).suffix.lower() in IMAGE_TYPES for spec in specs]
-    if all(files):
+def _open_images(specs: list[str], options: QueryOptions) -> ImageSource:
+    others = [spec for spec in specs if Path(spec).suffix.lower() not in IMAGE_TYPES]
+    if not others:
         return PathSource(" ".join(specs), Path(), specs)
     if len(specs) > 1:
-        raise ConfigError(f"several queries must all be image files; {specs[files.index(False)]!r} is none")
-    return open_data(specs[0], split, root=data_root, download=download)
+        raise ConfigError(f"several queries must all be image files; {others[0]!r} is not")
+    return open_data(specs[0], options.split, root=options.data_root, download=options.download)
 
 
-def _require_same(gallery: Gallery, queries: Embeddings) -> None:
-    differ = differences(queries.meta, gallery.meta, _SAME)
+def _require_comparable(gallery: Gallery, queries: Embeddings) -> None:
+    problems = differences(queries.meta, gallery.meta, _COMPARED_FIELDS)
     widths = dict(queries.meta.layers)
     for name, width in gallery.meta.layers:
         if name not in widths:
-            differ.append(f"layers: there is no {name!r} among {', '.join(widths)}")
+            problems.append(f"layer {name!r} is missing among {', '.join(widths)}")
         elif widths[name] != width:
-            differ.append(f"layers: {name!r} has {widths[name]} columns, not {width}")
-    if differ:
-        raise DataError(f"queries {queries.path} and gallery {gallery.path} are not comparable: {'; '.join(differ)}")
+            problems.append(f"layer {name!r} has {widths[name]} columns, not {width}")
+    if problems:
+        raise DataError(f"queries {queries.path} and gallery {gallery.path} are not comparable: {'; '.join(problems)}")

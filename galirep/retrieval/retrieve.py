@@ -1,9 +1,9 @@
-"""`retrieve`: the nearest rows of a gallery for each query, and how often they are of its class."""
+"""Find the nearest rows of a gallery for each query, and measure how often they are of the query's class."""
 
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -11,19 +11,19 @@ from galirep.embeddings.labels import renumber_labels
 from galirep.errors import ConfigError, DataError
 from galirep.metrics.arrays import F32
 from galirep.retrieval import curation
-from galirep.retrieval.measured import joined, measure
-from galirep.retrieval.queries import Queries, open_queries
+from galirep.retrieval.measures import concatenate, measure
+from galirep.retrieval.queries import Queries, QueryOptions, open_queries
 from galirep.retrieval.report import write_report
-from galirep.retrieval.result import Retrieval, require_kind
+from galirep.retrieval.report_options import ReportOptions
+from galirep.retrieval.result import Retrieval, require_result_suffix
 from galirep.search.distances import prepare_vectors
 from galirep.search.gallery import Gallery, open_gallery
+from galirep.search.vectors import no_progress
 from galirep.system.files import require_free
 from galirep.visuals.projection import require_projection
 
-_ROWS = 4096  # queries searched at a time
-
-
-def _no_progress(_: int) -> None: ...
+# queries searched at a time
+_BATCH = 4096
 
 
 def retrieve(
@@ -50,120 +50,143 @@ def retrieve(
     query_data: str | None = None,
     seed: int = 0,
     overwrite: bool = False,
-    progress: Callable[[int], object] = _no_progress,
+    progress: Callable[[int], object] = no_progress,
 ) -> Retrieval:
-    """Find the k nearest rows of `gallery` for each of `queries`; measure by class where both have labels.
+    """Find the k nearest rows of `gallery` for each of `queries`; measure by class if both have labels.
 
-    `gallery` is an embedding file (searched exactly) or an index; `queries` an embedding file, image files, or a data set whose `split` is
-    embedded with the gallery's own encoder; None: the gallery's own embedding file. Where queries are the gallery's own rows (the same
-    images in the same order), each is left out of its own neighbours. `metric` defaults to the index's, or cosine. Classes are matched by
-    name. The measures are defined in `ranking`: precision@1, recall@k, MRR@k, and, of an exact search, MAP@R, for which whole classes are
-    ranked.
+    `gallery` is an embedding file (searched exactly) or an index. `queries` is an embedding file, image files, or a
+    data set whose `split` is embedded with the gallery's own encoder; None takes the gallery's own embedding file. If
+    the queries are the gallery's own rows (the same images in the same order), each is left out of its own neighbours.
+    `metric` defaults to that of the index, or cosine. Classes are matched by name. The measures are defined in
+    `metrics.ranking`: precision@1, recall@k, MRR@k, and MAP@R, which ranks whole classes and needs an exact search.
 
-    `duplicates` is a threshold: every pair of a query and a row at least as near is found too (`curation.near_duplicates`). `outliers` is a
-    number: as many queries are listed that lie farthest from their k neighbours (`curation.outliers`).
+    `duplicates` is a threshold: every pair of a query and a row at least as near is listed
+    (`curation.near_duplicates`). `outliers` is the number of queries to list that are farthest from their k neighbours
+    (`curation.outliers`).
 
-    `out` takes the result (`Retrieval.save`), `report` a page to look at it (`report.write_report`, where `report_queries`, `projection`,
-    `data`, `query_data` and `seed` are explained).
+    `out` is a file for the result (`Retrieval.save`), `report` one for an HTML page (`report.write_report`);
+    `report_queries`, `projection`, `data`, `query_data` and `seed` are explained at `ReportOptions`.
 
     Raises:
-        ConfigError: k < 1, k larger than the gallery, an output that exists, options that do not fit.
-        DataError: files that cannot be read or compared, NaN, vectors of zeros under cosine.
+        ConfigError: k < 1, k larger than the gallery, an output that exists, options that do not fit together.
+        DataError: files that cannot be read or compared, NaN, zero vectors under cosine.
     """
-    if k < 1:
-        raise ConfigError(f"k {k}: ask for at least one neighbour")
-    if outliers is not None and outliers < 1:
-        raise ConfigError(f"outliers {outliers}: ask for at least one")
+    _require_positive("k", k)
+    _require_positive("outliers", outliers)
     if out is not None:
-        require_kind(Path(out))
+        require_result_suffix(Path(out))
     for path in (out, report):
         if path is not None:
             require_free(Path(path), overwrite)
     require_projection(projection)
-    if report_queries < 1:
-        raise ConfigError(f"report queries {report_queries}: show at least one")
+    _require_positive("report queries", report_queries)
     opened = open_gallery(Path(gallery), metric=metric, layers=layers, backend=backend, device=device, nprobe=nprobe)
     if duplicates is not None:
-        curation.radius_of(duplicates, opened.metric)
-        if not opened.search.exact:
-            factory = opened.about["factory"]
-            raise ConfigError(
-                f"near-duplicates need exact vectors; {gallery} is {factory}: name the embedding file it was built from"
-            )
-    options: dict[str, Any] = {
-        "split": split,
-        "device": device,
-        "num_workers": num_workers,
-        "data_root": data_root,
-        "download": download,
-    }
-    with open_queries(_own(gallery, opened) if queries is None else queries, opened, **options) as asked:
-        found = _search(opened, asked, k, progress)
+        _require_duplicates_possible(opened, duplicates)
+    if queries is None:
+        _require_embedding_file(opened)
+        queries = gallery
+    query_options = QueryOptions(
+        split=split, device=device, num_workers=num_workers, data_root=data_root, download=download
+    )
+    with open_queries(queries, opened, query_options) as opened_queries:
+        result = _search(opened, opened_queries, k, progress)
         if duplicates is not None:
-            blocks = _prepared(opened, asked)
-            found.duplicates = curation.near_duplicates(
-                opened.search, blocks, duplicates, opened.metric, itself=found.leave_one_out
+            batches = _prepare_batches(opened, opened_queries)
+            pairs = curation.near_duplicates(
+                opened.search, batches, duplicates, opened.metric, leave_one_out=result.leave_one_out
             )
+            result = replace(result, duplicates=pairs)
         if outliers is not None:
-            found.outliers = curation.outliers(found.distances, outliers)
+            result = replace(result, outliers=curation.outliers(result.distances, outliers))
         if report is not None:
-            pictures: dict[str, Any] = {"data": data, "query_data": query_data, "data_root": data_root}
-            shown: dict[str, Any] = {"n_queries": report_queries, "projection": projection, "seed": seed}
-            write_report(Path(report), found, opened, asked, **shown, **pictures, overwrite=overwrite)
+            report_options = ReportOptions(
+                n_queries=report_queries,
+                projection=projection,
+                data=data,
+                query_data=query_data,
+                data_root=data_root,
+                seed=seed,
+            )
+            write_report(Path(report), result, opened, opened_queries, report_options, overwrite=overwrite)
     if out is not None:
-        found.save(out, overwrite=overwrite)
-    return found
+        result.save(out, overwrite=overwrite)
+    return result
 
 
-def _own(gallery: str | Path, opened: Gallery) -> str | Path:
-    if opened.path.suffix in (".h5", ".hdf5"):
-        return gallery
-    raise ConfigError(f"{gallery} is an index: name the queries, for instance the embedding file it was built from")
+def _require_positive(name: str, value: int | None) -> None:
+    if value is not None and value < 1:
+        raise ConfigError(f"{name} must be at least 1, not {value}")
 
 
-def _prepared(gallery: Gallery, queries: Queries) -> Iterator[tuple[slice, F32]]:
+def _require_duplicates_possible(gallery: Gallery, threshold: float) -> None:
+    curation.threshold_to_radius(threshold, gallery.metric)
+    if not gallery.search.exact:
+        raise ConfigError(
+            f"near-duplicates need exact vectors; {gallery.path} has factory {gallery.info.factory}: "
+            "pass the embedding file it was built from"
+        )
+
+
+def _require_embedding_file(gallery: Gallery) -> None:
+    if gallery.path.suffix not in (".h5", ".hdf5"):
+        raise ConfigError(
+            f"{gallery.path} is an index: pass the queries, for instance the embedding file it was built from"
+        )
+
+
+def _prepare_batches(gallery: Gallery, queries: Queries) -> Iterator[tuple[slice, F32]]:
+    """Yield the prepared queries in order, as (their positions, their vectors)."""
     for rows, block in queries.rows.blocks():
         ids = queries.ids[rows]
         vectors = prepare_vectors(block, gallery.metric, ids.__getitem__, queries.name)
-        for start in range(0, len(vectors), _ROWS):
-            part = vectors[start : start + _ROWS]
-            yield slice(rows.start + start, rows.start + start + len(part)), part
+        for start in range(0, len(vectors), _BATCH):
+            batch = vectors[start : start + _BATCH]
+            yield slice(rows.start + start, rows.start + start + len(batch)), batch
 
 
 def _search(gallery: Gallery, queries: Queries, k: int, progress: Callable[[int], object]) -> Retrieval:
-    itself = queries.same_as(gallery)
-    if k > len(gallery) - itself:
-        left = " besides the query itself" if itself else ""
-        raise ConfigError(f"k {k} is larger than the gallery: {gallery.path} has {len(gallery) - itself} rows{left}")
-    if len(queries) == 0:
-        raise DataError(f"{queries.name} has no rows to search for")
-    names, labels = gallery.meta.label_names, queries.labels
+    leave_one_out = queries.are_rows_of(gallery)
+    _require_enough_rows(gallery, queries, k, leave_one_out)
+    label_names = gallery.meta.label_names
+    labels = queries.labels
     if labels is not None:
-        labels, names = renumber_labels(labels, queries.meta.label_names, names)
-    neighbors, distances = np.empty((len(queries), k), np.int64), np.empty((len(queries), k), np.float32)
-    measured, seconds = [], 0.0
-    for rows, vectors in _prepared(gallery, queries):
-        exclude = np.arange(rows.start, rows.stop) if itself else None
+        labels, label_names = renumber_labels(labels, queries.meta.label_names, label_names)
+    neighbors = np.empty((len(queries), k), np.int64)
+    distances = np.empty((len(queries), k), np.float32)
+    measures = []
+    seconds = 0.0
+    for rows, vectors in _prepare_batches(gallery, queries):
+        exclude = np.arange(rows.start, rows.stop) if leave_one_out else None
         start = time.perf_counter()
         distances[rows], neighbors[rows] = gallery.search(vectors, k, exclude)
         seconds += time.perf_counter() - start
         if labels is not None and gallery.labels is not None:
-            measured.append(measure(gallery.search, vectors, neighbors[rows], labels[rows], gallery.labels, exclude))
+            measures.append(measure(gallery.search, vectors, neighbors[rows], labels[rows], gallery.labels, exclude))
         progress(len(vectors))
     return Retrieval(
         k=k,
         metric=gallery.metric,
-        leave_one_out=itself,
+        leave_one_out=leave_one_out,
         neighbors=neighbors,
         distances=distances,
         query_ids=queries.ids,
         gallery_ids=gallery.ids,
         query_labels=labels,
         gallery_labels=gallery.labels,
-        label_names=names,
-        measured=joined(measured) if measured else None,
+        label_names=label_names,
+        measured=concatenate(measures) if measures else None,
         seconds=seconds,
-        index=gallery.about,
+        index=gallery.info.to_dict(),
         gallery=str(gallery.path),
         queries=queries.name,
     )
+
+
+def _require_enough_rows(gallery: Gallery, queries: Queries, k: int, leave_one_out: bool) -> None:
+    n = len(gallery) - leave_one_out
+    if k > n:
+        suffix = " besides the query itself" if leave_one_out else ""
+        raise ConfigError(f"k {k} is larger than the gallery: {gallery.path} has {n} rows{suffix}")
+    if len(queries) == 0:
+        raise DataError(f"{queries.name} has no rows to search for")

@@ -1,7 +1,7 @@
-"""The searched side of a retrieval: the rows of an embedding file or of an index, with their ids and labels, and how to search them."""
+"""Open the searched side of a retrieval: an embedding file or an index, with ids, labels and the search itself."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,20 +12,40 @@ from galirep.embeddings.reader import Embeddings, load_embeddings
 from galirep.embeddings.schema import StoreMeta
 from galirep.errors import ConfigError, DataError, unknown
 from galirep.metrics.arrays import F32
-from galirep.search.distances import check_metric
-from galirep.search.faiss_library import has_faiss, load_faiss
-from galirep.search.index_file import IndexInfo, is_index, meta_of, read_index, read_info, read_rows
-from galirep.search.nearest import FaissScan, Scan, Search, TorchScan, gpus
-from galirep.search.vectors import fill, flat_memory, flat_vectors
+from galirep.search.distances import require_metric
+from galirep.search.faiss_library import faiss_metric, gpu_count, has_faiss, load_faiss
+from galirep.search.index_file import is_index, read_index, read_info, read_rows
+from galirep.search.index_info import IndexInfo, selected_meta
+from galirep.search.nearest import FaissScan, Scan, Search, TorchScan
+from galirep.search.vectors import allocate_flat, read_vectors_into, view_flat
 from galirep.system.devices import device_of
 
 BACKENDS = ("auto", "faiss", "torch")
 
 
-@dataclass
+@dataclass(frozen=True)
+class SearchInfo:
+    """How a gallery is searched.
+
+    `factory`: the faiss factory string. `exact`: whether each query is compared with every row. `backend`: the library
+    that searches. `recall_at_10`: the measured recall, None if `nprobe` is not what it was measured with. `nprobe`: the
+    number of inverted lists searched, None without inverted lists.
+    """
+
+    factory: str
+    exact: bool
+    backend: str
+    recall_at_10: float | None
+    nprobe: int | None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the fields as the JSON object `index` of a retrieval."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
 class Gallery:
-    """What `open_gallery` gives. `vectors` (N, D) are the prepared features, None of an index that holds codes; `about` tells how it is
-    searched."""
+    """An open gallery; `vectors` are its prepared features (N, D), None for an index that stores codes."""
 
     path: Path
     meta: StoreMeta
@@ -34,7 +54,7 @@ class Gallery:
     labels: NDArray[np.int64] | None
     search: Search
     vectors: F32 | None
-    about: dict[str, Any]
+    info: SearchInfo
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -49,40 +69,51 @@ def open_gallery(
     device: str = "auto",
     nprobe: int | None = None,
 ) -> Gallery:
-    """Open FILE.h5, read into memory (4 bytes a feature), or FILE.faiss, for which metric and layers are what it was built with.
+    """Open FILE.h5, which is read into memory (4 bytes per feature), or FILE.faiss, whose metric and layers are fixed.
 
-    `backend` auto is faiss where it is installed, unless `device` is a GPU that this faiss cannot use; else torch.
+    `backend` auto uses faiss if it is installed, unless `device` is a GPU that this faiss cannot use; otherwise torch.
 
     Raises:
-        ConfigError: unknown metric, backend or device; a metric or layers other than the index's; nprobe where there are no lists; no
-        faiss.
-        DataError: see `load_embeddings` and `index_file.read_info`; NaN, or under cosine zero vectors, in the file.
+        ConfigError: unknown metric, backend or device; a metric or layers that are not those of the index; nprobe
+            without inverted lists; an index without faiss.
+        DataError: see `load_embeddings` and `index_file.read_info`; NaN, or zero vectors under cosine.
     """
     if backend not in BACKENDS:
         raise ConfigError(unknown("backend", backend, BACKENDS))
     if nprobe is not None and nprobe < 1:
-        raise ConfigError(f"nprobe {nprobe}: search at least one list")
+        raise ConfigError(f"nprobe must be at least 1, not {nprobe}")
     device = str(device_of(device))
     if is_index(path):
         return _open_index(path, metric, layers, backend, device, nprobe)
     if nprobe is not None:
         raise ConfigError(f"nprobe is for an index with inverted lists; {path} is searched exactly")
     with load_embeddings(path, layers) as embeddings:
-        return _open_embeddings(embeddings, check_metric(metric or "cosine"), backend, device)
+        return _open_embeddings(embeddings, metric or "cosine", backend, device)
 
 
 def _open_embeddings(embeddings: Embeddings, metric: str, backend: str, device: str) -> Gallery:
+    require_metric(metric)
     n = len(embeddings)
     if n == 0:
         raise DataError(f"{embeddings.path} has no rows to search")
+    scan: Scan
     faiss = _faiss_or_none(backend, device)
-    index = faiss and faiss.IndexFlat(embeddings.dim, faiss.METRIC_L2 if metric == "l2" else faiss.METRIC_INNER_PRODUCT)
-    vectors = fill(flat_memory(index, n) if index else np.empty((n, embeddings.dim), np.float32), embeddings, metric)
-    scan = FaissScan(index, metric, device) if index else TorchScan(vectors, metric, device)
-    about = {"factory": "Flat", "exact": True, "backend": _backend(scan), "recall_at_10": 1.0, "nprobe": None}
-    search = Search(scan, metric, n, vectors)
+    if faiss is not None:
+        index = faiss.IndexFlat(embeddings.dim, faiss_metric(metric))
+        vectors = read_vectors_into(allocate_flat(index, n), embeddings, metric)
+        scan = FaissScan(index, metric, device)
+    else:
+        vectors = read_vectors_into(np.empty((n, embeddings.dim), np.float32), embeddings, metric)
+        scan = TorchScan(vectors, metric, device)
     return Gallery(
-        embeddings.path, meta_of(embeddings), metric, embeddings.ids, embeddings.labels, search, vectors, about
+        path=embeddings.path,
+        meta=selected_meta(embeddings),
+        metric=metric,
+        ids=embeddings.ids,
+        labels=embeddings.labels,
+        search=Search(scan, metric, n, vectors),
+        vectors=vectors,
+        info=SearchInfo("Flat", exact=True, backend=_backend_name(scan), recall_at_10=1.0, nprobe=None),
     )
 
 
@@ -90,38 +121,52 @@ def _open_index(
     path: Path, metric: str | None, layers: Sequence[str] | None, backend: str, device: str, nprobe: int | None
 ) -> Gallery:
     info = read_info(path)
-    built = tuple(name for name, _ in info.embeddings.layers)
-    if metric not in (None, info.metric):
-        check_metric(metric or "")
-        raise ConfigError(
-            f"{path} was built for metric {info.metric!r}, not {metric!r}: leave --metric out, or build another index"
-        )
-    if layers is not None and tuple(layers) != built:
-        asked, has = ", ".join(layers), ", ".join(built)
-        raise ConfigError(f"{path} was built on layers {has}, not {asked}: leave --layers out, or build another index")
+    _require_built_with(path, info, metric, layers)
     index = read_index(path, info)
-    vectors = flat_vectors(index) if info.exact else None
+    vectors = view_flat(index) if info.exact else None
     if nprobe is not None:
         _set_nprobe(path, index, info, nprobe)
+    scan: Scan
     if vectors is not None and _faiss_or_none(backend, device) is None:
-        scan: Scan = TorchScan(vectors, info.metric, device)
+        scan = TorchScan(vectors, info.metric, device)
     elif backend == "torch":
         raise ConfigError(
-            f"{path} is {info.factory}, which only faiss can search: leave --backend torch out, or search the embedding file"
+            f"{path} has factory {info.factory}, which only faiss can search: "
+            "leave --backend torch out, or search the embedding file"
         )
     else:
         scan = FaissScan(index, info.metric, device)
     ids, labels = read_rows(path)
-    about = {
-        "factory": info.factory,
-        "exact": info.exact,
-        "backend": _backend(scan),
-        "recall_at_10": info.recall_at_10 if nprobe in (None, info.nprobe) else None,
-        "nprobe": nprobe or info.nprobe,
-    }
     return Gallery(
-        path, info.embeddings, info.metric, ids, labels, Search(scan, info.metric, info.n, vectors), vectors, about
+        path=path,
+        meta=info.embeddings,
+        metric=info.metric,
+        ids=ids,
+        labels=labels,
+        search=Search(scan, info.metric, info.n, vectors),
+        vectors=vectors,
+        info=SearchInfo(
+            info.factory,
+            info.exact,
+            _backend_name(scan),
+            recall_at_10=info.recall_at_10 if nprobe in (None, info.nprobe) else None,
+            nprobe=nprobe or info.nprobe,
+        ),
     )
+
+
+def _require_built_with(path: Path, info: IndexInfo, metric: str | None, layers: Sequence[str] | None) -> None:
+    if metric is not None and metric != info.metric:
+        require_metric(metric)
+        raise ConfigError(
+            f"{path} was built for metric {info.metric!r}, not {metric!r}: leave --metric out, or build another index"
+        )
+    built = tuple(name for name, _ in info.embeddings.layers)
+    if layers is not None and tuple(layers) != built:
+        raise ConfigError(
+            f"{path} was built on layers {', '.join(built)}, not {', '.join(layers)}: "
+            "leave --layers out, or build another index"
+        )
 
 
 def _set_nprobe(path: Path, index: Any, info: IndexInfo, nprobe: int) -> None:
@@ -134,13 +179,17 @@ def _set_nprobe(path: Path, index: Any, info: IndexInfo, nprobe: int) -> None:
 
 
 def _faiss_or_none(backend: str, device: str) -> Any:
+    """Return the module faiss, or None if torch is to search."""
     if backend == "torch" or (backend == "auto" and not has_faiss()):
         return None
     faiss = load_faiss()
-    return None if backend == "auto" and device.startswith("cuda") and not gpus(faiss) else faiss
+    # this faiss would search on the CPU
+    if backend == "auto" and device.startswith("cuda") and not gpu_count():
+        return None
+    return faiss
 
 
-def _backend(scan: Scan) -> str:
+def _backend_name(scan: Scan) -> str:
     if isinstance(scan, FaissScan):
         return f"faiss {load_faiss().__version__}"
     return "torch" if has_faiss() else "torch (faiss is not installed)"

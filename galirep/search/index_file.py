@@ -1,11 +1,14 @@
-"""The files of an index: FILE.faiss, FILE.faiss.rows.h5 (the id and label of each row) and FILE.faiss.json, written last, which vouches for
-both."""
+"""Read and write the three files of an index.
+
+FILE.faiss is faiss's own file, FILE.faiss.rows.h5 has the id and label of each row, and the sidecar FILE.faiss.json has
+the description (`IndexInfo`) with the checksums of the other two. The sidecar is written last.
+"""
 
 import json
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,78 +17,33 @@ import numpy as np
 from numpy.typing import NDArray
 
 from galirep.embeddings.reader import Embeddings
-from galirep.embeddings.schema import StoreMeta
 from galirep.errors import DataError
 from galirep.search.faiss_library import load_faiss
+from galirep.search.index_info import FORMAT, SCHEMA_VERSION, IndexInfo
 from galirep.system.files import atomic_write, require_free, sync, write_json
 
-FORMAT, SCHEMA_VERSION = "galirep-index", 1
-_PIECE, _PIECES = 1 << 20, 1024  # bytes, number: what a checksum reads at most
-_IDS = 1 << 16  # ids written at a time
-_MAP_FROM = 1 << 28  # bytes from which an index is mapped into memory, not read
+# a checksum reads at most _MAX_PIECES pieces of _PIECE_BYTES
+_PIECE_BYTES = 1 << 20
+_MAX_PIECES = 1024
+# ids written at a time
+_ID_BLOCK = 1 << 16
+# an index of at least this size is mapped into memory instead of read
+_MIN_MAPPED_BYTES = 1 << 28
 
 
-@dataclass(frozen=True)
-class IndexInfo:
-    """What the side-car says of an index.
-
-    `normalised`: its vectors have unit length, as metric cosine demands. `exact`: it compares with every row. `nprobe`: how many lists of
-    an inverted file are searched. `recall_at_10`: the share of the true 10 nearest that it found on a sample of its own rows (1 if exact).
-    `embeddings`: the file it was made from, `layers` being those that were indexed.
-    """
-
-    metric: str
-    normalised: bool
-    factory: str
-    exact: bool
-    n: int
-    dim: int
-    nprobe: int | None
-    recall_at_10: float
-    recall_queries: int
-    embeddings: StoreMeta
-    source: str
-    created: str
-    versions: Mapping[str, str]
-    files: Mapping[str, str] = field(default_factory=dict)  # index and rows -> checksum
-
-    def to_json(self) -> dict[str, Any]:
-        """As the side-car holds it."""
-        value = {"format": FORMAT, "schema_version": SCHEMA_VERSION, **asdict(self)}
-        value["embeddings"]["layers"] = dict(self.embeddings.layers)
-        return value
-
-    @classmethod
-    def from_json(cls, value: Mapping[str, Any]) -> "IndexInfo":
-        """The way back from `to_json`."""
-        fields = {name: value[name] for name in cls.__dataclass_fields__}
-        meta: dict[str, Any] = {
-            name: tuple(item) if isinstance(item, list) else item for name, item in fields["embeddings"].items()
-        }
-        meta["layers"] = tuple(meta["layers"].items())
-        return cls(**{**fields, "embeddings": StoreMeta(**meta)})
-
-
-def meta_of(embeddings: Embeddings) -> StoreMeta:
-    """The meta data of an open file, its layers being those that were chosen."""
-    return replace(
-        embeddings.meta, layers=tuple((name, part.stop - part.start) for name, part in embeddings.layers.items())
-    )
-
-
-def card_path(path: Path) -> Path:
-    """The side-car of an index."""
+def sidecar_path(path: Path) -> Path:
+    """Return the path of an index's sidecar file."""
     return path.with_name(f"{path.name}.json")
 
 
 def rows_path(path: Path) -> Path:
-    """The ids and labels of an index."""
+    """Return the path of an index's ids and labels."""
     return path.with_name(f"{path.name}.rows.h5")
 
 
 def is_index(path: Path) -> bool:
-    """Whether `path` is to be read as an index: by its name, its side-car, or the first bytes of a faiss file."""
-    if path.suffix == ".faiss" or card_path(path).is_file():
+    """Return whether `path` is an index, by its suffix, its sidecar file, or the first bytes of a faiss file."""
+    if path.suffix == ".faiss" or sidecar_path(path).is_file():
         return True
     if not path.is_file():
         return False
@@ -94,45 +52,51 @@ def is_index(path: Path) -> bool:
 
 
 def checksum(path: Path) -> str:
-    """`SIZE-CRC32` of a file: proof against accidents, not against malice. Of a file over 1 GiB, 1024 pieces of 1 MiB are read, spread
-    evenly."""
+    """Return `SIZE-CRC32` of a file, which detects accidents, not manipulation.
+
+    Of a file over 1 GiB only 1024 pieces of 1 MiB, evenly spaced, are read.
+    """
     size = path.stat().st_size
-    starts = (
-        range(0, size, _PIECE)
-        if size <= _PIECE * _PIECES
-        else np.linspace(0, size - _PIECE, _PIECES, dtype=np.int64).tolist()
-    )
+    if size <= _PIECE_BYTES * _MAX_PIECES:
+        starts = list(range(0, size, _PIECE_BYTES))
+    else:
+        starts = np.linspace(0, size - _PIECE_BYTES, _MAX_PIECES, dtype=np.int64).tolist()
     value = 0
     with path.open("rb") as file:
         for start in starts:
             file.seek(start)
-            value = zlib.crc32(file.read(_PIECE), value)
+            value = zlib.crc32(file.read(_PIECE_BYTES), value)
     return f"{size}-{value:08x}"
 
 
 def require_free_index(path: Path, overwrite: bool) -> None:
-    """Refuse to write where any of an index's three files exists (see `files.require_free`)."""
-    for name in (path, rows_path(path), card_path(path)):
-        require_free(name, overwrite)
+    """Raise if any of the three files of the index `path` may not be written.
+
+    Raises:
+        ConfigError: see `files.require_free`.
+    """
+    for file in (path, rows_path(path), sidecar_path(path)):
+        require_free(file, overwrite)
 
 
 def write_rows(path: Path, embeddings: Embeddings) -> None:
     """Write the ids and labels of `embeddings` to `path`."""
     with h5py.File(path, "w") as file:
         ids = file.create_dataset("ids", (len(embeddings),), dtype=h5py.string_dtype())
-        for start in range(0, len(embeddings), _IDS):
-            ids[start : start + _IDS] = embeddings.utf8_ids(start, start + _IDS)
+        for start in range(0, len(embeddings), _ID_BLOCK):
+            ids[start : start + _ID_BLOCK] = embeddings.utf8_ids(start, start + _ID_BLOCK)
         if embeddings.labels is not None:
             file.create_dataset("labels", data=embeddings.labels)
 
 
 @contextmanager
 def writing_index(path: Path) -> Iterator[tuple[Path, Path]]:
-    """Give the temporary paths of an index and its rows, which take their places on a clean exit; `write_card` must follow."""
-    # an index can be built again, and its checksums tell what a power cut spoiled, so nobody waits for the disk
+    """Yield temporary paths for the index and its rows; a clean exit renames them. `write_sidecar` must follow."""
+    # Not synced: an index can be built again, and its checksums detect what a power cut spoiled.
     with atomic_write(path, synced=False) as index, atomic_write(rows_path(path), synced=False) as rows:
         yield index, rows
-        if index.stat().st_size > _PIECE * _PIECES:  # but the checksum sees only parts of it
+        # the checksum of a larger file covers only parts of it
+        if index.stat().st_size > _PIECE_BYTES * _MAX_PIECES:
             sync(index)
 
 
@@ -140,85 +104,93 @@ def write_faiss(path: Path, index: Any) -> None:
     """Write a faiss index to `path`.
 
     Raises:
-        OSError: no space is left.
+        OSError: no space is left on the device.
     """
     faiss = load_faiss()
-    failure: list[OSError] = []
+    failures: list[OSError] = []
     with path.open("wb") as file:
-
-        def write(
-            data: bytes,
-        ) -> int:  # faiss prints what a callback raises, and overlooks a full disk when it writes by itself
-            if not failure:
+        # faiss ignores a full disk when it writes by itself, and only prints what a callback raises
+        def write(data: bytes) -> int:
+            if not failures:
                 try:
                     return file.write(data)
                 except OSError as err:
-                    failure.append(err)
+                    failures.append(err)
             return len(data)
 
         faiss.write_index(index, faiss.PyCallbackIOWriter(write))
-        if failure:
-            raise failure[0]
+        if failures:
+            raise failures[0]
 
 
-def write_card(path: Path, info: IndexInfo) -> IndexInfo:
-    """Write the side-car of the index at `path`, with the checksums of its files; after a kill before it, the old one does not fit them."""
+def write_sidecar(path: Path, info: IndexInfo) -> IndexInfo:
+    """Write the sidecar file of the index `path`; return `info` with the checksums that were added.
+
+    If the process is killed before this, the checksums of an older sidecar do not match the new files.
+    """
     info = replace(info, files={"index": checksum(path), "rows": checksum(rows_path(path))})
-    write_json(card_path(path), info.to_json(), synced=False)
+    write_json(sidecar_path(path), info.to_dict(), synced=False)
     return info
 
 
 def read_info(path: Path) -> IndexInfo:
-    """The side-car of the index `path`, after a check that the files are those it was written for.
+    """Read the sidecar file of the index `path` and check that the other two files match it.
 
     Raises:
-        DataError: a file is missing, no index of galirep's, of another schema version, or changed since.
+        DataError: a file is missing, was not written by galirep, has another schema version, or changed since.
     """
-    card = card_path(path)
+    sidecar = sidecar_path(path)
     if not path.is_file():
-        raise DataError(f"{path}: no such index file")
-    for name, part in ((card, "side-car"), (rows_path(path), "list of ids")):
-        if not name.is_file():
+        raise DataError(f"the index file {path} does not exist")
+    for file, part in ((sidecar, "sidecar"), (rows_path(path), "list of ids")):
+        if not file.is_file():
             raise DataError(
-                f"{path} has no {part} {name.name} beside it: an index is three files; copy them all, or build it again"
+                f"{path} has no {part} {file.name} beside it: an index is three files; copy them all, or build it again"
             )
-    try:
-        value = json.loads(card.read_text(encoding="utf-8"))
-        if value["format"] != FORMAT:
-            raise KeyError("format")
-        if value["schema_version"] != SCHEMA_VERSION:
-            writer = value["versions"]["galirep"]
-            found = value["schema_version"]
+    info = _read_sidecar(sidecar)
+    for kind, file in (("index", path), ("rows", rows_path(path))):
+        if info.files.get(kind) != checksum(file):
             raise DataError(
-                f"{card} has schema version {found}, not {SCHEMA_VERSION}: read it with galirep {writer}, which wrote it"
+                f"{file} is not the file that {sidecar.name} was written for: "
+                "it was changed, or building it was interrupted; build it again"
             )
-        info = IndexInfo.from_json(value)
-    except (ValueError, KeyError, TypeError, AttributeError) as err:
-        raise DataError(
-            f"{card} is not the side-car of an index that `galirep index` made: {type(err).__name__}: {err}"
-        ) from err
-    for kind, name in (("index", path), ("rows", rows_path(path))):
-        if info.files.get(kind) != checksum(name):
-            problem = "it was changed, or its building was cut off; build it again"
-            raise DataError(f"{name} is not the file that {card.name} was written for: {problem}")
     return info
 
 
+def _read_sidecar(sidecar: Path) -> IndexInfo:
+    try:
+        value = json.loads(sidecar.read_text(encoding="utf-8"))
+        if value["format"] != FORMAT:
+            raise KeyError("format")
+        version = value["schema_version"]
+        if version != SCHEMA_VERSION:
+            writer = value["versions"]["galirep"]
+            raise DataError(
+                f"{sidecar} has schema version {version}, not {SCHEMA_VERSION}: "
+                f"read it with galirep {writer}, which wrote it"
+            )
+        return IndexInfo.from_dict(value)
+    except (ValueError, KeyError, TypeError, AttributeError) as err:
+        raise DataError(
+            f"{sidecar} is not the sidecar of an index that `galirep index` made: {type(err).__name__}: {err}"
+        ) from err
+
+
 def read_index(path: Path, info: IndexInfo) -> Any:
-    """The faiss index, ready to search; mapped into memory, not read, where it is large.
+    """Read the faiss index, with `info.nprobe` set; a large one is mapped into memory.
 
     Raises:
         DataError: faiss cannot read it.
     """
     faiss = load_faiss()
-    large = path.stat().st_size >= _MAP_FROM
+    mapped = path.stat().st_size >= _MIN_MAPPED_BYTES
     try:
-        index = faiss.read_index(str(path), getattr(faiss, "IO_FLAG_MMAP_IFC", faiss.IO_FLAG_MMAP) if large else 0)
+        index = faiss.read_index(str(path), getattr(faiss, "IO_FLAG_MMAP_IFC", faiss.IO_FLAG_MMAP) if mapped else 0)
     except RuntimeError as err:
         raise DataError(f"{path} cannot be read as a faiss index: {err}") from err
     if (index.d, index.ntotal) != (info.dim, info.n):
         raise DataError(
-            f"{path} holds {index.ntotal} rows of {index.d} columns, its side-car says {info.n} of {info.dim}"
+            f"{path} has {index.ntotal} rows of {index.d} columns, but its sidecar says {info.n} of {info.dim}"
         )
     if info.nprobe is not None:
         faiss.extract_index_ivf(index).nprobe = info.nprobe
@@ -226,6 +198,6 @@ def read_index(path: Path, info: IndexInfo) -> Any:
 
 
 def read_rows(path: Path) -> tuple[NDArray[np.object_], NDArray[np.int64] | None]:
-    """(N,) ids and (N,) labels, or None where no row has one."""
+    """Return the (N,) ids and (N,) labels of the index `path`; None if no row has a label."""
     with h5py.File(rows_path(path), "r") as file:
         return file["ids"].asstr()[:], file["labels"][:] if "labels" in file else None

@@ -1,5 +1,4 @@
-"""k nearest rows of a gallery: a scan proposes candidates fast (faiss or torch), a search puts them into one order that no scan can
-change."""
+"""Two-stage k-NN: a scan (faiss or torch) returns candidates; `Search` re-ranks them exactly, so both agree on ties."""
 
 from collections.abc import Iterator
 from functools import cached_property
@@ -11,194 +10,208 @@ from numpy.typing import NDArray
 
 from galirep.metrics.arrays import F32, Ints
 from galirep.search.distances import distance
-from galirep.search.faiss_library import load_faiss
+from galirep.search.faiss_library import copy_to_gpu
 
-_BYTES = 1 << 26  # of scratch memory for one block
-_CACHE = 1 << 19  # of scratch that stays in a core's cache
-_MAX_K_ON_GPU = 2048  # of faiss
+# scratch memory for one block of queries
+_SCRATCH_BYTES = 1 << 26
+# scratch memory that stays in a core's cache
+_CACHE_BYTES = 1 << 19
+# rows compared at a time when one query is compared with many
+_RESCAN_ROWS = 4096
+# a limit of faiss
+_MAX_K_ON_GPU = 2048
 
 
 class Scan(Protocol):
-    """(Q, D) queries -> (Q, k) coarse distances, ascending, and rows (-1: none). Coarse: of the metric, under l2 squared, float32 rounding
-    allowed."""
+    """A fast search with coarse distances: float32 rounding is allowed, and l2 distances are squared."""
 
     def __call__(self, queries: F32, k: int, /) -> tuple[F32, Ints]:
-        """The k nearest rows of each query, coarsely."""
+        """Map (Q, D) queries to (Q, k) coarse distances, ascending, and (Q, k) rows, -1 where none was found."""
         ...
 
 
 class FaissScan:
-    """A faiss index, on the CPU or (`device` cuda) on the GPU if this faiss has one."""
+    """A faiss index, searched on the CPU or, with `device` cuda, on the GPU if this faiss can use one."""
 
     def __init__(self, index: Any, metric: str, device: str = "cpu") -> None:
-        faiss = load_faiss()
-        self._cpu, self._metric, self._gpu = index, metric, None
-        if device.startswith("cuda") and gpus(faiss):
-            self._resources = faiss.StandardGpuResources()
-            self._gpu = faiss.index_cpu_to_gpu(self._resources, int(device.partition(":")[2] or 0), index)
+        self._index = index
+        self._gpu_index = copy_to_gpu(index, device)
+        self._metric = metric
 
     def __call__(self, queries: F32, k: int, /) -> tuple[F32, Ints]:
-        """See `Scan`."""
-        index = self._gpu if self._gpu is not None and k <= _MAX_K_ON_GPU else self._cpu
-        found, rows = index.search(queries, k)
+        """Search the index; see `Scan`."""
+        on_gpu = self._gpu_index is not None and k <= _MAX_K_ON_GPU
+        index = self._gpu_index if on_gpu else self._index
+        distances, rows = index.search(queries, k)
+        # faiss gives squared distances under l2, else inner products
         if self._metric != "l2":
-            np.subtract(1.0 if self._metric == "cosine" else 0.0, found, out=found)
-        found[rows < 0] = np.inf
-        return found, rows
-
-
-def gpus(faiss: Any) -> int:
-    """How many GPUs this faiss can use; asked before anything is sent to one, as faiss answers with an empty index where there is none."""
-    return int(faiss.get_num_gpus()) if hasattr(faiss, "StandardGpuResources") else 0
+            np.subtract(1.0 if self._metric == "cosine" else 0.0, distances, out=distances)
+        distances[rows < 0] = np.inf
+        return distances, rows
 
 
 class TorchScan:
-    """All rows, by matrix products on any torch device: exact search without faiss."""
+    """All rows, searched exhaustively by matrix products on any torch device; needs no faiss."""
 
     def __init__(self, vectors: F32, metric: str, device: str = "cpu") -> None:
         self._metric = metric
         self._vectors = torch.from_numpy(vectors).to(device)
-        self._squares = (self._vectors * self._vectors).sum(dim=1) if metric == "l2" else None
+        self._squared_norms = (self._vectors * self._vectors).sum(dim=1) if metric == "l2" else None
 
     def __call__(self, queries: F32, k: int, /) -> tuple[F32, Ints]:
-        """See `Scan`."""
-        parts = [torch.topk(block, k, dim=1, largest=False) for block in self.blocks(queries)]
-        return torch.cat([p.values for p in parts]).cpu().numpy(), torch.cat([p.indices for p in parts]).cpu().numpy()
+        """Search all rows; see `Scan`."""
+        parts = [torch.topk(block, k, dim=1, largest=False) for block in self.distance_blocks(queries)]
+        distances = torch.cat([part.values for part in parts]).cpu().numpy()
+        rows = torch.cat([part.indices for part in parts]).cpu().numpy()
+        return distances, rows
 
-    def blocks(self, queries: F32) -> Iterator[torch.Tensor]:
-        """Coarse distances to every row, (q, N) for some queries at a time, on the device."""
-        size = max(1, _BYTES // (4 * len(self._vectors)))
+    def distance_blocks(self, queries: F32) -> Iterator[torch.Tensor]:
+        """Yield the coarse distances of some queries at a time to every row, (q, N), on the device."""
+        size = max(1, _SCRATCH_BYTES // (4 * len(self._vectors)))
         for start in range(0, len(queries), size):
             block = torch.from_numpy(queries[start : start + size]).to(self._vectors.device)
             product = block @ self._vectors.T
-            if self._squares is None:
+            if self._squared_norms is None:
                 yield product.neg_().add_(1.0 if self._metric == "cosine" else 0.0)
             else:
-                yield product.mul_(-2).add_(self._squares).add_((block * block).sum(dim=1, keepdim=True))
+                yield product.mul_(-2).add_(self._squared_norms).add_((block * block).sum(dim=1, keepdim=True))
 
 
 class Search:
-    """k nearest rows in the order of (distance, row): of two rows equally far, the lower comes first.
+    """k-NN search in the order of (distance, row): of two rows at the same distance, the lower row comes first.
 
-    With `vectors`, the (N, D) float32 that `scan` searches exhaustively, the result is exact: `distances.distance` of each pair decides, not
-    the rounding of a matrix product, so that faiss and torch, alone or in batches, give the same neighbours. Without them, as for an index
-    that holds codes, distances and completeness are those of the scan.
+    With `vectors`, the (N, D) float32 that `scan` searches exhaustively, the result is exact: `distances.distance` of
+    each pair decides, not the rounding of a matrix product, so faiss and torch give the same neighbours for any batch
+    size. Without `vectors` (an index of codes) distances and recall are those of the scan.
     """
 
     def __init__(self, scan: Scan, metric: str, size: int, vectors: F32 | None = None) -> None:
         self.exact = vectors is not None
-        self._scan, self._metric, self._size, self._vectors = scan, metric, size, vectors
-        self._longest = (
-            1.0
-            if vectors is None or metric == "cosine"
-            else float(np.sqrt(np.einsum("nd,nd->n", vectors, vectors).max()))
-        )
+        self._scan = scan
+        self._metric = metric
+        self._size = size
+        self._vectors = vectors
+        self._max_norm = 1.0
+        if vectors is not None and metric != "cosine":
+            self._max_norm = float(np.sqrt(np.einsum("nd,nd->n", vectors, vectors).max()))
 
     def __call__(self, queries: F32, k: int, exclude: Ints | None = None) -> tuple[F32, Ints]:
-        """(Q, D) prepared queries -> (Q, k) distances, (Q, k) rows; -1 at distance inf where an inexact index found none.
+        """Map (Q, D) prepared queries to (Q, k) distances and (Q, k) rows.
 
-        `exclude` (Q,) is a row to leave out of each query's neighbours: the query itself.
+        Where an inexact index finds fewer than k rows, the rest are row -1 at distance inf. `exclude` (Q,) is one row
+        per query that is left out of its neighbours: the query itself.
         """
-        wanted = k + (exclude is not None)
+        n_neighbors = k + (exclude is not None)
         if self._vectors is None:
-            coarse, rows = self._scan(queries, wanted)
-            found, rows = _ordered(coarse if self._metric == "ip" else np.maximum(coarse, 0), rows)
-            found = np.sqrt(found) if self._metric == "l2" else found
+            distances, rows = self._search_inexactly(queries, n_neighbors)
         else:
-            found, rows = self._exact(queries, wanted, self._vectors)
-        if exclude is None:
-            return found, rows
-        rows, found = _without(exclude, rows, found)
-        return found, rows
+            distances, rows = self._search_exactly(queries, n_neighbors, self._vectors)
+        if exclude is not None:
+            rows, distances = drop_excluded(exclude, rows, distances)
+        return distances, rows
 
     def rank(self, queries: F32, depth: int, exclude: Ints | None = None) -> Iterator[Ints]:
-        """Rows alone, (q, depth) for some queries at a time, as far down as MAP@R looks; there equal distances come in any order.
+        """Yield the nearest rows, (q, depth) for some queries at a time, without distances; MAP@R needs whole classes.
+
+        Unlike in `__call__`, rows at equal distance come in any order.
 
         Raises:
             TypeError: the search is not exact.
         """
         start = 0
-        for block in self._all.blocks(queries):
+        for block in self._full_scan.distance_blocks(queries):
             rows = torch.topk(block, depth + (exclude is not None), dim=1, largest=False).indices.cpu().numpy()
-            yield rows if exclude is None else _without(exclude[start : start + len(rows)], rows)[0]
+            yield rows if exclude is None else drop_excluded(exclude[start : start + len(rows)], rows)[0]
             start += len(rows)
 
-    def within(self, queries: F32, radius: float) -> Iterator[tuple[Ints, Ints, F32]]:
-        """Every pair at most `radius` apart, for some queries at a time: (P,) places in `queries`, (P,) rows, (P,) distances.
+    def range_search(self, queries: F32, radius: float) -> Iterator[tuple[Ints, Ints, F32]]:
+        """Yield all pairs at distance `radius` or less, for some queries at a time.
+
+        Each item has the indices into `queries`, the rows and the distances, (P,) each.
 
         Raises:
             TypeError: the search is not exact.
         """
-        limit = self._coarse_limit(queries, np.full(len(queries), radius, np.float32))
+        limits = self._coarse_limits(queries, np.full(len(queries), radius, np.float32))
         start = 0
-        for block in self._all.blocks(queries):
-            part = torch.from_numpy(limit[start : start + len(block)]).to(block.device)
-            places, rows = (block <= part[:, None]).nonzero(as_tuple=True)
-            pairs = places.cpu().numpy() + start, rows.cpu().numpy()
-            distances = self._between(queries, *pairs)
+        for block in self._full_scan.distance_blocks(queries):
+            block_limits = torch.from_numpy(limits[start : start + len(block)]).to(block.device)
+            block_queries, block_rows = (block <= block_limits[:, None]).nonzero(as_tuple=True)
+            query_indices = block_queries.cpu().numpy() + start
+            rows = block_rows.cpu().numpy()
+            distances = self._pair_distances(queries, query_indices, rows)
             near = distances <= radius
-            yield pairs[0][near], pairs[1][near], distances[near]
+            yield query_indices[near], rows[near], distances[near]
             start += len(block)
 
-    def _between(self, queries: F32, places: Ints, rows: Ints) -> F32:
+    def _pair_distances(self, queries: F32, query_indices: Ints, rows: Ints) -> F32:
         assert self._vectors is not None
-        step = max(1, _BYTES // (8 * queries.shape[1]))
-        parts = [slice(i, i + step) for i in range(0, max(1, len(rows)), step)]
-        return np.concatenate([distance(queries[places[p]], self._vectors[rows[p]], self._metric) for p in parts])
+        step = max(1, _SCRATCH_BYTES // (8 * queries.shape[1]))
+        parts = [slice(start, start + step) for start in range(0, max(1, len(rows)), step)]
+        return np.concatenate(
+            [distance(queries[query_indices[part]], self._vectors[rows[part]], self._metric) for part in parts]
+        )
 
     @cached_property
-    def _all(self) -> TorchScan:
+    def _full_scan(self) -> TorchScan:
         if self._vectors is None:
-            raise TypeError("only an exact search ranks a whole class")
+            raise TypeError("only an exact search can compare a query with every row")
         return self._scan if isinstance(self._scan, TorchScan) else TorchScan(self._vectors, self._metric)
 
-    def _exact(self, queries: F32, k: int, vectors: F32) -> tuple[F32, Ints]:
-        candidates = min(self._size, k + 4 + k // 16)
-        coarse, rows = self._scan(queries, candidates)
-        found = np.empty(rows.shape, np.float32)
-        step = max(1, _CACHE // (8 * candidates * vectors.shape[1]))
+    def _search_inexactly(self, queries: F32, k: int) -> tuple[F32, Ints]:
+        coarse, rows = self._scan(queries, k)
+        # rounding can make a distance slightly negative; only ip has true negative distances
+        distances, rows = _sort_by_distance(coarse if self._metric == "ip" else np.maximum(coarse, 0), rows)
+        return np.sqrt(distances) if self._metric == "l2" else distances, rows
+
+    def _search_exactly(self, queries: F32, k: int, vectors: F32) -> tuple[F32, Ints]:
+        n_candidates = min(self._size, k + 4 + k // 16)
+        coarse, rows = self._scan(queries, n_candidates)
+        distances = np.empty(rows.shape, np.float32)
+        step = max(1, _CACHE_BYTES // (8 * n_candidates * vectors.shape[1]))
         for start in range(0, len(queries), step):
             part = slice(start, start + step)
-            found[part] = distance(queries[part, None, :], vectors[rows[part]], self._metric)
-        found, rows = _ordered(found, rows)
-        found, rows = found[:, :k], rows[:, :k]
-        if (
-            candidates < self._size
-        ):  # a row that was not proposed may tie with the last one taken, within the rounding of the scan
-            limit = self._coarse_limit(queries, found[:, -1])
-            for i in np.flatnonzero(limit >= coarse[:, -1]):
-                found[i], rows[i] = self._scan_one(queries[i], limit[i], k, vectors)
-        return found, rows
+            distances[part] = distance(queries[part, None, :], vectors[rows[part]], self._metric)
+        distances, rows = _sort_by_distance(distances, rows)
+        distances, rows = distances[:, :k], rows[:, :k]
+        # A row that is not a candidate may tie with the k-th neighbour, within the rounding of the scan.
+        if n_candidates < self._size:
+            limits = self._coarse_limits(queries, distances[:, -1])
+            for i in np.flatnonzero(limits >= coarse[:, -1]):
+                distances[i], rows[i] = self._rescan(queries[i], limits[i], k, vectors)
+        return distances, rows
 
-    def _coarse_limit(self, queries: F32, distance: F32) -> F32:
-        """(Q,) the coarse distance that no row at most `distance` away exceeds; the rounding of a product of D terms grows like sqrt(D)."""
+    def _coarse_limits(self, queries: F32, distance: F32) -> F32:
+        """Bound the (Q,) coarse distances of all rows that are at most `distance` (Q,) away.
+
+        The rounding of a product of D terms grows like sqrt(D).
+        """
         norms = np.linalg.norm(queries, axis=1)
-        scale = np.square(norms + self._longest) if self._metric == "l2" else norms * self._longest
+        scale = np.square(norms + self._max_norm) if self._metric == "l2" else norms * self._max_norm
         rounding = 4 * np.finfo(np.float32).eps * np.sqrt(queries.shape[1]) * scale
         return np.asarray((np.square(distance) if self._metric == "l2" else distance) + rounding, dtype=np.float32)
 
-    def _scan_one(self, query: F32, limit: np.float32, k: int, vectors: F32) -> tuple[F32, Ints]:
-        """Every row within `limit` compared exactly."""
+    def _rescan(self, query: F32, limit: np.float32, k: int, vectors: F32) -> tuple[F32, Ints]:
+        """Return the k nearest of all rows within the coarse distance `limit`, each compared exactly."""
         product = vectors @ query
         if self._metric == "l2":
             coarse = np.einsum("nd,nd->n", vectors, vectors) - 2 * product + query @ query
         else:
             coarse = (1 if self._metric == "cosine" else 0) - product
-        near = np.flatnonzero(coarse <= limit)
-        found = np.concatenate(
-            [distance(query, vectors[near[i : i + 4096]], self._metric) for i in range(0, len(near), 4096)]
-        )
-        order = np.argsort(found, kind="stable")[:k]
-        return found[order], near[order]
+        rows = np.flatnonzero(coarse <= limit)
+        parts = [rows[start : start + _RESCAN_ROWS] for start in range(0, len(rows), _RESCAN_ROWS)]
+        distances = np.concatenate([distance(query, vectors[part], self._metric) for part in parts])
+        order = np.argsort(distances, kind="stable")[:k]
+        return distances[order], rows[order]
 
 
-def _without(exclude: Ints, rows: Ints, *others: NDArray[Any]) -> tuple[NDArray[Any], ...]:
-    """The columns but one: that with the excluded row, or the last where it is not among them."""
+def drop_excluded(exclude: Ints, rows: Ints, *others: NDArray[Any]) -> tuple[NDArray[Any], ...]:
+    """Drop one column per query from each array: that of the excluded row, or the last if it is not among `rows`."""
     keep = rows != exclude[:, None]
     keep[keep.all(axis=1), -1] = False
-    return tuple(a[keep].reshape(len(rows), -1) for a in (rows, *others))
+    return tuple(array[keep].reshape(len(rows), -1) for array in (rows, *others))
 
 
-def _ordered(found: F32, rows: Ints) -> tuple[F32, Ints]:
-    order = np.lexsort((rows, found), axis=-1)
-    return np.take_along_axis(found, order, axis=-1), np.take_along_axis(rows, order, axis=-1)
+def _sort_by_distance(distances: F32, rows: Ints) -> tuple[F32, Ints]:
+    order = np.lexsort((rows, distances), axis=-1)
+    return np.take_along_axis(distances, order, axis=-1), np.take_along_axis(rows, order, axis=-1)

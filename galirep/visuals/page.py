@@ -1,4 +1,4 @@
-"""HTML pages of one file that need no server and no network."""
+"""Render an HTML report as one file that needs no server and no network."""
 
 import base64
 import hashlib
@@ -9,33 +9,35 @@ from typing import Any
 
 
 def render_page(title: str, payload: dict[str, Any], uris: list[str]) -> str:
-    """Fill the template with style, script and data; what the page may run is named by hash, and nothing may be fetched."""
-    parts = {
-        name: files("galirep.visuals").joinpath(f"report.{name}").read_text(encoding="utf-8")
-        for name in ("html", "css", "js")
-    }
-    style = parts["css"] + "".join(f".sheet{i}{{background-image:url({uri})}}\n" for i, uri in enumerate(uris))
-    values = {
-        "policy": f"default-src 'none'; img-src data:; style-src '{_hash(style)}'; script-src '{_hash(parts['js'])}'; base-uri 'none'",
-        "title": html.escape(title),
-        "style": style,
-        "script": parts["js"],
-        "data": json.dumps(payload, separators=(",", ":"))
-        .replace("&", "\\u0026")
-        .replace("<", "\\u003c")
-        .replace(">", "\\u003e"),
-    }
-    page = parts["html"]
-    for name in (
-        "policy",
-        "title",
-        "style",
-        "script",
-        "data",
-    ):  # the data last: nothing in it is taken for a place in the template
-        page = page.replace(f"{{{{{name}}}}}", values[name], 1 if name != "title" else -1)
-    return page
+    """Fill the template with style, script and data.
+
+    `payload` is the JSON that the script reads, `uris` are the data: URIs of the sprite sheets. The content security
+    policy names style and script by hash and forbids fetching anything.
+    """
+    template, style, script = (_read_template(suffix) for suffix in ("html", "css", "js"))
+    style += "".join(f".sheet{i}{{background-image:url({uri})}}\n" for i, uri in enumerate(uris))
+    policy = (
+        f"default-src 'none'; img-src data:; style-src '{_csp_hash(style)}'; script-src '{_csp_hash(script)}'; "
+        "base-uri 'none'"
+    )
+    page = template.replace("{{policy}}", policy, 1)
+    page = page.replace("{{title}}", html.escape(title))
+    page = page.replace("{{style}}", style, 1)
+    page = page.replace("{{script}}", script, 1)
+    # last, so that no text in the data is taken for a placeholder
+    return page.replace("{{data}}", _script_safe_json(payload), 1)
 
 
-def _hash(text: str) -> str:
+def _read_template(suffix: str) -> str:
+    return files("galirep.visuals").joinpath(f"report.{suffix}").read_text(encoding="utf-8")
+
+
+def _script_safe_json(value: Any) -> str:
+    """Serialise `value` so that it cannot end the script element that holds it."""
+    text = json.dumps(value, separators=(",", ":"))
+    return text.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e")
+
+
+def _csp_hash(text: str) -> str:
+    """Return the hash of an inline style or script as a content security policy names it."""
     return f"sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}"

@@ -1,4 +1,4 @@
-"""Many small pictures in a few sheets (sprites), as data that a page can hold without being fetched."""
+"""Thumbnails packed into sprite sheets, as data: URIs that a page can embed."""
 
 import base64
 import io
@@ -13,61 +13,67 @@ from galirep.data.picture import resize_square
 from galirep.data.sources import ImageSource
 from galirep.errors import DataError
 
-COLUMNS, ROWS = 16, 16  # thumbnails of a sheet
-_TRIES = (
-    (64, 80),
-    (64, 62),
-    (56, 60),
-    (48, 55),
-    (40, 50),
-    (32, 45),
-    (24, 40),
-)  # side and WebP quality, until the budget holds
+# thumbnails of a sheet
+COLUMNS = 16
+ROWS = 16
+# (side in pixels, WebP quality), tried in this order until the sheets fit the budget
+_SIZES = ((64, 80), (64, 62), (56, 60), (48, 55), (40, 50), (32, 45), (24, 40))
+_LARGEST_SIDE = _SIZES[0][0]
 
 
-@dataclass
+@dataclass(frozen=True)
 class Sheets:
-    """`uris` are data: URIs of WebP sheets; thumbnail i stands in sheet i // 256, row (i // 16) % 16, column i % 16. `missing` could not be
-    read."""
+    """Sprite sheets of thumbnails.
+
+    `uris` are data: URIs of WebP images. Thumbnail i is in sheet i // 256, row (i // 16) % 16, column i % 16, and is
+    `cell` pixels wide and high. `missing` are the thumbnails whose image could not be read.
+    """
 
     uris: list[str]
     cell: int
     missing: list[int]
 
 
-def sheets(pictures: Sequence[tuple[ImageSource, int]], budget: int) -> Sheets:
-    """Sheets of the pictures (source, index), in at most `budget` bytes of WebP if the smallest of the sizes tried allows."""
+def make_sheets(pictures: Sequence[tuple[ImageSource, int]], max_bytes: int) -> Sheets:
+    """Pack pictures (source, index) into sheets of at most `max_bytes` of WebP, if the smallest size tried allows."""
     images: list[NDArray[np.uint8] | None] = []
     for source, index in pictures:
         try:
-            images.append(_square(source.read(index)))
+            images.append(_crop_and_shrink(source.read(index)))
         except DataError:
             images.append(None)
     largest = max((image.shape[0] for image in images if image is not None), default=1)
+    per_sheet = COLUMNS * ROWS
     encoded: list[bytes] = []
     cell = 1
-    for side, quality in _TRIES:
+    for side, quality in _SIZES:
         cell = min(side, largest)
-        encoded = [_sheet(images[i : i + COLUMNS * ROWS], cell, quality) for i in range(0, len(images), COLUMNS * ROWS)]
-        if sum(map(len, encoded)) <= budget:
+        encoded = [
+            _encode_sheet(images[start : start + per_sheet], cell, quality)
+            for start in range(0, len(images), per_sheet)
+        ]
+        if sum(map(len, encoded)) <= max_bytes:
             break
     uris = [f"data:image/webp;base64,{base64.b64encode(data).decode()}" for data in encoded]
     return Sheets(uris, cell, [i for i, image in enumerate(images) if image is None])
 
 
-def _square(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    side = min(image.shape[0], image.shape[1], _TRIES[0][0])
+def _crop_and_shrink(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Make an image square, at most _LARGEST_SIDE wide, as (S, S, 3)."""
+    side = min(image.shape[0], image.shape[1], _LARGEST_SIDE)
     return np.ascontiguousarray(resize_square(image, side, 3).transpose(1, 2, 0))
 
 
-def _sheet(images: Sequence[NDArray[np.uint8] | None], cell: int, quality: int) -> bytes:
-    sheet = Image.new("RGB", (COLUMNS * cell, -(-len(images) // COLUMNS) * cell))
+def _encode_sheet(images: Sequence[NDArray[np.uint8] | None], cell: int, quality: int) -> bytes:
+    rows = -(-len(images) // COLUMNS)
+    sheet = Image.new("RGB", (COLUMNS * cell, rows * cell))
     for i, image in enumerate(images):
-        if image is not None:
-            picture = Image.fromarray(image)
-            if picture.size != (cell, cell):
-                picture = picture.resize((cell, cell), Image.Resampling.LANCZOS)
-            sheet.paste(picture, (i % COLUMNS * cell, i // COLUMNS * cell))
+        if image is None:
+            continue
+        thumbnail = Image.fromarray(image)
+        if thumbnail.size != (cell, cell):
+            thumbnail = thumbnail.resize((cell, cell), Image.Resampling.LANCZOS)
+        sheet.paste(thumbnail, (i % COLUMNS * cell, i // COLUMNS * cell))
     file = io.BytesIO()
     sheet.save(file, "WEBP", quality=quality, method=4)
     return file.getvalue()

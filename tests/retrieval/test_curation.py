@@ -1,4 +1,4 @@
-"""Near-duplicates and outliers, as `retrieve` gives them."""
+"""Near-duplicates and outliers in the result of `retrieve`."""
 
 import numpy as np
 import pytest
@@ -10,7 +10,8 @@ from galirep.errors import DataError
 
 def test_near_duplicates_are_pairs_and_groups_of_pairs(tmp_path):
     features, labels = clusters(50)
-    features[[10, 30]] = features[4] * 2  # the same direction: a group of three
+    # the same direction: a group of three
+    features[[10, 30]] = features[4] * 2
     features[20] = features[6] + 0.01
     path = write_embeddings(tmp_path / "g.h5", features, labels)
     value = galirep.retrieve(path, duplicates=0.9999).summary()["duplicates"]
@@ -42,7 +43,9 @@ def test_near_duplicates_across_files_are_pairs_of_a_query_and_a_row(galleries, 
 
 def test_too_many_pairs_are_refused(galleries, monkeypatch):
     monkeypatch.setattr("galirep.retrieval.curation.MAX_PAIRS", 1000)
-    with pytest.raises(DataError, match=r"more than 1,000 pairs are as near as -1\.0"):
+    with pytest.raises(
+        DataError, match=r"more than 1,000 pairs are within the duplicates threshold -1\.0: use a stricter one"
+    ):
         galirep.retrieve(galleries[0], duplicates=-1.0)
 
 
@@ -52,9 +55,9 @@ def test_outliers_are_the_rows_farthest_from_their_neighbours(tmp_path):
     features[[17, 40]] *= -1
     features[40] += r.normal(size=16)
     path = write_embeddings(tmp_path / "g.h5", features, np.zeros(60, int))
-    found = galirep.retrieve(path, k=5, outliers=4)
-    listed = found.summary()["outliers"]
-    means = found.distances.mean(axis=1)
+    result = galirep.retrieve(path, k=5, outliers=4)
+    listed = result.summary()["outliers"]
+    means = result.distances.mean(axis=1)
     assert {row["id"] for row in listed[:2]} == {"g/0017.png", "g/0040.png"}
     assert [row["id"] for row in listed] == [f"g/{i:04d}.png" for i in np.argsort(-means, kind="stable")[:4]]
     assert listed[0]["mean_distance"] == pytest.approx(means.max(), rel=1e-6) and listed[0]["label"] == "ant"

@@ -16,7 +16,7 @@ LAYERS = (("features", 4),)
 
 @pytest.fixture(scope="module")
 def browser(tmp_path_factory):
-    """A headless Chromium that keeps its console; skipped where there is none (.ci/browser installs it)."""
+    """Start a headless Chromium that keeps its console; skip without one (.ci/browser installs it)."""
     chromium, chromedriver = shutil.which("chromium"), shutil.which("chromedriver")
     if not chromium or not chromedriver:
         pytest.skip("no chromium or no chromedriver on the PATH: run .ci/browser as root")
@@ -59,7 +59,7 @@ class Page:
         return [entry for entry in self.driver.get_log("browser") if entry["level"] in ("SEVERE", "WARNING")]
 
     def requests(self):
-        """What the page asked for, beside itself and the data within it."""
+        """Return what the page requested, besides itself and the data: URIs in it."""
         events = (json.loads(entry["message"])["message"] for entry in self.driver.get_log("performance"))
         urls = [event["params"]["request"]["url"] for event in events if event["method"] == "Network.requestWillBeSent"]
         return [url for url in urls if not url.startswith(("data:", "file:", "chrome"))]
@@ -68,6 +68,15 @@ class Page:
         from selenium.webdriver import ActionChains
 
         ActionChains(self.driver).send_keys(*keys).perform()
+
+    def choose(self, select, value):
+        self.js(
+            "const select = document.getElementById(arguments[0]);"
+            "select.value = arguments[1];"
+            "select.dispatchEvent(new Event('input', {bubbles: true}))",
+            select,
+            value,
+        )
 
     def count(self, selector):
         return self.js("return document.querySelectorAll(arguments[0]).length", selector)
@@ -109,19 +118,14 @@ def test_it_draws_without_errors_in_both_schemes_and_widths(browser, page, pictu
 
 def test_filters_choose_by_class_outcome_and_name(page):
     assert len(page.shown()) == 30
-    page.js(
-        "const s = document.getElementById('class'); s.value = 'class1'; s.dispatchEvent(new Event('input', {bubbles: true}))"
-    )
+    page.choose("class", "class1")
     assert page.shown() == ["class1"] * 10
     assert page.js("return document.getElementById('count').textContent") == "10 of 30 queries"
-    page.js(
-        "const s = document.getElementById('outcome'); s.value = 'first'; s.dispatchEvent(new Event('input', {bubbles: true}))"
-    )
+    page.choose("outcome", "first")
     wrong = page.js("return D.queries.filter(q => labelOf(q.item) === 'class1' && q.neighbors[0][2] === 0).length")
     assert len(page.shown()) == wrong
-    page.js(
-        "for (const id of ['class', 'outcome']) document.getElementById(id).value = ''; document.getElementById('text').focus()"
-    )
+    page.js("for (const id of ['class', 'outcome']) document.getElementById(id).value = ''")
+    page.js("document.getElementById('text').focus()")
     page.keys("class2/005")
     assert page.shown() == ["class2"]
     page.js("document.getElementById('text').value = ''; document.getElementById('order').value = 'worst'; filter()")
@@ -211,8 +215,6 @@ def test_a_search_without_a_miss_draws_too(browser, tmp_path):
     gallery = write_embeddings(tmp_path / "g.h5", features, labels, names=("a", "b", "c"), layers=(("features", 3),))
     galirep.retrieve(gallery, k=3, report=tmp_path / "r.html")
     page = Page(browser, tmp_path / "r.html")
-    assert (
-        page.console() == []
-        and page.count(".found .miss") == page.count("#confused") == 0
-        and page.count(".found .hit") == 36
-    )
+    assert page.console() == []
+    assert page.count(".found .miss") == page.count("#confused") == 0
+    assert page.count(".found .hit") == 36

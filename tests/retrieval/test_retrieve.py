@@ -1,4 +1,4 @@
-"""`retrieve` on real files: what it finds, what it writes, what it refuses."""
+"""`retrieve` on real files: neighbours, measures, written results, refused input."""
 
 import json
 import sys
@@ -18,94 +18,90 @@ pytest.importorskip("faiss")
 @pytest.mark.parametrize("backend", ["faiss", "torch"])
 def test_retrieve_finds_and_measures_what_a_full_sort_does(galleries, backend):
     gallery, queries = galleries
-    found = galirep.retrieve(gallery, queries, k=5, backend=backend)
+    result = galirep.retrieve(gallery, queries, k=5, backend=backend)
     cosines, query_labels, gallery_labels = cosines_of(queries, gallery)
     order = np.argsort(-cosines, axis=1)
-    np.testing.assert_array_equal(found.neighbors, order[:, :5])
-    np.testing.assert_allclose(found.distances, 1 - np.take_along_axis(cosines, order[:, :5], 1), atol=1e-6)
+    np.testing.assert_array_equal(result.neighbors, order[:, :5])
+    np.testing.assert_allclose(result.distances, 1 - np.take_along_axis(cosines, order[:, :5], 1), atol=1e-6)
     hits = gallery_labels[order] == query_labels[:, None]
     counts = hits.sum(axis=1)
     precision = np.cumsum(hits, axis=1) / np.arange(1, 401)
     map_at_r = np.mean([(precision[i] * hits[i])[:r].sum() / r for i, r in enumerate(counts)])
-    summary = found.summary()
+    summary = result.summary()
+    assert summary == result.to_dict()
     assert summary["precision_at_1"] == pytest.approx(hits[:, 0].mean())
     assert summary["recall_at_k"] == pytest.approx(hits[:, :5].any(axis=1).mean())
     assert summary["map_at_r"] == pytest.approx(map_at_r, abs=1e-6)
-    assert summary["index"]["exact"] and backend in summary["index"]["backend"] and not found.leave_one_out
+    assert summary["index"]["exact"] and backend in summary["index"]["backend"] and not result.leave_one_out
 
 
 def test_a_file_searched_in_itself_leaves_each_query_out(galleries):
     gallery, _ = galleries
-    found = galirep.retrieve(gallery, k=3)
-    assert found.leave_one_out and (found.neighbors != np.arange(400)[:, None]).all()
+    result = galirep.retrieve(gallery, k=3)
+    assert result.leave_one_out and (result.neighbors != np.arange(400)[:, None]).all()
     cosines, labels, _ = cosines_of(gallery)
     np.fill_diagonal(cosines, -np.inf)
-    np.testing.assert_array_equal(found.neighbors[:, 0], cosines.argmax(axis=1))
-    assert found.summary()["precision_at_1"] == pytest.approx((labels[cosines.argmax(axis=1)] == labels).mean())
+    np.testing.assert_array_equal(result.neighbors[:, 0], cosines.argmax(axis=1))
+    assert result.summary()["precision_at_1"] == pytest.approx((labels[cosines.argmax(axis=1)] == labels).mean())
 
 
 def test_the_same_images_embedded_twice_are_the_same_rows_and_other_images_are_not(galleries, tmp_path):
     gallery, _ = galleries
     features, labels = clusters(400)
     ids = [f"gallery/{i:04d}.png" for i in range(400)]
-    again = write_embeddings(tmp_path / "again.h5", features, labels, ids=ids, fingerprint="gallery")
+    same_images = write_embeddings(tmp_path / "again.h5", features, labels, ids=ids, fingerprint="gallery")
     other = write_embeddings(tmp_path / "other.h5", features, labels, ids=ids, fingerprint="other")
-    assert galirep.retrieve(gallery, again, k=1).leave_one_out
-    found = galirep.retrieve(gallery, other, k=1)
-    assert not found.leave_one_out and (found.neighbors[:, 0] == np.arange(400)).all()
+    assert galirep.retrieve(gallery, same_images, k=1).leave_one_out
+    result = galirep.retrieve(gallery, other, k=1)
+    assert not result.leave_one_out and (result.neighbors[:, 0] == np.arange(400)).all()
 
 
 def test_layers_are_compared_by_name(galleries):
     gallery, queries = galleries
     whole, part = (galirep.retrieve(gallery, queries, k=1, layers=layers) for layers in (None, ["mu"]))
     with galirep.load_embeddings(gallery, ["mu"]) as g, galirep.load_embeddings(queries, ["mu"]) as q:
-        cosines = (
-            np.asarray(q.features)
-            @ (np.asarray(g.features) / np.linalg.norm(np.asarray(g.features), axis=1, keepdims=True)).T
-        )
+        vectors = np.asarray(g.features)
+        cosines = np.asarray(q.features) @ (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).T
     assert (part.neighbors[:, 0] == cosines.argmax(axis=1)).all() and (part.neighbors != whole.neighbors).any()
 
 
 def test_classes_are_matched_by_name_and_those_the_gallery_lacks_are_counted(tmp_path):
     features, labels = clusters(80)
     gallery = write_embeddings(tmp_path / "g.h5", features, labels)
-    table = np.array([3, 2, 0, 1])  # the same classes, numbered otherwise, and one more
-    turned = table[labels]
-    turned[:3] = 4
-    queries = write_embeddings(tmp_path / "q.h5", features, turned, names=("cat", "dog", "bee", "ant", "eel"))
+    # the same classes in another order, and one more
+    new_number = np.array([3, 2, 0, 1])
+    renumbered = new_number[labels]
+    renumbered[:3] = 4
+    queries = write_embeddings(tmp_path / "q.h5", features, renumbered, names=("cat", "dog", "bee", "ant", "eel"))
     summary = galirep.retrieve(gallery, queries, k=1).summary()
     assert summary["precision_at_1"] == 1.0 and summary["queries_without_relevant"] == 3
-    counts = {name: int((turned == i).sum()) for i, name in enumerate(["cat", "dog", "bee", "ant"])}
+    counts = {name: int((renumbered == i).sum()) for i, name in enumerate(["cat", "dog", "bee", "ant"])}
     assert {row["name"]: row["n"] for row in summary["classes"]} == counts
 
 
 def test_without_labels_there_are_neighbours_and_no_measures(galleries, tmp_path):
     gallery, _ = galleries
-    summary = galirep.retrieve(gallery, write_embeddings(tmp_path / "bare.h5", clusters(9)[0], names=()), k=2).summary()
-    assert (
-        summary["precision_at_1"] is summary["recall_at_k"] is summary["map_at_r"] is summary["mrr"] is None
-        and summary["classes"] == []
-    )
+    unlabelled = write_embeddings(tmp_path / "bare.h5", clusters(9)[0], names=())
+    summary = galirep.retrieve(gallery, unlabelled, k=2).summary()
+    assert summary["precision_at_1"] is summary["recall_at_k"] is summary["map_at_r"] is summary["mrr"] is None
+    assert summary["classes"] == []
 
 
 def test_results_are_written_in_the_keys_of_ann_benchmarks_and_as_json(galleries, tmp_path):
     gallery, queries = galleries
-    found = galirep.retrieve(gallery, queries, k=4, out=tmp_path / "out.h5")
+    result = galirep.retrieve(gallery, queries, k=4, out=tmp_path / "out.h5")
     with h5py.File(tmp_path / "out.h5") as file:
-        np.testing.assert_array_equal(file["neighbors"][:], found.neighbors)
-        np.testing.assert_array_equal(file["distances"][:], found.distances)
+        np.testing.assert_array_equal(file["neighbors"][:], result.neighbors)
+        np.testing.assert_array_equal(file["distances"][:], result.distances)
         assert file.attrs["distance"] == "angular"
-        assert file["neighbor_ids"].asstr()[0, 0] == f"gallery/{found.neighbors[0, 0]:04d}.png"
+        assert file["neighbor_ids"].asstr()[0, 0] == f"gallery/{result.neighbors[0, 0]:04d}.png"
         assert file["query_ids"].asstr()[1] == "queries/0001.png"
-    found.save(tmp_path / "out.json")
+    result.save(tmp_path / "out.json")
     value = json.loads((tmp_path / "out.json").read_text())
     first = value["results"][0]["neighbors"][0]
     assert value["k"] == 4 and len(value["results"]) == 60
-    assert (
-        first["row"] == found.neighbors[0, 0]
-        and first["label"] in NAMES
-        and first["id"] == f"gallery/{first['row']:04d}.png"
-    )
+    assert first["row"] == result.neighbors[0, 0] and first["label"] in NAMES
+    assert first["id"] == f"gallery/{first['row']:04d}.png"
     with pytest.raises(ConfigError, match=r"out\.h5 exists"):
         galirep.retrieve(gallery, queries, out=tmp_path / "out.h5")
 
@@ -120,12 +116,11 @@ def test_images_are_embedded_with_the_encoder_of_the_gallery(tmp_path):
     galirep.embed("pixels:8", str(tmp_path / "set"), tmp_path / "g.h5", split="train", num_workers=0)
     picture = tmp_path / "set" / "train" / "class1" / "5.png"
     for gallery in (tmp_path / "g.h5", tmp_path / "g.faiss"):
-        found = galirep.retrieve(gallery, [picture, picture], k=2, num_workers=0)
-        assert (
-            found.gallery_ids[found.neighbors[:, 0]].tolist() == ["class1/5.png"] * 2 and found.distances[0, 0] < 1e-6
-        )
-        found = galirep.retrieve(gallery, tmp_path / "set", split="test", k=2, num_workers=0)
-        assert found.neighbors.shape == (3, 2) and found.summary()["precision_at_1"] is not None
+        result = galirep.retrieve(gallery, [picture, picture], k=2, num_workers=0)
+        assert result.gallery_ids[result.neighbors[:, 0]].tolist() == ["class1/5.png"] * 2
+        assert result.distances[0, 0] < 1e-6
+        result = galirep.retrieve(gallery, tmp_path / "set", split="test", k=2, num_workers=0)
+        assert result.neighbors.shape == (3, 2) and result.summary()["precision_at_1"] is not None
         itself = galirep.retrieve(gallery, tmp_path / "set", split="train", k=2, num_workers=0)
         assert itself.leave_one_out and (itself.neighbors != np.arange(12)[:, None]).all()
         if gallery.suffix == ".h5":
@@ -135,7 +130,7 @@ def test_images_are_embedded_with_the_encoder_of_the_gallery(tmp_path):
         galirep.retrieve(tmp_path / "g.h5", picture, k=1, num_workers=0)
 
 
-def _bad_row(path, value):
+def _write_constant_row(path, value):
     features, labels = clusters(20)
     features[7] = value
     return write_embeddings(path, features, labels)
@@ -143,7 +138,7 @@ def _bad_row(path, value):
 
 def test_rows_that_cannot_be_compared_are_refused_by_id_on_either_side(galleries, tmp_path):
     gallery, queries = galleries
-    zeros = _bad_row(tmp_path / "zeros.h5", 0)
+    zeros = _write_constant_row(tmp_path / "zeros.h5", 0)
     out = tmp_path / "x.faiss"
     calls = (
         lambda: galirep.retrieve(zeros, queries),
@@ -151,7 +146,7 @@ def test_rows_that_cannot_be_compared_are_refused_by_id_on_either_side(galleries
         lambda: galirep.build_index(zeros, out),
     )
     for call in calls:
-        with pytest.raises(DataError, match=r"vectors of zeros.*'zeros/0007\.png'"):
+        with pytest.raises(DataError, match=r"zero vectors.*'zeros/0007\.png'"):
             call()
     with h5py.File(queries, "r+") as file:
         file["features"][5, 2] = np.nan
@@ -162,7 +157,7 @@ def test_rows_that_cannot_be_compared_are_refused_by_id_on_either_side(galleries
     assert not list(tmp_path.glob("*x.faiss*"))
 
 
-def test_files_that_cannot_be_compared_are_told_apart_difference_by_difference(galleries, tmp_path):
+def test_files_that_cannot_be_compared_are_refused_with_every_difference(galleries, tmp_path):
     gallery, _ = galleries
     features, labels = clusters(30)
     rival = {"encoder": "rival", "encoder_sha256": "ab", "layers": (("h", 12), ("z", 4)), "preprocessing": {"size": 64}}
@@ -174,7 +169,7 @@ def test_files_that_cannot_be_compared_are_told_apart_difference_by_difference(g
         "encoder 'rival' is not 'toy'",
         "encoder_sha256 'ab' is not ''",
         "preprocessing",
-        "no 'mu' among h, z",
+        "layer 'mu' is missing among h, z",
     ):
         assert part in str(raised.value)
     wide = write_embeddings(tmp_path / "wide.h5", clusters(30, dim=20)[0], labels)
@@ -185,10 +180,13 @@ def test_files_that_cannot_be_compared_are_told_apart_difference_by_difference(g
 def test_numbers_that_do_not_fit_are_refused(galleries):
     gallery, queries = galleries
     for options, message in (
-        ({"k": 0}, "k 0: ask for at least one"),
+        ({"k": 0}, "k must be at least 1, not 0"),
         ({"k": 401}, "k 401 is larger than the gallery: .* has 400 rows$"),
-        ({"outliers": 0}, "outliers 0"),
-        ({"duplicates": 1.5}, "threshold 1.5: under metric cosine it is a cosine similarity from -1 to 1"),
+        ({"outliers": 0}, "outliers must be at least 1, not 0"),
+        (
+            {"duplicates": 1.5},
+            "threshold 1.5 is out of range: for metric cosine it is a cosine similarity from -1 to 1",
+        ),
         ({"metric": "cosin"}, "did you mean 'cosine'"),
         ({"backend": "fais"}, "did you mean 'faiss'"),
         ({"out": "x.csv"}, r"x\.csv: results are written as \.h5 or \.json"),
@@ -210,10 +208,10 @@ def test_without_faiss_search_is_torchs_and_says_so(galleries, monkeypatch, tmp_
     faiss_library.load_faiss.cache_clear()
     monkeypatch.setattr(faiss_library, "PACKAGES", ())
     monkeypatch.setitem(sys.modules, "faiss", None)
-    found = galirep.retrieve(gallery, queries)
-    np.testing.assert_array_equal(found.neighbors, expected.neighbors)
-    np.testing.assert_array_equal(found.distances, expected.distances)
-    assert found.index["backend"] == "torch (faiss is not installed)"
+    result = galirep.retrieve(gallery, queries)
+    np.testing.assert_array_equal(result.neighbors, expected.neighbors)
+    np.testing.assert_array_equal(result.distances, expected.distances)
+    assert result.index["backend"] == "torch (faiss is not installed)"
     with pytest.raises(ConfigError, match=r"faiss cannot be imported .*install galirep\[cpu\]"):
         galirep.retrieve(tmp_path / "g.faiss", queries)
 
@@ -241,12 +239,8 @@ def test_commands_print_the_keys_that_were_agreed(galleries, cli, tmp_path):
     assert result.exit_code == 0, result.stderr
     value = json.loads(result.stdout)
     assert {"k", "metric", "n_queries", "precision_at_1", "recall_at_k", "map_at_r", "seconds", "index"} <= value.keys()
-    assert (value["k"], value["metric"], value["n_queries"], value["index"]["factory"]) == (
-        3,
-        "cosine",
-        60,
-        "IVF8,Flat",
-    )
+    assert (value["k"], value["metric"], value["n_queries"]) == (3, "cosine", 60)
+    assert value["index"]["factory"] == "IVF8,Flat"
     result = cli("retrieve", "--gallery", gallery, "--duplicates", "0.9", "--outliers", "2")
     assert result.exit_code == 0
     for part in ("near-duplicates at 0.9", "MAP@R", "each left out of its own neighbours", "outliers"):

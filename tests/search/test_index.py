@@ -1,4 +1,4 @@
-"""`index`: what an index finds, what is written beside it, what is refused, and what a kill leaves."""
+"""`build_index` and search in an index: results, files, refused input, and a process killed while it builds."""
 
 import json
 import subprocess
@@ -11,7 +11,7 @@ from toy_galleries import clusters, write_embeddings
 import galirep
 from galirep.errors import ConfigError, DataError
 from galirep.search.index_build import auto_factory
-from galirep.search.index_file import card_path, rows_path
+from galirep.search.index_file import read_info, rows_path, sidecar_path
 
 faiss = pytest.importorskip("faiss")
 
@@ -19,25 +19,18 @@ faiss = pytest.importorskip("faiss")
 def test_an_index_is_searched_and_its_rows_named_without_the_embedding_file(galleries, tmp_path):
     gallery, queries = galleries
     info = galirep.build_index(gallery, tmp_path / "g.faiss")
-    assert (info.factory, info.exact, info.recall_at_10, info.n, info.dim, info.metric) == (
-        "Flat",
-        True,
-        1.0,
-        400,
-        16,
-        "cosine",
-    )
+    assert (info.factory, info.exact, info.recall_at_10) == ("Flat", True, 1.0)
+    assert (info.n, info.dim, info.metric) == (400, 16, "cosine")
+    assert read_info(tmp_path / "g.faiss") == info
     expected = galirep.retrieve(gallery, queries)
     itself = galirep.retrieve(gallery)
     moved = gallery.rename(tmp_path / "moved.h5")
     for backend in ("faiss", "torch"):
-        found = galirep.retrieve(tmp_path / "g.faiss", queries, backend=backend)
-        np.testing.assert_array_equal(found.neighbors, expected.neighbors)
-        np.testing.assert_array_equal(found.distances, expected.distances)
-        assert (
-            found.summary()["map_at_r"] == pytest.approx(expected.summary()["map_at_r"])
-            and found.gallery_ids[7] == "gallery/0007.png"
-        )
+        result = galirep.retrieve(tmp_path / "g.faiss", queries, backend=backend)
+        np.testing.assert_array_equal(result.neighbors, expected.neighbors)
+        np.testing.assert_array_equal(result.distances, expected.distances)
+        assert result.summary()["map_at_r"] == pytest.approx(expected.summary()["map_at_r"])
+        assert result.gallery_ids[7] == "gallery/0007.png"
         left_out = galirep.retrieve(tmp_path / "g.faiss", moved, backend=backend)
         assert left_out.leave_one_out
         np.testing.assert_array_equal(left_out.neighbors, itself.neighbors)
@@ -47,9 +40,9 @@ def test_an_index_is_searched_and_its_rows_named_without_the_embedding_file(gall
 def test_the_metric_of_an_index_is_stored_and_enforced(galleries, tmp_path, metric):
     gallery, queries = galleries
     galirep.build_index(gallery, tmp_path / "g.faiss", metric=metric)
-    found = galirep.retrieve(tmp_path / "g.faiss", queries)
-    assert found.metric == metric
-    np.testing.assert_array_equal(found.neighbors, galirep.retrieve(gallery, queries, metric=metric).neighbors)
+    result = galirep.retrieve(tmp_path / "g.faiss", queries)
+    assert result.metric == metric
+    np.testing.assert_array_equal(result.neighbors, galirep.retrieve(gallery, queries, metric=metric).neighbors)
     with pytest.raises(ConfigError, match=f"was built for metric '{metric}', not 'cosine'"):
         galirep.retrieve(tmp_path / "g.faiss", queries, metric="cosine")
 
@@ -69,12 +62,13 @@ def test_factories_report_the_recall_they_have(galleries, tmp_path, factory):
     cosines = x @ x.T
     np.fill_diagonal(cosines, -np.inf)
     true = np.argsort(-cosines, axis=1)[:, :10]
-    found = [[row for row in rows if row != i][:10] for i, rows in enumerate(index.search(x, 11)[1].tolist())]
-    recall = np.mean([len(set(a) & set(b)) / 10 for a, b in zip(found, true.tolist(), strict=True)])
-    assert info.recall_at_10 == pytest.approx(recall, abs=0.05)  # that of 128 of the 400 rows
+    retrieved = [[row for row in rows if row != i][:10] for i, rows in enumerate(index.search(x, 11)[1].tolist())]
+    recall = np.mean([len(set(a) & set(b)) / 10 for a, b in zip(retrieved, true.tolist(), strict=True)])
+    # recall_at_10 is measured on 128 of the 400 rows
+    assert info.recall_at_10 == pytest.approx(recall, abs=0.05)
     result = galirep.retrieve(tmp_path / "g.faiss", queries, k=3)
     assert result.summary()["map_at_r"] is None and result.summary()["precision_at_1"] > 0.5
-    assert json.loads(card_path(tmp_path / "g.faiss").read_text())["recall_at_10"] == info.recall_at_10
+    assert json.loads(sidecar_path(tmp_path / "g.faiss").read_text())["recall_at_10"] == info.recall_at_10
 
 
 @pytest.mark.parametrize("metric", ["cosine", "l2"])
@@ -83,13 +77,14 @@ def test_a_file_that_is_read_in_blocks_gives_the_same_index_as_one_that_is_held(
 ):
     gallery, _ = galleries
     held = galirep.build_index(gallery, tmp_path / "held.faiss", factory="IVF8,Flat", metric=metric)
-    monkeypatch.setattr("galirep.search.vectors.HELD_BYTES", 0)
-    monkeypatch.setattr("galirep.embeddings.reader._BLOCK_BYTES", 4 * 16 * 150)  # three blocks
-    done = []
+    monkeypatch.setattr("galirep.search.vectors.MAX_HELD_BYTES", 0)
+    # three blocks
+    monkeypatch.setattr("galirep.embeddings.reader._BLOCK_BYTES", 4 * 16 * 150)
+    counts = []
     read = galirep.build_index(
-        gallery, tmp_path / "read.faiss", factory="IVF8,Flat", metric=metric, progress=done.append
+        gallery, tmp_path / "read.faiss", factory="IVF8,Flat", metric=metric, progress=counts.append
     )
-    assert done == [150, 150, 100]
+    assert counts == [150, 150, 100]
     assert read.files["index"] == held.files["index"] and read.recall_at_10 == held.recall_at_10
 
 
@@ -97,9 +92,13 @@ def test_more_lists_searched_find_more(galleries, tmp_path):
     gallery, queries = galleries
     galirep.build_index(gallery, tmp_path / "g.faiss", factory="IVF16,Flat")
     exact = galirep.retrieve(gallery, queries)
-    few, all_of_them = (galirep.retrieve(tmp_path / "g.faiss", queries, nprobe=n) for n in (1, 16))
-    np.testing.assert_array_equal(all_of_them.neighbors, exact.neighbors)
-    assert (few.neighbors != exact.neighbors).any() and few.index["nprobe"] == 1 and few.index["recall_at_10"] is None
+    one_list, all_lists = (galirep.retrieve(tmp_path / "g.faiss", queries, nprobe=n) for n in (1, 16))
+    np.testing.assert_array_equal(all_lists.neighbors, exact.neighbors)
+    assert (
+        (one_list.neighbors != exact.neighbors).any()
+        and one_list.index["nprobe"] == 1
+        and one_list.index["recall_at_10"] is None
+    )
     with pytest.raises(ConfigError, match="nprobe 17 is more than the 16 lists"):
         galirep.retrieve(tmp_path / "g.faiss", queries, nprobe=17)
     with pytest.raises(ConfigError, match="nprobe is for an index with inverted lists"):
@@ -129,7 +128,7 @@ def test_a_large_index_is_mapped_and_finds_the_same(galleries, tmp_path, monkeyp
     for factory in ("Flat", "IVF8,PQ8"):
         galirep.build_index(gallery, tmp_path / "g.faiss", factory=factory, overwrite=True)
         expected[factory] = galirep.retrieve(tmp_path / "g.faiss", queries)
-        monkeypatch.setattr("galirep.search.index_file._MAP_FROM", 1)
+        monkeypatch.setattr("galirep.search.index_file._MIN_MAPPED_BYTES", 1)
         np.testing.assert_array_equal(
             galirep.retrieve(tmp_path / "g.faiss", queries).neighbors, expected[factory].neighbors
         )
@@ -145,7 +144,7 @@ def test_a_refused_build_leaves_the_old_index_whole(galleries, tmp_path):
     rows[7] = 0
     write_embeddings(tmp_path / "zero.h5", rows, ids=ids)
     for factory in ("Flat", "IVF8,Flat"):
-        with pytest.raises(DataError, match="vectors of zeros"):
+        with pytest.raises(DataError, match="has zero vectors"):
             galirep.build_index(tmp_path / "zero.h5", out, factory=factory, overwrite=True)
         assert galirep.retrieve(out, queries, k=1).k == 1
     assert sorted(p.name for p in tmp_path.glob("*g.faiss*")) == ["g.faiss", "g.faiss.json", "g.faiss.rows.h5"]
@@ -155,7 +154,7 @@ def test_an_index_that_lacks_a_part_or_was_changed_is_refused(galleries, tmp_pat
     gallery, queries = galleries
     index = tmp_path / "g.faiss"
     galirep.build_index(gallery, index)
-    whole = {path: path.read_bytes() for path in (index, rows_path(index), card_path(index))}
+    whole = {path: path.read_bytes() for path in (index, rows_path(index), sidecar_path(index))}
 
     def refused(message):
         with pytest.raises(DataError, match=message):
@@ -163,12 +162,12 @@ def test_an_index_that_lacks_a_part_or_was_changed_is_refused(galleries, tmp_pat
         for path, data in whole.items():
             path.write_bytes(data)
 
-    card_path(index).unlink()
-    refused(r"has no side-car g\.faiss\.json beside it")
+    sidecar_path(index).unlink()
+    refused(r"has no sidecar g\.faiss\.json beside it")
     rows_path(index).unlink()
     refused(r"has no list of ids g\.faiss\.rows\.h5 beside it")
     index.unlink()
-    refused("no such index file")
+    refused(r"the index file .*g\.faiss does not exist")
     index.write_bytes(whole[index][:-9])
     refused("is not the file that g.faiss.json was written for")
     flipped = bytearray(whole[index])
@@ -177,9 +176,11 @@ def test_an_index_that_lacks_a_part_or_was_changed_is_refused(galleries, tmp_pat
     refused("is not the file that g.faiss.json was written for")
     rows_path(index).write_bytes(whole[rows_path(index)] + b"x")
     refused(r"rows\.h5 is not the file")
-    card_path(index).write_text("{}")
-    refused("is not the side-car of an index")
-    card_path(index).write_text(card_path(index).read_text().replace('"schema_version": 1', '"schema_version": 7'))
+    sidecar_path(index).write_text("{}")
+    refused("is not the sidecar of an index")
+    sidecar_path(index).write_text(
+        sidecar_path(index).read_text().replace('"schema_version": 1', '"schema_version": 7')
+    )
     refused("has schema version 7, not 1: read it with galirep")
     assert galirep.retrieve(index, queries).k == 10
 
@@ -187,18 +188,18 @@ def test_an_index_that_lacks_a_part_or_was_changed_is_refused(galleries, tmp_pat
 def test_what_an_index_cannot_do_is_said(galleries, tmp_path):
     gallery, queries = galleries
     index = tmp_path / "g.faiss"
-    bad = (
+    refused_factories = (
         ("IVFQ", "could not parse"),
         ("IVF1000,Flat", "400.*1000"),
         ("PQ5", "multiple of the number"),
         ("IDMap,Flat", "add_with_ids"),
     )
-    for factory, message in bad:
+    for factory, message in refused_factories:
         with pytest.raises(ConfigError, match=f"faiss cannot build the factory '{factory}': .*{message}"):
             galirep.build_index(gallery, index, factory=factory)
     assert not list(tmp_path.glob("*g.faiss*"))
     galirep.build_index(gallery, index, factory="IVF4,PQ4")
-    with pytest.raises(ConfigError, match="is an index: name the queries"):
+    with pytest.raises(ConfigError, match="is an index: pass the queries"):
         galirep.retrieve(index)
     with pytest.raises(DataError, match="is an index, not queries"):
         galirep.retrieve(gallery, index)
@@ -214,34 +215,34 @@ def test_what_an_index_cannot_do_is_said(galleries, tmp_path):
         galirep.build_index(gallery, index, layers=["nu"], overwrite=True)
 
 
-_KILL_ME = """
+_BUILD_AND_DIE = """
 import os, shutil, signal, sys
 from pathlib import Path
 import galirep
 from galirep import build_index  # imported once, for three children
 
-def child(folder, deadly):
+def build_and_die(folder, fatal_rename):
     replace, count = Path.replace, [0]
     def counting(path, target):
         count[0] += 1
-        if count[0] == deadly:
+        if count[0] == fatal_rename:
             os.kill(os.getpid(), signal.SIGKILL)
         replace(path, target)
     Path.replace = counting
     build_index("second.h5", f"{folder}/g.faiss", factory="IVF8,Flat", overwrite=True)
 
-for deadly in (1, 2, 3):
-    shutil.copytree("old", f"killed{deadly}")
+for fatal_rename in (1, 2, 3):
+    shutil.copytree("old", f"killed{fatal_rename}")
     pid = os.fork()
     if pid == 0:
-        child(f"killed{deadly}", deadly)
+        build_and_die(f"killed{fatal_rename}", fatal_rename)
         os._exit(0)
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == -signal.SIGKILL
 """
 
 
 def test_a_kill_while_indexing_leaves_the_old_index_or_one_that_is_refused(tmp_path):
-    """Killed before the rows, the index, or the side-car take their names."""
+    """The process is killed before the rows, the index, or the sidecar is renamed."""
     first, second = (
         write_embeddings(tmp_path / f"{name}.h5", *clusters(200, seed=seed))
         for seed, name in enumerate(("first", "second"))
@@ -249,12 +250,14 @@ def test_a_kill_while_indexing_leaves_the_old_index_or_one_that_is_refused(tmp_p
     (tmp_path / "old").mkdir()
     galirep.build_index(first, tmp_path / "old" / "g.faiss")
     expected = galirep.retrieve(first, second, k=3).neighbors
-    done = subprocess.run([sys.executable, "-c", _KILL_ME], cwd=tmp_path, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
+    process = subprocess.run(
+        [sys.executable, "-c", _BUILD_AND_DIE], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert process.returncode == 0, process.stderr
     np.testing.assert_array_equal(galirep.retrieve(tmp_path / "killed1" / "g.faiss", second, k=3).neighbors, expected)
     for folder in (tmp_path / "killed2", tmp_path / "killed3"):
         with pytest.raises(
-            DataError, match=r"is not the file that g\.faiss\.json was written for: .* cut off; build it again"
+            DataError, match=r"is not the file that g\.faiss\.json was written for: .* interrupted; build it again"
         ):
             galirep.retrieve(folder / "g.faiss", second, k=3)
         galirep.build_index(first, folder / "g.faiss", overwrite=True)

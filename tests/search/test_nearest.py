@@ -19,8 +19,8 @@ def _searches(vectors, metric):
     }
 
 
-def _plain(queries, vectors, metric, k, exclude=None):
-    """One query at a time: every row compared, equal distances in the order of the rows."""
+def _brute_force(queries, vectors, metric, k, exclude=None):
+    """Compare each query with every row; sort by (distance, row)."""
     rows = []
     for i, query in enumerate(queries):
         distances = distance(query, vectors, metric).tolist()
@@ -33,7 +33,8 @@ def _features(n, dim, seed, *, ties):
     r = np.random.default_rng(seed)
     x = r.normal(size=(n, dim)).astype(np.float32)
     if ties:
-        x = x[r.integers(0, n // 10, n)]  # each vector about ten times
+        # each vector about ten times
+        x = x[r.integers(0, n // 10, n)]
     return x
 
 
@@ -43,7 +44,7 @@ def _features(n, dim, seed, *, ties):
 def test_faiss_torch_and_numpy_find_the_same(metric, ties, k):
     vectors = prepare_vectors(_features(300, 7, 0, ties=ties), metric, str, "gallery")
     queries = np.concatenate([vectors[::20], prepare_vectors(_features(20, 7, 1, ties=False), metric, str, "queries")])
-    expected = _plain(queries, vectors, metric, k)
+    expected = _brute_force(queries, vectors, metric, k)
     for name, search in _searches(vectors, metric).items():
         distances, rows = search(queries, k)
         np.testing.assert_array_equal(rows, expected, err_msg=name)
@@ -58,10 +59,10 @@ def test_more_equal_rows_than_candidates_come_in_the_order_of_the_rows(metric):
     vectors = np.repeat(np.concatenate([other, one]), [3, 1500], axis=0)
     for name, search in _searches(vectors, metric).items():
         _, rows = search(one, 10)
-        near = (
-            [0, 1, 2] if distance(one, other, metric)[0] < distance(one, one, metric)[0] else []
-        )  # ip: a longer vector may be nearer
-        assert rows[0].tolist() == (near + list(range(3, 13)))[:10], name
+        # under ip a longer vector may be nearer than an equal one
+        other_is_nearer = distance(one, other, metric)[0] < distance(one, one, metric)[0]
+        expected = ([0, 1, 2] if other_is_nearer else []) + list(range(3, 13))
+        assert rows[0].tolist() == expected[:10], name
 
 
 @pytest.mark.parametrize("metric", METRICS)
@@ -78,13 +79,13 @@ def test_results_do_not_depend_on_the_batch(metric):
 @pytest.mark.parametrize("metric", METRICS)
 def test_a_query_is_left_out_of_its_own_neighbours(metric):
     vectors = prepare_vectors(_features(120, 6, 4, ties=True), metric, str, "x")
-    own = np.arange(120)
-    expected = _plain(vectors, vectors, metric, 9, exclude=own)
+    own_rows = np.arange(120)
+    expected = _brute_force(vectors, vectors, metric, 9, exclude=own_rows)
     for name, search in _searches(vectors, metric).items():
-        _, rows = search(vectors, 9, own)
+        _, rows = search(vectors, 9, own_rows)
         np.testing.assert_array_equal(rows, expected, err_msg=name)
-        ranked = np.concatenate(list(search.rank(vectors, 119, own)))
-        assert (np.sort(ranked, axis=1) == np.array([np.delete(own, i) for i in own])).all()
+        ranked = np.concatenate(list(search.rank(vectors, 119, own_rows)))
+        assert (np.sort(ranked, axis=1) == np.array([np.delete(own_rows, i) for i in own_rows])).all()
 
 
 @pytest.mark.parametrize("metric", METRICS)
@@ -93,7 +94,7 @@ def test_ranks_are_by_distance(metric):
     queries = prepare_vectors(_features(15, 9, 6, ties=False), metric, str, "x")
     for search in _searches(vectors, metric).values():
         ranked = np.concatenate(list(search.rank(queries, 50)))
-        np.testing.assert_array_equal(ranked, _plain(queries, vectors, metric, 50))
+        np.testing.assert_array_equal(ranked, _brute_force(queries, vectors, metric, 50))
 
 
 @pytest.mark.parametrize("metric", METRICS)
@@ -103,12 +104,12 @@ def test_pairs_within_a_radius_are_all_found(metric):
     radius = float(np.quantile(distances, 0.05))
     expected = {(i, j) for i, j in np.argwhere(distances <= radius).tolist()}
     for search in _searches(vectors, metric).values():
-        found = [
+        pairs = [
             (int(i), int(j))
-            for places, rows, _ in search.within(vectors, radius)
-            for i, j in zip(places, rows, strict=True)
+            for queries, rows, _ in search.range_search(vectors, radius)
+            for i, j in zip(queries, rows, strict=True)
         ]
-        assert len(found) == len(set(found)) and set(found) == expected
+        assert len(pairs) == len(set(pairs)) and set(pairs) == expected
 
 
 def test_an_inexact_search_pads_and_does_not_rank():
@@ -136,7 +137,7 @@ def test_features_without_a_direction_or_a_number_are_refused_with_their_ids():
     ids = ["a.png", "b.png", "c.png"]
     x = np.ones((3, 2), np.float32)
     x[1] = 0
-    with pytest.raises(DataError, match=r"gallery\.h5 has vectors of zeros.*'b\.png'"):
+    with pytest.raises(DataError, match=r"gallery\.h5 has zero vectors.*'b\.png'"):
         prepare_vectors(x, "cosine", ids.__getitem__, "gallery.h5")
     assert prepare_vectors(x, "l2", ids.__getitem__, "gallery.h5")[1].tolist() == [0, 0]
     for bad in (np.nan, np.inf, -np.inf):
