@@ -80,11 +80,11 @@ def evaluate(
     ]
     with torch.inference_mode():
         error = pixel_mse((x, rebuild(x)) for x in image_blocks(test.pixels))
-    judged = compute_features(judge, test.pixels)
-    judged_rebuilt = compute_features(lambda x: judge(rebuild(x)), test.pixels)
+    judge_features = compute_features(judge, test.pixels)
+    rebuilt_features = compute_features(lambda x: judge(rebuild(x)), test.pixels)
     return {
         "pixel_mse": error,
-        "feature_mse": feature_mse(judged, judged_rebuilt),
+        "feature_mse": feature_mse(judge_features, rebuilt_features),
         "probe_error": float(np.mean(errors)),
     }
 

@@ -34,15 +34,15 @@ def test_features_are_those_of_the_function_in_blocks():
 def test_the_error_is_the_mean_over_seeded_choices(blobs):
     features, labels = blobs
     test = features[:50], labels[:50]
-    asked = []
+    requested = []
 
     def features_of(rows):
-        asked.append(rows)
+        requested.append(rows)
         return features[rows]
 
     error = few_label_error(features_of, labels, test, count=40, draws=3)
     choices = [np.random.default_rng(i).permutation(200)[:40] for i in range(3)]
-    assert [rows.tolist() for rows in asked] == [rows.tolist() for rows in choices]
+    assert [rows.tolist() for rows in requested] == [rows.tolist() for rows in choices]
     errors = [galirep.probe((features[rows], labels[rows]), test).error_mean for rows in choices]
     assert error == pytest.approx(sum(errors) / 3) and error > 0
 

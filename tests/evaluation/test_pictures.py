@@ -55,8 +55,8 @@ def test_the_commands_print_what_they_wrote(cli, tmp_path):
     printed = json.loads(done.stdout)
     assert list(printed) == ["out", "images", "pixel_mse", "ids"] and printed["images"] == len(printed["ids"]) == 3
     assert f"{out}: 3 images and their reconstructions, pixel-MSE {printed['pixel_mse']:.4f} in [0, 1]" in done.stderr
-    again = cli("reconstruct", RUN, *arguments)
-    assert again.exit_code == 1 and "exists" in again.stderr
+    second = cli("reconstruct", RUN, *arguments)
+    assert second.exit_code == 1 and "exists" in second.stderr
     done = cli("sample", RUN, "--out", tmp_path / "prior.png", "--count", 2, "--device", "cpu", "--json")
     assert json.loads(done.stdout) == {"out": str(tmp_path / "prior.png"), "count": 2, "seed": 0}
 

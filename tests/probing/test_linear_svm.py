@@ -41,13 +41,13 @@ def solver(request, monkeypatch):
 @pytest.mark.parametrize("C", [1e-4, 1e-2, 1.0])
 def test_the_optimum_is_that_of_linear_svc(n, d, C):
     features, labels = _blobs(n, d, 4, spread=2.0)
-    fitted = svm.fit(features, labels, C)
-    assert fitted.converged
+    model = svm.fit(features, labels, C)
+    assert model.converged
     expected = LinearSVC(C=C, dual=True, tol=1e-8, max_iter=200_000, random_state=0).fit(features.astype(float), labels)
     reference = svm.LinearSVM(expected.classes_, np.vstack([expected.coef_.T, expected.intercept_]), C, True)
     best = _objective(reference, features, labels, C)
-    assert best * (1 - 1e-6) <= _objective(fitted, features, labels, C) <= best * (1 + svm.TOLERANCE)
-    assert np.linalg.norm(fitted.coef - reference.coef) <= 0.01 * np.linalg.norm(reference.coef)
+    assert best * (1 - 1e-6) <= _objective(model, features, labels, C) <= best * (1 + svm.TOLERANCE)
+    assert np.linalg.norm(model.coef - reference.coef) <= 0.01 * np.linalg.norm(reference.coef)
 
 
 @pytest.mark.usefixtures("solver")

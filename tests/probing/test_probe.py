@@ -120,8 +120,8 @@ def test_ali_protocol_draws_labels_and_averages(digits):
     assert result.error_std == pytest.approx(math.sqrt(sum((e - result.error_mean) ** 2 for e in result.errors) / 4))
     assert min(result.validation, key=lambda step: step["error"])["C"] == result.C
     assert result.error_mean < 0.2 < result.baseline_error
-    again = galirep.probe((x, y), test, protocol="ali-l2svm/v1", settings=small)
-    assert again.errors == result.errors
+    repeated = galirep.probe((x, y), test, protocol="ali-l2svm/v1", settings=small)
+    assert repeated.errors == result.errors
     assert galirep.probe((x, y), test, protocol="ali-l2svm/v1", settings=small, seed=1).errors != result.errors
 
 
@@ -294,8 +294,8 @@ def test_the_command_prints_and_writes_the_result(cli, tmp_path):
     printed = json.loads(result.stdout)
     assert printed == json.loads(out.read_text()) and printed.keys() >= KEYS
     assert "error     0.00 %" in result.stderr
-    again = cli("probe", train, "--test", test, "--out", out)
-    assert again.exit_code == 1 and "exists" in again.stderr
+    second = cli("probe", train, "--test", test, "--out", out)
+    assert second.exit_code == 1 and "exists" in second.stderr
     knn = cli("probe", train, "--protocol", "knn/v1", "--set", "k=[1, 3]", "--set", "headline_k=3")
     assert knn.exit_code == 0 and "knn/custom" in knn.stdout and "by k      1: 0.00 %, 3: 0.00 %" in knn.stdout
 
