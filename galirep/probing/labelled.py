@@ -60,24 +60,24 @@ class Labelled:
 def load_pair(
     train: Source, test: Source | None, layers: Sequence[str] | None
 ) -> tuple[Labelled, Labelled | None, list[str]]:
-    """Load both sides with the class numbers of `train`, and collect notes for the reader of the result.
+    """Load both sets with the class numbers of `train`, and collect notes for the reader of the result.
 
     Raises:
         DataError: no labels, fewer than two classes in `train`, NaN or infinity, or different encoders.
     """
     notes: list[str] = []
-    train_side = _load_side(train, layers, "TRAIN", notes)
-    classes = np.unique(train_side.labels)
+    train_set = _load_set(train, layers, "TRAIN", notes)
+    classes = np.unique(train_set.labels)
     if len(classes) < 2:
-        only = train_side.name(int(classes[0]))
-        raise DataError(f"{train_side.source} has one class only, {only!r}: a probe needs two or more classes")
+        only = train_set.name(int(classes[0]))
+        raise DataError(f"{train_set.source} has one class only, {only!r}: a probe needs two or more classes")
     if test is None:
-        return train_side, None, notes
-    test_side = _load_side(test, layers, "TEST", notes)
-    _require_comparable(train_side, test_side)
-    test_side = _renumber(test_side, train_side.label_names)
-    notes += _compare(train_side, test_side)
-    return train_side, test_side, notes
+        return train_set, None, notes
+    test_set = _load_set(test, layers, "TEST", notes)
+    _require_comparable(train_set, test_set)
+    test_set = _renumber(test_set, train_set.label_names)
+    notes += _compare(train_set, test_set)
+    return train_set, test_set, notes
 
 
 def _compare(train: Labelled, test: Labelled) -> list[str]:
@@ -95,7 +95,7 @@ def _compare(train: Labelled, test: Labelled) -> list[str]:
     return notes
 
 
-def _load_side(source: Source, layers: Sequence[str] | None, side: str, notes: list[str]) -> Labelled:
+def _load_set(source: Source, layers: Sequence[str] | None, side: str, notes: list[str]) -> Labelled:
     """Load TRAIN or TEST without its unlabelled rows, which `notes` then mentions; refuse NaN and infinity."""
     ids: NDArray[np.object_] | None = None
     if isinstance(source, tuple):

@@ -44,39 +44,39 @@ def probe(
         raise ConfigError(unknown("protocol", protocol, PROTOCOLS))
     chosen = PROTOCOLS[protocol]
     merged = chosen.merge_settings(protocol, settings or {})
-    train_side, test_side, notes = load_pair(train, test, layers)
-    if test_side is None:
-        test_name = f"{TEST_FRACTION:.0%} of {train_side.source}, drawn by class"
-        rest, held_out = train_side.split(TEST_FRACTION, seed)
-        train_side, test_side = train_side.take(rest), train_side.take(held_out)
+    train_set, test_set, notes = load_pair(train, test, layers)
+    if test_set is None:
+        test_name = f"{TEST_FRACTION:.0%} of {train_set.source}, drawn by class"
+        rest, held_out = train_set.split(TEST_FRACTION, seed)
+        train_set, test_set = train_set.take(rest), train_set.take(held_out)
     else:
-        test_name = test_side.source
-    outcome = chosen.run(Task(train_side, test_side, merged, seed, progress))
+        test_name = test_set.source
+    outcome = chosen.run(Task(train_set, test_set, merged, seed, progress))
     if not outcome.converged:
         notes.append("a fit did not converge within its iterations: its error may be a little off")
     mean = float(np.mean(outcome.errors))
-    classes, counts = np.unique(train_side.labels, return_counts=True)
+    classes, counts = np.unique(train_set.labels, return_counts=True)
     most_frequent = int(classes[np.argmax(counts)])
-    baseline = float(np.mean(test_side.labels != most_frequent))
+    baseline = float(np.mean(test_set.labels != most_frequent))
     return ProbeResult(
         protocol=protocol if merged == chosen.settings else f"{protocol.partition('/')[0]}/custom",
         settings=merged,
         seed=seed,
-        train=train_side.source,
+        train=train_set.source,
         test=test_name,
-        encoder=train_side.meta.encoder if train_side.meta else None,
-        layers=[name for name, _ in train_side.layers],
-        n_train=len(train_side.labels),
-        n_test=len(test_side.labels),
+        encoder=train_set.meta.encoder if train_set.meta else None,
+        layers=[name for name, _ in train_set.layers],
+        n_train=len(train_set.labels),
+        n_test=len(test_set.labels),
         n_classes=len(classes),
-        n_features=train_side.features.shape[1],
+        n_features=train_set.features.shape[1],
         C=outcome.C,
         error_mean=mean,
         error_std=float(np.std(outcome.errors, ddof=1)) if len(outcome.errors) > 1 else None,
-        error_stderr=float(np.sqrt(mean * (1 - mean) / len(test_side.labels))),
+        error_stderr=float(np.sqrt(mean * (1 - mean) / len(test_set.labels))),
         errors=outcome.errors,
         baseline_error=baseline,
-        baseline=f"always answering {train_side.name(most_frequent)!r}, the commonest class of TRAIN: "
+        baseline=f"always answering {train_set.name(most_frequent)!r}, the commonest class of TRAIN: "
         f"error {100 * baseline:.2f} %",
         converged=outcome.converged,
         validation=outcome.validation,
