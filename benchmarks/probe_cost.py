@@ -1,9 +1,10 @@
-"""How long a linear SVM of `galirep probe` takes against scikit-learn's LinearSVC, which minimises the same function.
+"""Time one linear SVM of `galirep probe` against scikit-learn's LinearSVC, which minimises the same function.
 
     OMP_NUM_THREADS=1 python benchmarks/probe_cost.py [--json]
 
-Features are random, of ten overlapping classes, standardised. LinearSVC runs with its own choice of primal or dual and 1,000 iterations;
-where it does not converge, its row says so. Seen on one busy CPU core: 2.6x to 21x, more with more columns and with a larger C.
+Features are random, of ten overlapping classes, standardised. LinearSVC runs with its own choice of primal or dual and
+1,000 iterations; where it does not converge, its row says so. Seen on one busy CPU core: 2.6x to 21x, more with more
+columns and with a larger C.
 """
 
 import argparse
@@ -18,17 +19,18 @@ from sklearn.svm import LinearSVC
 
 from galirep.probing.linear_svm import fit
 
+# rows, columns, C
 CASES = [
     (1000, 1000, 1e-3),
     (1000, 1000, 1e-1),
     (1000, 5376, 1e-3),
     (4000, 320, 1e-2),
     (4000, 2000, 1e-3),
-]  # rows, columns, C
+]
 
 
-def features_of(rows: int, columns: int) -> tuple[np.ndarray, np.ndarray]:
-    """Ten classes in 64 directions behind a rectifier, with noise, standardised."""
+def make_features(rows: int, columns: int) -> tuple[np.ndarray, np.ndarray]:
+    """Draw ten classes in 64 directions behind a rectifier, with noise; standardise the columns."""
     random = np.random.default_rng(0)
     labels = random.integers(0, 10, rows)
     means, mixing = random.normal(size=(10, 64)), random.normal(size=(64, columns)) / 8
@@ -38,14 +40,14 @@ def features_of(rows: int, columns: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def measure(rows: int, columns: int, C: float) -> dict[str, object]:
-    """Seconds of both on one case, and the share of training rows that they label alike."""
-    features, labels = features_of(rows, columns)
+    """Time both on one case, and compare their predictions on the training rows."""
+    features, labels = make_features(rows, columns)
     start = time.perf_counter()
-    ours = fit(features, labels, C)
+    svm = fit(features, labels, C)
     middle = time.perf_counter()
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", ConvergenceWarning)
-        theirs = LinearSVC(C=C, dual="auto", random_state=0).fit(features, labels)
+        reference = LinearSVC(C=C, dual="auto", random_state=0).fit(features, labels)
     end = time.perf_counter()
     return {
         "rows": rows,
@@ -54,16 +56,16 @@ def measure(rows: int, columns: int, C: float) -> dict[str, object]:
         "galirep_seconds": middle - start,
         "linear_svc_seconds": end - middle,
         "ratio": (end - middle) / (middle - start),
-        "galirep_converged": ours.converged,
+        "galirep_converged": svm.converged,
         "linear_svc_converged": not caught,
-        "same_answers": float(np.mean(ours.predict(features) == theirs.predict(features))),
+        "same_answers": float(np.mean(svm.predict(features) == reference.predict(features))),
     }
 
 
-def text_of(row: dict[str, object]) -> str:
-    text = "{rows:5} x {columns:4}, C {C:g}: {galirep_seconds:.2f} s, LinearSVC {linear_svc_seconds:.2f} s, {ratio:.1f}x".format(
-        **row
-    )
+def format_row(row: dict[str, object]) -> str:
+    text = (
+        "{rows:5} x {columns:4}, C {C:g}: {galirep_seconds:.2f} s, LinearSVC {linear_svc_seconds:.2f} s, {ratio:.1f}x"
+    ).format(**row)
     return text + ("" if row["linear_svc_converged"] else " (LinearSVC did not converge)")
 
 
@@ -74,7 +76,7 @@ def main() -> None:
     results = []
     for case in CASES:
         results.append(measure(*case))
-        print(text_of(results[-1]), file=sys.stderr if as_json else sys.stdout, flush=True)
+        print(format_row(results[-1]), file=sys.stderr if as_json else sys.stdout, flush=True)
     if as_json:
         print(json.dumps({"rows": results}))
 

@@ -1,4 +1,4 @@
-"""`galirep sample` and `galirep reconstruct`: what a trained run generates, and how it sees images."""
+"""`galirep sample` and `galirep reconstruct`: pictures of a trained run."""
 
 from pathlib import Path
 
@@ -74,6 +74,6 @@ def reconstruct_command(
     )
     emit(
         as_json,
-        result,
-        f"{out}: {result['images']} images and their reconstructions, pixel-MSE {result['pixel_mse']:.4f} in [0, 1]",
+        result.to_dict(),
+        f"{out}: {result.images} images and their reconstructions, pixel-MSE {result.pixel_mse:.4f} in [0, 1]",
     )

@@ -2,11 +2,14 @@
 
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import click
 
 from .common import emit, layers_option, shared
+
+if TYPE_CHECKING:
+    from galirep.probing.result import ProbeResult
 
 
 @click.command("probe")
@@ -17,21 +20,31 @@ from .common import emit, layers_option, shared
     default="linear-svm/v1",
     show_default=True,
     metavar="NAME",
-    help="linear-svm/v1, ali-l2svm/v1 or knn/v1; galirep list protocols tells what they are.",
+    help="Probe protocol; galirep list protocols describes them.",
 )
-@layers_option("Layers by name, with commas [default: all that the file holds].")
+@layers_option("Layers by name, separated by commas [default: all layers of the file].")
 @click.option(
     "--set",
     "settings",
     multiple=True,
     metavar="KEY=VALUE",
-    help="Change a number of the protocol; the result is called custom.",
+    help="Change a number of the protocol; the result is named NAME/custom.",
 )
 @click.option(
     "--out", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE.json", help="Write the result here too."
 )
 @shared("seed", "overwrite")
-def probe_command(settings: tuple[str, ...], out: Path | None, overwrite: bool, as_json: bool, **options: Any) -> None:
+def probe_command(
+    train: str,
+    test: str | None,
+    protocol: str,
+    layers: list[str] | None,
+    settings: tuple[str, ...],
+    out: Path | None,
+    seed: int,
+    overwrite: bool,
+    as_json: bool,
+) -> None:
     """Fit a classifier on the embeddings TRAIN.h5 and report its error on TEST.h5.
 
     \b
@@ -45,30 +58,39 @@ def probe_command(settings: tuple[str, ...], out: Path | None, overwrite: bool, 
 
     if out:
         require_free(out, overwrite)
-    result = probe(settings=parse_assignments(settings), progress=sys.stderr.isatty(), **options)
-    if out:
-        write_json(out, result, overwrite)
-    emit(as_json, result, _text(result, out))
-
-
-def _text(result: dict[str, Any], out: Path | None) -> str:
-    spread = (
-        f" ± {100 * result['error_std']:.2f} over {len(result['errors'])} draws" if len(result["errors"]) > 1 else ""
+    result = probe(
+        train,
+        test,
+        protocol=protocol,
+        layers=layers,
+        seed=seed,
+        settings=parse_assignments(settings),
+        progress=sys.stderr.isatty(),
     )
-    by_k = result.get("errors_by_k", {}).items()
+    if out:
+        write_json(out, result.to_dict(), overwrite)
+    emit(as_json, result.to_dict(), _format(result, out))
+
+
+def _format(result: "ProbeResult", out: Path | None) -> str:
+    n_draws = len(result.errors)
+    spread = "" if result.error_std is None else f" ± {100 * result.error_std:.2f} over {n_draws} draws"
+    stderr = f"standard error on {result.n_test}: {100 * result.error_stderr:.2f}"
+    by_k = [f"{k}: {_format_error(error)}" for k, error in (result.errors_by_k or {}).items()]
     rows = [
-        ("protocol", result["protocol"]),
-        ("train", f"{result['train']}: {result['n_train']} rows of {result['n_classes']} classes"),
-        ("test", f"{result['test']}: {result['n_test']} rows"),
-        ("features", f"{', '.join(result['layers'])} ({result['n_features']} columns)"),
-        ("C", f"{result['C']:.3g}" if result["C"] is not None else ""),
-        ("by k", ", ".join(f"{k}: {'too few rows' if error is None else f'{100 * error:.2f} %'}" for k, error in by_k)),
-        (
-            "error",
-            f"{100 * result['error_mean']:.2f} %{spread} (standard error on {result['n_test']}: {100 * result['error_stderr']:.2f})",
-        ),
-        ("baseline", result["baseline"]),
-        *(("note", note) for note in result["notes"]),
+        ("protocol", result.protocol),
+        ("train", f"{result.train}: {result.n_train} rows of {result.n_classes} classes"),
+        ("test", f"{result.test}: {result.n_test} rows"),
+        ("features", f"{', '.join(result.layers)} ({result.n_features} columns)"),
+        ("C", "" if result.C is None else f"{result.C:.3g}"),
+        ("by k", ", ".join(by_k)),
+        ("error", f"{100 * result.error_mean:.2f} %{spread} ({stderr})"),
+        ("baseline", result.baseline),
+        *(("note", note) for note in result.notes),
         ("written", str(out or "")),
     ]
     return "\n".join(f"{name:9} {value}" for name, value in rows if value)
+
+
+def _format_error(error: float | None) -> str:
+    return "too few rows" if error is None else f"{100 * error:.2f} %"

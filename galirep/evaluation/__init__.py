@@ -1,1 +1,1 @@
-"""What a trained run can do: pictures, probes with few labels, the paper's tables."""
+"""Evaluation of trained runs: pictures, probes with few labels, baselines, tables."""

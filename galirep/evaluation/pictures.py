@@ -1,5 +1,7 @@
 """Pictures of a trained run: samples of the prior, and images beside their reconstructions."""
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -9,13 +11,37 @@ from torch import Tensor
 from galirep.data.catalog import open_data
 from galirep.data.picture import resize_square
 from galirep.data.sources import ImageSource
-from galirep.data.tensors import to_float
+from galirep.data.tensors import BLOCK, to_float
 from galirep.errors import ConfigError, DataError
 from galirep.metrics.reconstruction import pixel_mse
 from galirep.networks.saved import load_autoencoder
 from galirep.system.devices import device_of
 from galirep.system.files import atomic_write, require_free
+from galirep.system.results import ResultMapping
 from galirep.visuals.grid import interleave, save_grid
+
+
+@dataclass(frozen=True)
+class ReconstructResult(ResultMapping):
+    """The picture that `reconstruct` wrote and its error.
+
+    Attributes:
+        out: the PNG file.
+        images: how many images are shown.
+        pixel_mse: of the images shown, in [0, 1], a mean over pixels and channels.
+        ids: of the images shown, in their order.
+
+    Reading it like a dict is kept for code written for version 0.1 (see `ResultMapping`).
+    """
+
+    out: Path
+    images: int
+    pixel_mse: float
+    ids: list[str]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the JSON object."""
+        return {"out": str(self.out), "images": self.images, "pixel_mse": self.pixel_mse, "ids": self.ids}
 
 
 def sample(
@@ -28,18 +54,20 @@ def sample(
     device: str = "auto",
     overwrite: bool = False,
 ) -> Path:
-    """Write a PNG grid of `count` images G(z), z ~ N(0, I), by the run's averaged generator.
+    """Write a PNG grid of `count` images G(z), z ~ N(0, I), by the run's averaged generator; return its path.
 
     Raises:
-        CheckpointError: the run has no sound export.
-        ConfigError: `out` exists, or a count below 1.
+        CheckpointError: the run has no valid export.
+        ConfigError: `out` exists, or `count` or `columns` is below 1.
     """
-    target = _target(out, count, columns, overwrite)
-    _, generator, about = load_autoencoder(Path(run), where := device_of(device))
-    z = torch.randn(count, about["shapes"]["latent"], generator=torch.Generator().manual_seed(seed)).to(where)
+    target = _require_target(out, count, columns, overwrite)
+    torch_device = device_of(device)
+    _, generator, header = load_autoencoder(Path(run), torch_device)
+    z = torch.randn(count, header["shapes"]["latent"], generator=torch.Generator().manual_seed(seed)).to(torch_device)
     with torch.inference_mode():
-        images = torch.cat([generator(part) for part in torch.split(z, 256)])
-    return _write(target, images, columns)
+        images = torch.cat([generator(part) for part in torch.split(z, BLOCK)])
+    _write_grid(target, images, columns)
+    return target
 
 
 def reconstruct(
@@ -55,50 +83,57 @@ def reconstruct(
     overwrite: bool = False,
     data_root: str | None = None,
     download: bool = False,
-) -> dict[str, Any]:
-    """Write a PNG grid of `count` images drawn from the data, each followed by G(mu(x)); give the pixel-MSE of those shown.
+) -> ReconstructResult:
+    """Write a PNG grid of `count` images drawn from the data, each followed by its reconstruction G(mu(x)).
 
-    The error is that of images in [0, 1], a mean over pixels and channels. Unreadable images are passed over.
+    Images that cannot be read are skipped, unless all images of the data are to be shown.
 
     Raises:
-        CheckpointError: the run has no sound export.
-        ConfigError: `out` exists, or a count below 1.
-        DataError: the data cannot be opened, or none of the images drawn can be read.
+        CheckpointError: the run has no valid export.
+        ConfigError: `out` exists, or `count` or `columns` is below 1.
+        DataError: the data cannot be opened, none of its images can be read, or one cannot and all are to be shown.
     """
-    target = _target(out, count, columns, overwrite)
-    encoder, generator, about = load_autoencoder(Path(run), where := device_of(device))
+    target = _require_target(out, count, columns, overwrite)
+    torch_device = device_of(device)
+    encoder, generator, header = load_autoencoder(Path(run), torch_device)
     source = open_data(data, split, root=data_root, download=download) if isinstance(data, str) else data
+    order = torch.randperm(len(source), generator=torch.Generator().manual_seed(seed)).tolist()
+    pixels, ids = _read_images(source, order, count, header["shapes"]["size"], header["shapes"]["channels"])
+    x = to_float(pixels, torch_device)
+    with torch.inference_mode():
+        rebuilt = generator(encoder(x)[0])
+    _write_grid(target, interleave(x, rebuilt), columns)
+    return ReconstructResult(target, len(ids), pixel_mse([(x, rebuilt)]), ids)
+
+
+def _read_images(
+    source: ImageSource, order: Sequence[int], count: int, size: int, channels: int
+) -> tuple[Tensor, list[str]]:
+    """Read the first `count` readable images in `order`: (B, channels, size, size) uint8, and their ids."""
     pixels, ids = [], []
-    for index in torch.randperm(len(source), generator=torch.Generator().manual_seed(seed)).tolist():
+    for index in order:
         try:
-            pixels.append(
-                torch.from_numpy(
-                    resize_square(source.read(index), about["shapes"]["size"], about["shapes"]["channels"])
-                )
-            )
-            ids.append(source.ids[index])
+            pixels.append(torch.from_numpy(resize_square(source.read(index), size, channels)))
         except DataError as err:
             if len(source) <= count:
                 raise DataError(f"{source.spec}: {err}") from err
+            continue
+        ids.append(source.ids[index])
         if len(pixels) == count:
             break
     if not pixels:
         raise DataError(f"none of the images of {source.spec} can be read")
-    x = to_float(torch.stack(pixels), where)
-    with torch.inference_mode():
-        rebuilt = generator(encoder(x)[0])
-    _write(target, interleave(x, rebuilt), columns)
-    return {"out": str(target), "images": len(ids), "pixel_mse": pixel_mse([(x, rebuilt)]), "ids": ids}
+    return torch.stack(pixels), ids
 
 
-def _target(out: str | Path, count: int, columns: int, overwrite: bool) -> Path:
+def _require_target(out: str | Path, count: int, columns: int, overwrite: bool) -> Path:
+    """Return `out` as a path; raise if it cannot be written or a number is below 1."""
     if count < 1 or columns < 1:
         raise ConfigError(f"count {count} and columns {columns} must be 1 or more")
     require_free(Path(out), overwrite)
     return Path(out)
 
 
-def _write(target: Path, images: Tensor, columns: int) -> Path:
+def _write_grid(target: Path, images: Tensor, columns: int) -> None:
     with atomic_write(target) as temporary:
         save_grid(temporary, images, columns)
-    return target

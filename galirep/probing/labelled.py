@@ -1,4 +1,4 @@
-"""Labelled features for a probe: read from embedding files or arrays, checked, and two of them brought to one numbering of the classes."""
+"""Labelled features for a probe: read from embedding files or arrays, checked, and numbered by the same classes."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -15,12 +15,14 @@ from galirep.embeddings.schema import StoreMeta, differences
 from galirep.errors import DataError
 
 Source: TypeAlias = str | Path | Embeddings | tuple[ArrayLike, ArrayLike]
-"""An embedding file, by path or open, or a pair of arrays: (N, D) features and (N,) labels, whole numbers (negative: no label) or names."""
+"""An embedding file, by path or open, or a pair of arrays: (N, D) features and (N,) labels.
+
+Labels of arrays are whole numbers (negative: no label) or names."""
 
 
 @dataclass(frozen=True)
 class Labelled:
-    """Features (N, D) float32, finite, with their labels (N,) int64, none negative; `meta` where they come from an embedding file."""
+    """Finite features (N, D) float32 with labels (N,) int64 >= 0; `meta` is None for arrays."""
 
     source: str
     features: NDArray[np.float32]
@@ -30,87 +32,101 @@ class Labelled:
     meta: StoreMeta | None = None
 
     def name(self, label: int) -> str:
-        """The name of a class, or its number where it has none."""
+        """Return the name of a class, or its number as text if it has no name."""
         return self.label_names[label] if label < len(self.label_names) else str(label)
 
     def take(self, rows: NDArray[np.int64]) -> "Labelled":
-        """These rows."""
+        """Return the same source restricted to `rows`, in the order given."""
         return replace(self, features=self.features[rows], labels=self.labels[rows])
 
     def split(self, fraction: float, seed: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Row numbers: the rest, and `fraction` of each class drawn at random; both in rising order.
+        """Draw `fraction` of each class at random; return the row numbers of the rest and of the drawn rows, ascending.
 
         Raises:
             DataError: a class has a single row, or a part would have fewer rows than there are classes.
         """
         classes, counts = np.unique(self.labels, return_counts=True)
         rarest = int(np.argmin(counts))
-        if counts[rarest] < 2 or not len(classes) <= round(fraction * len(self.labels)) <= len(self.labels) - len(
-            classes
-        ):
+        n_rows, n_classes, n_drawn = len(self.labels), len(classes), round(fraction * len(self.labels))
+        if counts[rarest] < 2 or not n_classes <= n_drawn <= n_rows - n_classes:
             raise DataError(
-                f"{self.source} has {len(self.labels)} labelled rows of {len(classes)} classes, {counts[rarest]} of class "
-                f"{self.name(int(classes[rarest]))!r}: too few to keep {fraction:.0%} of each class back"
+                f"{self.source} has {n_rows} labelled rows of {n_classes} classes, {counts[rarest]} of class "
+                f"{self.name(int(classes[rarest]))!r}: too few to hold out {fraction:.0%} of each class"
             )
-        rest, kept = train_test_split(
-            np.arange(len(self.labels)), test_size=fraction, stratify=self.labels, random_state=seed
-        )
-        return np.sort(rest), np.sort(kept)
+        rest, drawn = train_test_split(np.arange(n_rows), test_size=fraction, stratify=self.labels, random_state=seed)
+        return np.sort(rest), np.sort(drawn)
 
 
-def open_pair(
+def load_pair(
     train: Source, test: Source | None, layers: Sequence[str] | None
 ) -> tuple[Labelled, Labelled | None, list[str]]:
-    """Both sides, numbered alike, and notes on what a reader of the result should know.
+    """Load both sets with the class numbers of `train`, and collect notes for the reader of the result.
 
     Raises:
-        DataError: no labels, fewer than two classes in `train`, NaN or infinity, or encoders that differ.
+        DataError: no labels, fewer than two classes in `train`, NaN or infinity, or different encoders.
     """
     notes: list[str] = []
-    ours = _open(train, layers, "TRAIN", notes)
-    if len(classes := np.unique(ours.labels)) < 2:
-        raise DataError(
-            f"{ours.source} has one class only, {ours.name(int(classes[0]))!r}: a probe tells two or more apart"
-        )
+    train_set = _load_set(train, layers, "TRAIN", notes)
+    classes = np.unique(train_set.labels)
+    if len(classes) < 2:
+        only = train_set.name(int(classes[0]))
+        raise DataError(f"{train_set.source} has one class only, {only!r}: a probe needs two or more classes")
     if test is None:
-        return ours, None, notes
-    theirs = _open(test, layers, "TEST", notes)
-    _require_comparable(ours, theirs)
-    theirs = _renumbered(theirs, ours.label_names)
-    if strange := sorted({theirs.name(int(label)) for label in np.setdiff1d(theirs.labels, ours.labels)}):
-        rows = int(np.sum(~np.isin(theirs.labels, ours.labels)))
+        return train_set, None, notes
+    test_set = _load_set(test, layers, "TEST", notes)
+    _require_comparable(train_set, test_set)
+    test_set = _renumber(test_set, train_set.label_names)
+    notes += _compare(train_set, test_set)
+    return train_set, test_set, notes
+
+
+def _compare(train: Labelled, test: Labelled) -> list[str]:
+    """Return notes on test classes that are not in `train`, and on a test set with the training images."""
+    notes = []
+    unseen = sorted({test.name(int(label)) for label in np.setdiff1d(test.labels, train.labels)})
+    if unseen:
+        rows = int(np.sum(~np.isin(test.labels, train.labels)))
         notes.append(
-            f"{rows} rows of TEST are of classes that TRAIN does not have ({', '.join(strange)}): each counts as an error"
+            f"{rows} rows of TEST are of classes that TRAIN does not have ({', '.join(unseen)}): "
+            "each counts as an error"
         )
-    if ours.meta and theirs.meta and ours.meta.fingerprint and ours.meta.fingerprint == theirs.meta.fingerprint:
+    if train.meta and test.meta and train.meta.fingerprint and train.meta.fingerprint == test.meta.fingerprint:
         notes.append("TEST holds the same images as TRAIN: this is the error on images that the probe was fitted on")
-    return ours, theirs, notes
+    return notes
 
 
-def _open(source: Source, layers: Sequence[str] | None, side: str, notes: list[str]) -> Labelled:
+def _load_set(source: Source, layers: Sequence[str] | None, side: str, notes: list[str]) -> Labelled:
+    """Load TRAIN or TEST without its unlabelled rows, which `notes` then mentions; refuse NaN and infinity."""
+    ids: NDArray[np.object_] | None = None
     if isinstance(source, tuple):
         if layers is not None:
             raise DataError(f"{side} is a pair of arrays, which has no layers to choose")
-        found, ids = _from_arrays(source, side), None
+        rows = _from_arrays(source, side)
     elif isinstance(source, Embeddings):
-        chosen = source if layers is None else source.select(layers)
-        found, ids = _from_embeddings(chosen), chosen.ids
+        selected = source if layers is None else source.select(layers)
+        rows, ids = _from_embeddings(selected), selected.ids
     else:
         with load_embeddings(source, layers) as opened:
-            found, ids = _from_embeddings(opened), opened.ids
-    bad = np.flatnonzero(~np.isfinite(found.features).all(axis=1))
+            rows, ids = _from_embeddings(opened), opened.ids
+    _require_finite(rows, ids)
+    labelled = np.flatnonzero(rows.labels >= 0)
+    if not len(labelled):
+        raise DataError(f"{rows.source} has no labels: a probe needs the class of each row")
+    n_unlabelled = len(rows.labels) - len(labelled)
+    if n_unlabelled:
+        notes.append(f"{n_unlabelled} of {len(rows.labels)} rows of {side} have no label and are left out")
+        return rows.take(labelled)
+    return rows
+
+
+def _require_finite(rows: Labelled, ids: NDArray[np.object_] | None) -> None:
+    bad = np.flatnonzero(~np.isfinite(rows.features).all(axis=1))
     if len(bad):
         first = f"row {bad[0]}" if ids is None else repr(str(ids[bad[0]]))
         raise DataError(
-            f"{found.source}: {len(bad)} of {len(found.features)} rows of features hold NaN or infinity, the first is {first}"
+            f"{rows.source}: {len(bad)} of {len(rows.features)} rows of features contain NaN or infinity, "
+            f"the first is {first}"
         )
-    labelled = np.flatnonzero(found.labels >= 0)
-    if not len(labelled):
-        raise DataError(f"{found.source} has no labels: a probe needs the class of each row")
-    if left_out := len(found.labels) - len(labelled):
-        notes.append(f"{left_out} of {len(found.labels)} rows of {side} have no label and are left out")
-        return found.take(labelled)
-    return found
 
 
 def _from_arrays(pair: tuple[ArrayLike, ArrayLike], side: str) -> Labelled:
@@ -119,8 +135,8 @@ def _from_arrays(pair: tuple[ArrayLike, ArrayLike], side: str) -> Labelled:
         raise DataError(f"{side} must be features (N, D) and labels (N,), not {features.shape} and {labels.shape}")
     names: tuple[str, ...] = ()
     if labels.dtype.kind in "USO":
-        known, labels = np.unique(labels.astype(str), return_inverse=True)
-        names = tuple(known.tolist())
+        classes, labels = np.unique(labels.astype(str), return_inverse=True)
+        names = tuple(classes.tolist())
     elif labels.dtype.kind not in "iub":
         raise DataError(f"labels of {side} must be whole numbers or names, not {labels.dtype}")
     return Labelled(f"{side} (arrays)", features, labels.astype(np.int64), names, (("features", features.shape[1]),))
@@ -133,18 +149,18 @@ def _from_embeddings(file: Embeddings) -> Labelled:
 
 
 def _require_comparable(train: Labelled, test: Labelled) -> None:
-    found: list[str] = []
+    mismatches: list[str] = []
     if train.meta and test.meta:
-        found = differences(train.meta, test.meta, [name for name in StoreMeta.ENCODER if name != "layers"])
+        mismatches = differences(train.meta, test.meta, [name for name in StoreMeta.ENCODER if name != "layers"])
     if train.layers != test.layers:
-        found.append(f"layers {dict(train.layers)} are not {dict(test.layers)}")
-    if found:
-        raise DataError(f"{train.source} and {test.source} are of different encoders: {'; '.join(found)}")
+        mismatches.append(f"layers {dict(train.layers)} are not {dict(test.layers)}")
+    if mismatches:
+        raise DataError(f"{train.source} and {test.source} are of different encoders: {'; '.join(mismatches)}")
 
 
-def _renumbered(side: Labelled, names: tuple[str, ...]) -> Labelled:
-    """The same rows with classes numbered as in `names`; classes that are not there get numbers after it."""
+def _renumber(side: Labelled, names: tuple[str, ...]) -> Labelled:
+    """Renumber the classes of `side` as in `names`; classes that `names` lacks get the numbers after it."""
     if not names or not side.label_names:
         return side
-    labels, together = renumber_labels(side.labels, side.label_names, names)
-    return replace(side, labels=labels, label_names=together)
+    labels, label_names = renumber_labels(side.labels, side.label_names, names)
+    return replace(side, labels=labels, label_names=label_names)

@@ -1,7 +1,11 @@
-"""Probe protocols: what is fitted to frozen features, and how. Each is frozen: a change of numbers or of method is a new version."""
+"""Probe protocols: which classifier is fitted to frozen features, and with which numbers.
+
+A protocol is a function from a `Task` to an `Outcome` and an entry in `PROTOCOLS`; nothing else lists protocols by
+name. Each is frozen: a change of method or of a number is a new version under a new name.
+"""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
@@ -18,7 +22,7 @@ from galirep.probing.linear_svm import fit, fit_path
 
 @dataclass(frozen=True)
 class Task:
-    """What a protocol is given."""
+    """The input of a protocol: labelled features, its settings, the seed, and whether to show progress bars."""
 
     train: Labelled
     test: Labelled
@@ -27,121 +31,143 @@ class Task:
     progress: bool
 
     def error(self, predicted: NDArray[np.int64]) -> float:
-        """The share of test rows that are not given their label."""
+        """Return the share of test rows whose prediction is not their label."""
         return float(np.mean(predicted != self.test.labels))
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a protocol gives: the test error of each draw, C where it has one, and what else it measured."""
+    """The output of a protocol; the fields are those of `ProbeResult` with the same names."""
 
     errors: list[float]
     C: float | None = None
     converged: bool = True
-    extra: Mapping[str, Any] = field(default_factory=dict)
+    validation: list[dict[str, float]] | None = None
+    errors_by_k: dict[str, float | None] | None = None
 
 
 @dataclass(frozen=True)
 class Protocol:
-    """A way to measure: `settings` are all its numbers; a result made with others does not carry its version."""
+    """A way to measure features.
+
+    `about` is one line for `galirep list protocols`. `settings` are all its numbers, each positive or a list of
+    positive numbers; those named `*_fraction` are below 1. `run` does the work.
+    """
 
     about: str
     settings: Mapping[str, Any]
     run: Callable[[Task], Outcome]
 
-    def with_settings(self, name: str, given: Mapping[str, Any]) -> dict[str, Any]:
-        """All settings, those given in place of the protocol's own.
+    def merge_settings(self, name: str, overrides: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the protocol's settings updated with `overrides`; `name` is for error messages.
 
         Raises:
-            ConfigError: no such setting, or a value of another kind.
+            ConfigError: an unknown setting, or a value of the wrong type or range.
         """
-        for key, value in given.items():
+        for key, value in overrides.items():
             if key not in self.settings:
                 raise ConfigError(unknown(f"setting of {name}", key, self.settings))
-            own = self.settings[key]
-            kinds = int if isinstance(own[0] if isinstance(own, list) else own, int) else (int, float)
-            values = value if isinstance(own, list) else [value]
-            fits = (
-                isinstance(values, list)
-                and values
-                and all(isinstance(v, kinds) and not isinstance(v, bool) and v > 0 for v in values)
-            )
-            if not fits or (key.endswith("_fraction") and value >= 1):
-                like = own[-2:] if isinstance(own, list) else own
-                raise ConfigError(f"{key}={value!r} does not fit {name}: it is written like {key}={like}")
-        return {**self.settings, **given}
+            default = self.settings[key]
+            if not _fits(value, default) or (key.endswith("_fraction") and value >= 1):
+                example = default[-2:] if isinstance(default, list) else default
+                raise ConfigError(f"{key}={value!r} does not fit {name}: write it like {key}={example}")
+        return {**self.settings, **overrides}
+
+
+def _fits(value: Any, default: Any) -> bool:
+    """Return whether `value` is a positive number, or a list of such, like `default`; integers stay integers."""
+    first = default[0] if isinstance(default, list) else default
+    types = int if isinstance(first, int) else (int, float)
+    numbers = value if isinstance(default, list) else [value]
+    if not isinstance(numbers, list) or not numbers:
+        return False
+    return all(isinstance(v, types) and not isinstance(v, bool) and v > 0 for v in numbers)
 
 
 def _linear_svm(task: Task) -> Outcome:
     train = task.train
-    rows, held = train.split(task.settings["validation_fraction"], task.seed)
-    scaler = StandardScaler().fit(train.features[rows])
-    inner, outer = scaler.transform(train.features[rows]), scaler.transform(train.features[held])
+    rest, held_out = train.split(task.settings["validation_fraction"], task.seed)
+    scaler = StandardScaler().fit(train.features[rest])
+    fit_features, validation_features = (
+        scaler.transform(train.features[rest]),
+        scaler.transform(train.features[held_out]),
+    )
     validation: list[dict[str, float]] = []
     converged = True
-    for model in fit_path(inner, train.labels[rows], sorted(task.settings["grid"])):
-        validation.append({"C": model.C, "error": float(np.mean(model.predict(outer) != train.labels[held]))})
+    for model in fit_path(fit_features, train.labels[rest], sorted(task.settings["grid"])):
+        error = float(np.mean(model.predict(validation_features) != train.labels[held_out]))
+        validation.append({"C": model.C, "error": error})
         converged = converged and model.converged
-        best = min(validation, key=lambda step: step["error"])  # the smallest C of those with the smallest error
+        # the smallest C of those with the smallest error
+        best = min(validation, key=lambda step: step["error"])
+        # two steps past the best: what is left of the grid are the slow fits of large C
         if all(step["error"] > best["error"] for step in validation[-2:]):
-            break  # two steps past the best: what is left of the grid are the slow fits of large C
+            break
     scaler = StandardScaler().fit(train.features)
     model = fit(scaler.transform(train.features), train.labels, best["C"])
     errors = [task.error(model.predict(scaler.transform(task.test.features)))]
-    return Outcome(errors, best["C"], converged and model.converged, {"validation": validation})
+    return Outcome(errors, best["C"], converged and model.converged, validation=validation)
 
 
 def _ali_l2svm(task: Task) -> Outcome:
-    numbers, features, labels = task.settings, task.train.features, task.train.labels
+    train, settings = task.train, task.settings
     random = np.random.default_rng(task.seed)
-    held, pool = np.split(random.permutation(len(labels)), [numbers["held_out"]])
-    classes = np.unique(labels)
-    for label in classes:
-        if (found := int(np.sum(labels[pool] == label))) < numbers["labels_per_class"]:
+    all_rows = np.arange(len(train.labels))
+    held_out, pool = np.split(random.permutation(len(train.labels)), [settings["held_out"]])
+    _require_rows_per_class(train, pool, settings["held_out"], settings["labels_per_class"])
+    grid = sorted(settings["grid"])
+    selection_errors = np.zeros((settings["selection_draws"], len(grid)))
+    converged = True
+    for draw_errors in tqdm(selection_errors, "choosing C", unit="draw", disable=not task.progress):
+        drawn = _draw_per_class(train, pool, settings["labels_per_class"], random)
+        for column, model in enumerate(fit_path(drawn.features, drawn.labels, grid)):
+            draw_errors[column] = np.mean(model.predict(train.features[held_out]) != train.labels[held_out])
+            converged = converged and model.converged
+    mean_errors = selection_errors.mean(axis=0)
+    C = grid[int(np.argmin(mean_errors))]
+    errors = []
+    for _ in tqdm(range(settings["draws"]), "draws", disable=not task.progress):
+        drawn = _draw_per_class(train, all_rows, settings["labels_per_class"], random)
+        model = fit(drawn.features, drawn.labels, C)
+        errors.append(task.error(model.predict(task.test.features)))
+        converged = converged and model.converged
+    validation = [{"C": c, "error": float(error)} for c, error in zip(grid, mean_errors, strict=True)]
+    return Outcome(errors, C, converged, validation=validation)
+
+
+def _require_rows_per_class(train: Labelled, pool: NDArray[np.int64], held_out: int, count: int) -> None:
+    for label in np.unique(train.labels):
+        available = int(np.sum(train.labels[pool] == label))
+        if available < count:
             raise DataError(
-                f"{task.train.source}: of {len(labels)} rows, {numbers['held_out']} are held out to choose C; class "
-                f"{task.train.name(int(label))!r} has {found} of the others, and {numbers['labels_per_class']} a class are drawn: "
+                f"{train.source}: of {len(train.labels)} rows, {held_out} are held out to choose C; class "
+                f"{train.name(int(label))!r} has {available} of the others, and {count} a class are drawn: "
                 "give more rows, or set held_out or labels_per_class"
             )
 
-    def draw(rows: NDArray[np.int64]) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-        chosen = [
-            random.choice(rows[labels[rows] == label], numbers["labels_per_class"], replace=False) for label in classes
-        ]
-        found = np.concatenate(chosen)
-        return features[found], labels[found]
 
-    grid = sorted(numbers["grid"])
-    wrong = np.zeros((numbers["selection_draws"], len(grid)))
-    converged = True
-    for of_draw in tqdm(wrong, "choosing C", unit="draw", disable=not task.progress):
-        for column, model in enumerate(fit_path(*draw(pool), grid)):
-            of_draw[column] = np.mean(model.predict(features[held]) != labels[held])
-            converged = converged and model.converged
-    means = wrong.mean(axis=0)
-    C = grid[int(np.argmin(means))]
-    errors = []
-    for _ in tqdm(range(numbers["draws"]), "draws", disable=not task.progress):
-        model = fit(*draw(np.arange(len(labels))), C)
-        errors.append(task.error(model.predict(task.test.features)))
-        converged = converged and model.converged
-    return Outcome(
-        errors, C, converged, {"validation": [{"C": c, "error": float(e)} for c, e in zip(grid, means, strict=True)]}
-    )
+def _draw_per_class(train: Labelled, rows: NDArray[np.int64], count: int, random: np.random.Generator) -> Labelled:
+    """Draw `count` of `rows` of each class without replacement."""
+    drawn = [
+        random.choice(rows[train.labels[rows] == label], count, replace=False) for label in np.unique(train.labels)
+    ]
+    return train.take(np.concatenate(drawn))
 
 
 def _knn(task: Task) -> Outcome:
-    headline, neighbours = task.settings["headline_k"], task.settings["k"]
-    if headline not in neighbours:
-        raise ConfigError(f"headline_k={headline} is none of k={neighbours}")
-    if headline > len(task.train.labels):
-        raise DataError(
-            f"{task.train.source} has {len(task.train.labels)} rows, the vote is of the nearest {headline}: set k, headline_k"
-        )
-    possible = [k for k in neighbours if k <= len(task.train.labels)]
+    headline, ks = task.settings["headline_k"], task.settings["k"]
     train, test = (task.train.features, task.train.labels), (task.test.features, task.test.labels)
+    n_rows = len(task.train.labels)
+    if headline not in ks:
+        raise ConfigError(f"headline_k={headline} is not one of k={ks}")
+    if headline > n_rows:
+        raise DataError(
+            f"{task.train.source} has {n_rows} rows, fewer than the {headline} neighbours that vote: "
+            "set a smaller k and headline_k"
+        )
+    possible = [k for k in ks if k <= n_rows]
     errors = vote_errors(train, test, possible, task.settings["temperature"], progress=task.progress)
-    return Outcome([errors[headline]], extra={"errors_by_k": {str(k): errors.get(k) for k in neighbours}})
+    return Outcome([errors[headline]], errors_by_k={str(k): errors.get(k) for k in ks})
 
 
 PROTOCOLS: Mapping[str, Protocol] = MappingProxyType(

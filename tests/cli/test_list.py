@@ -37,11 +37,8 @@ def test_variants_can_be_had_by_their_names(cli):
 
 def test_networks_protocols_and_data_sets(cli):
     assert {row["name"] for row in _rows(cli, "networks")} == set(NETWORKS) >= {"svhn32", "celeba64", "compact"}
-    assert (
-        {row["name"] for row in _rows(cli, "protocols")}
-        == set(PROTOCOLS)
-        == {"linear-svm/v1", "ali-l2svm/v1", "knn/v1"}
-    )
+    assert {row["name"] for row in _rows(cli, "protocols")} == set(PROTOCOLS) >= {"linear-svm/v1", "ali-l2svm/v1"}
+    assert "knn/v1" in PROTOCOLS
     assert {"sklearn:digits", "torchvision:svhn", "npz:FILE"} <= {row["name"] for row in _rows(cli, "datasets")}
 
 

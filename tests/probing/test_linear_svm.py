@@ -15,7 +15,7 @@ def _blobs(n, d, classes, seed=0, spread=1.0):
 
 
 def _objective(model, features, labels, C):
-    """The sum over classes of 1/2 |w|^2 + C sum max(0, 1 - y w.x)^2, spelled out."""
+    """Sum 1/2 |w|^2 + C sum max(0, 1 - y w.x)^2 over the classes, spelled out."""
     total = 0.0
     for column, label in enumerate(model.classes):
         w = model.coef[:, column]
@@ -26,12 +26,12 @@ def _objective(model, features, labels, C):
     return total
 
 
-SOLVERS = {"gram": {}, "columns": {"_GRAM_ROWS": 0}, "lbfgs": {"_GRAM_ROWS": 0, "_COLUMN_WORK": 0}}
+SOLVERS = {"gram": {}, "columns": {"_MAX_GRAM_ROWS": 0}, "lbfgs": {"_MAX_GRAM_ROWS": 0, "_MAX_COLUMN_WORK": 0}}
 
 
 @pytest.fixture(params=SOLVERS)
 def solver(request, monkeypatch):
-    """The bounds between the solvers set so that this one is taken."""
+    """Set the size limits of the solvers so that this one is chosen."""
     for name, value in SOLVERS[request.param].items():
         monkeypatch.setattr(svm, name, value)
 
@@ -41,13 +41,13 @@ def solver(request, monkeypatch):
 @pytest.mark.parametrize("C", [1e-4, 1e-2, 1.0])
 def test_the_optimum_is_that_of_linear_svc(n, d, C):
     features, labels = _blobs(n, d, 4, spread=2.0)
-    ours = svm.fit(features, labels, C)
-    assert ours.converged
-    theirs = LinearSVC(C=C, dual=True, tol=1e-8, max_iter=200_000, random_state=0).fit(features.astype(float), labels)
-    reference = svm.LinearSVM(theirs.classes_, np.vstack([theirs.coef_.T, theirs.intercept_]), C, True)
+    model = svm.fit(features, labels, C)
+    assert model.converged
+    expected = LinearSVC(C=C, dual=True, tol=1e-8, max_iter=200_000, random_state=0).fit(features.astype(float), labels)
+    reference = svm.LinearSVM(expected.classes_, np.vstack([expected.coef_.T, expected.intercept_]), C, True)
     best = _objective(reference, features, labels, C)
-    assert best * (1 - 1e-6) <= _objective(ours, features, labels, C) <= best * (1 + svm.TOLERANCE)
-    assert np.linalg.norm(ours.coef - reference.coef) <= 0.01 * np.linalg.norm(reference.coef)
+    assert best * (1 - 1e-6) <= _objective(model, features, labels, C) <= best * (1 + svm.TOLERANCE)
+    assert np.linalg.norm(model.coef - reference.coef) <= 0.01 * np.linalg.norm(reference.coef)
 
 
 @pytest.mark.usefixtures("solver")
@@ -81,9 +81,9 @@ def test_repeated_and_constant_rows_do_no_harm():
 
 def test_a_fit_that_did_not_converge_says_so(monkeypatch):
     features, labels = _blobs(200, 10, 3, spread=2.0)
-    monkeypatch.setattr(svm, "_STEPS", 1)
+    monkeypatch.setattr(svm, "_NEWTON_STEPS", 1)
     assert not svm.fit(features, labels, 100.0).converged
-    monkeypatch.setattr(svm, "_COLUMN_WORK", 0)
+    monkeypatch.setattr(svm, "_MAX_COLUMN_WORK", 0)
     assert svm.fit(features, labels, 100.0).converged
-    monkeypatch.setattr(svm, "_ITERATIONS", 1)
+    monkeypatch.setattr(svm, "_LBFGS_ITERATIONS", 1)
     assert not svm.fit(features, labels, 100.0).converged
