@@ -1,11 +1,14 @@
-"""`galirep embed`."""
+"""The command `galirep embed`."""
 
 import sys
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from .common import Choice, emit, layers_option, shared
+
+if TYPE_CHECKING:
+    from galirep.embeddings.embed import EmbedResult
 
 
 @click.command("embed")
@@ -54,8 +57,8 @@ from .common import Choice, emit, layers_option, shared
 def embed_command(ctx: click.Context, /, as_json: bool, no_file_locking: bool, **options: Any) -> None:
     """Embed a set of images into an HDF5 file.
 
-    The file grows as OUT.partial and takes its name when it is complete; after a kill, --resume continues it. Exit code 0 means that the
-    file is there and complete.
+    The file grows as OUT.partial and is renamed when it is complete; after a kill, --resume continues it. Exit code 0
+    means that the file exists and is complete.
 
     \b
     Example:
@@ -67,20 +70,20 @@ def embed_command(ctx: click.Context, /, as_json: bool, no_file_locking: bool, *
     keep_freed_memory()
     try:
         result = embed(file_locking=False if no_file_locking else None, progress=sys.stderr.isatty(), **options)
-    except KeyboardInterrupt as stop:
-        click.echo(f"galirep: interrupted: {stop}" if str(stop) else "galirep: interrupted", err=True)
+    except KeyboardInterrupt as err:
+        click.echo(f"galirep: interrupted: {err}" if str(err) else "galirep: interrupted", err=True)
         ctx.exit(130)
-    bad = (
-        f", {len(result.errors)} of them unreadable and not valid (galirep verify lists them)" if result.errors else ""
-    )
+    emit(as_json, result.to_dict(), _summary(result))
+
+
+def _summary(result: "EmbedResult") -> str:
+    """Return the line for people."""
+    unreadable = ""
+    if result.errors:
+        unreadable = f", {len(result.errors)} of them unreadable and not valid (galirep verify lists them)"
     if result.resumed_from == result.rows:
-        text = f"{result.path} is complete: {result.rows} rows of {result.dim} columns{bad}"
-    else:
-        part = f" (the first {result.resumed_from} were there)" if result.resumed_from else ""
-        speed = f"{result.seconds:.1f} s, {result.images_per_second:.0f} images/s"
-        text = f"{result.path}: {result.rows} rows{part} of {result.dim} columns ({', '.join(result.layers)}){bad}; {speed}"
-    emit(
-        as_json,
-        {**vars(result), "path": str(result.path), "errors": [{"id": i, "reason": r} for i, r in result.errors]},
-        text,
-    )
+        return f"{result.path} is complete: {result.rows} rows of {result.dim} columns{unreadable}"
+    resumed = f" (the first {result.resumed_from} were there)" if result.resumed_from else ""
+    layers = ", ".join(result.layers)
+    speed = f"{result.seconds:.1f} s, {result.images_per_second:.0f} images/s"
+    return f"{result.path}: {result.rows} rows{resumed} of {result.dim} columns ({layers}){unreadable}; {speed}"

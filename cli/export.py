@@ -1,4 +1,4 @@
-"""`galirep export`: what PATH is decides what is exported."""
+"""The command `galirep export`, whose output depends on what PATH is."""
 
 from pathlib import Path
 
@@ -38,23 +38,24 @@ def export_command(
     from galirep.embeddings.interchange import export_embeddings, import_embeddings, is_npy_parquet
     from galirep.networks.saved import export_run
 
-    fitting = "npy-parquet" if path.is_file() else "hdf5" if is_npy_parquet(path) else "safetensors"
-    if form not in (None, fitting):
-        raise click.UsageError(f"--format {form} does not fit {path}, which is exported as {fitting}")
-    if layers is not None and fitting != "npy-parquet":
-        raise click.UsageError(f"--layers chooses columns of a FILE.h5; {path} is none")
-    if fitting == "safetensors":
+    if path.is_file():
+        output_format = "npy-parquet"
+    elif is_npy_parquet(path):
+        output_format = "hdf5"
+    else:
+        output_format = "safetensors"
+    if form not in (None, output_format):
+        raise click.UsageError(f"--format {form} does not fit {path}, which is exported as {output_format}")
+    if layers is not None and output_format != "npy-parquet":
+        raise click.UsageError(f"--layers chooses columns of a FILE.h5, which {path} is not")
+    if output_format == "safetensors":
         written = export_run(path, out, overwrite=overwrite)
-        emit(
-            as_json,
-            {"path": str(out), "files": [str(file) for file in written]},
-            f"{out}: {', '.join(file.name for file in written)}",
-        )
+        names = ", ".join(file.name for file in written)
+        emit(as_json, {"path": str(out), "files": [str(file) for file in written]}, f"{out}: {names}")
         return
-    if fitting == "hdf5":
+    if output_format == "hdf5":
         result = import_embeddings(path, out, overwrite=overwrite)
     else:
         result = export_embeddings(path, out, layers=layers, rows_per_file=rows_per_file, overwrite=overwrite)
-    pairs = f" in {result.files} pairs of files" if fitting == "npy-parquet" else ""
-    text = f"{result.path}: {result.rows} rows of {result.dim} columns{pairs}"
-    emit(as_json, {**vars(result), "path": str(result.path)}, text)
+    pairs = f" in {result.files} pairs of files" if output_format == "npy-parquet" else ""
+    emit(as_json, result.to_dict(), f"{result.path}: {result.rows} rows of {result.dim} columns{pairs}")

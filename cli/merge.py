@@ -1,4 +1,4 @@
-"""`galirep merge`."""
+"""The command `galirep merge`."""
 
 import click
 
@@ -25,7 +25,5 @@ def merge_command(
     from galirep.embeddings.merge import merge
 
     result = merge(paths, out, virtual=virtual, overwrite=overwrite, file_locking=False if no_file_locking else None)
-    text = f"{result.path}: {result.rows} rows of {len(result.parts)} files" + (
-        ", whose features it points at" if virtual else ""
-    )
-    emit(as_json, {**vars(result), "path": str(result.path), "parts": [str(part) for part in result.parts]}, text)
+    linked = ", whose features it points at" if virtual else ""
+    emit(as_json, result.to_dict(), f"{result.path}: {result.rows} rows of {len(result.parts)} files{linked}")

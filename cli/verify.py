@@ -1,4 +1,4 @@
-"""`galirep verify`."""
+"""The command `galirep verify`."""
 
 from typing import Any
 
@@ -28,7 +28,7 @@ from .common import emit, shared
 @shared("seed", "device", "workers", "data-root", "download")
 @click.pass_context
 def verify_command(ctx: click.Context, /, path: str, as_json: bool, no_file_locking: bool, **options: Any) -> None:
-    """Check that an embedding file is complete and sane; exit code 1 if not.
+    """Check that an embedding file is complete and valid; exit code 1 if not.
 
     With --encoder or --data a random sample of its images is embedded again and compared.
 
@@ -42,9 +42,11 @@ def verify_command(ctx: click.Context, /, path: str, as_json: bool, no_file_lock
     lines = [f"{result.path}: {result.rows} rows, {result.valid} of them valid, {result.dim} columns"]
     if result.worst is not None:
         lines.append(
-            f"{result.compared} images embedded again: they differ by {result.worst:.2g} at most; tolerance {result.tolerance:g}"
+            f"{result.compared} images embedded again: they differ by {result.worst:.2g} at most; "
+            f"tolerance {result.tolerance:g}"
         )
-    lines += [f"warning: {line}" for line in result.warnings] + [f"problem: {line}" for line in result.problems]
-    lines.append("not fit for use" if result.problems else "in order")
-    emit(as_json, {"ok": not result.problems, **vars(result), "path": str(result.path)}, "\n".join(lines))
-    ctx.exit(1 if result.problems else 0)
+    lines += [f"warning: {line}" for line in result.warnings]
+    lines += [f"problem: {line}" for line in result.problems]
+    lines.append("in order" if result.ok else "not fit for use")
+    emit(as_json, result.to_dict(), "\n".join(lines))
+    ctx.exit(0 if result.ok else 1)

@@ -1,1 +1,1 @@
-"""The adapters that galirep ships; reached only through the entry-point group `galirep.features.registry`, like a stranger's."""
+"""The adapters that galirep ships, reached only through the entry-point group `galirep.features`."""

@@ -1,1 +1,1 @@
-"""Embedding files: schema, writing, reading, `embed`, `merge`, `verify`, other formats."""
+"""Embedding files: schema, writing, reading, `embed`, `merge`, `verify`, export and import."""

@@ -1,45 +1,81 @@
-"""`embed`: an extractor over a set of images into an embedding file; resumable, in bounded memory."""
+"""`embed`: run an extractor over a set of images into an embedding file; resumable, in bounded memory."""
 
 import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
-
-from torch import Tensor
-from tqdm import tqdm
+from typing import Any, Literal
 
 from galirep.data.catalog import open_data
 from galirep.data.sources import ImageSource
-from galirep.embeddings.encoder_of import identity
+from galirep.embeddings.embedding_loop import ErrorPolicy, ImageErrors, embed_missing_rows
+from galirep.embeddings.encoder_of import encoder_fields
+from galirep.embeddings.file_access import require_startable
 from galirep.embeddings.reader import load_embeddings
 from galirep.embeddings.schema import StoreMeta, differences, partial_path
-from galirep.embeddings.writer import RESUME, EmbeddingWriter, require_startable
-from galirep.errors import ConfigError, DataError, format_list
+from galirep.embeddings.writer import RESUME, EmbeddingWriter
+from galirep.errors import ConfigError, DataError
 from galirep.features.extraction import build_extractor
-from galirep.features.pipeline import BATCH_SIZE, Batch, extract_batch, read_batches, to_numpy
+from galirep.features.pipeline import BATCH_SIZE, BatchExtractor, read_batches
 from galirep.features.protocol import Description, FeatureExtractor
 from galirep.system.devices import autocast_of, device_of
-from galirep.system.signals import stop_signals
-from galirep.system.threads import Sink, prefetched
 
 
 @dataclass(frozen=True)
 class EmbedResult:
-    """What `embed` made: `rows` in `path`, with those of unreadable images, listed in `errors`; the first `resumed_from` were there before.
+    """The outcome of `embed`: a file `path` of `rows`, including those of unreadable images, listed in `errors`.
 
-    `images_per_second` counts what this call embedded, `seconds` all that it took.
+    The first `resumed_from` rows were written by an earlier call. `images_per_second` counts the images embedded by
+    this call, `seconds` is all the time it took.
     """
 
     path: Path
     rows: int
     dim: int
     layers: tuple[str, ...]
-    errors: list[tuple[str, str]]
+    errors: ImageErrors
     resumed_from: int
     seconds: float
     images_per_second: float
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the result as a JSON object."""
+        errors = [{"id": image_id, "reason": reason} for image_id, reason in self.errors]
+        return {**vars(self), "path": str(self.path), "layers": list(self.layers), "errors": errors}
+
+
+@dataclass(frozen=True)
+class _Output:
+    """The file to make, and what to do if it or its .partial exists."""
+
+    path: Path
+    resume: bool
+    overwrite: bool
+    locking: bool | None
+
+    @property
+    def partial(self) -> Path:
+        return partial_path(self.path)
+
+    def open_writer(self, meta: StoreMeta, source: ImageSource, batch_size: int) -> EmbeddingWriter:
+        """Resume the .partial at a whole batch, or create it."""
+        if self.resume and self.partial.exists():
+            return EmbeddingWriter.resume(self.path, meta, multiple_of=batch_size, locking=self.locking)
+        overwrite = self.overwrite or self.resume
+        return EmbeddingWriter.create(
+            self.path, meta, source.ids, source.labels, overwrite=overwrite, locking=self.locking
+        )
+
+    def errors_of_complete(self, meta: StoreMeta) -> ImageErrors:
+        """Read the errors of a complete file; raise DataError if it was not made with these settings."""
+        with load_embeddings(self.path, locking=self.locking) as embeddings:
+            if mismatches := differences(embeddings.meta, meta, RESUME):
+                raise DataError(
+                    f"{self.path} is complete, but of another job: {'; '.join(mismatches)}; "
+                    "choose another name or pass --overwrite"
+                )
+            return embeddings.errors
 
 
 def embed(
@@ -67,87 +103,92 @@ def embed(
 ) -> EmbedResult:
     """Embed every image of `data` with `encoder` into the HDF5 file `out` (docs/embeddings.md).
 
-    The file grows as `out.partial` and takes its name when complete; `resume` continues it after a kill, with the same features to the bit.
-    An image that cannot be read never ends the job: its row is marked as not valid and the rest is embedded. Then `on_error="fail"`
-    raises, leaving all the work in the .partial, which `resume=True, on_error="skip"` accepts; "skip" finishes the file. `max_errors` ends
-    the job early. `layers` are those the encoder names; `seed` is set while it is built; `file_locking=False` does without HDF5's lock;
-    `progress` shows a bar on a terminal.
+    The file grows as `out.partial` and is renamed when complete; `resume` continues it after a kill, with bit-equal
+    features. An image that cannot be read does not end the job: its row is marked as not valid and the rest is
+    embedded. After that, `on_error="fail"` raises and leaves the work in the .partial, which
+    `resume=True, on_error="skip"` accepts; "skip" finishes the file. More than `max_errors` such images end the job at
+    once.
+
+    `layers` are names of the encoder's layers; `seed` is set while it is built; `file_locking=False` does without
+    HDF5's lock; `progress` shows a bar on a terminal.
 
     Raises:
-        ConfigError: an option that does not fit, or an output that exists.
-        DataError: no images; unreadable ones; features that are NaN or overflow float16; a .partial that was made otherwise; no space.
+        ConfigError: an option has a wrong value, or the output exists.
+        DataError: there are no images, or unreadable ones; features are NaN or overflow float16; the .partial was made
+            with other settings; no space is left.
         PluginError: the encoder cannot be built.
-        KeyboardInterrupt: on SIGINT or SIGTERM, after everything computed was written.
+        KeyboardInterrupt: SIGINT or SIGTERM was received; everything computed until then is written.
     """
-    begun = time.perf_counter()
-    path = Path(out)
-    _check(batch_size, on_error, max_errors, resume, overwrite)
-    require_startable(path, overwrite=overwrite, resume=resume)
-    where = device_of(device)
-    autocast_of(where, precision)  # what the device cannot do is refused before a file is begun
+    started = time.perf_counter()
+
+    # Check the options, so that nothing is opened or built in vain.
+    output = _Output(Path(out), resume, overwrite, file_locking)
+    policy = ErrorPolicy(on_error, max_errors)
+    _check_options(output, policy, batch_size)
+    require_startable(output.path, overwrite=overwrite, resume=resume)
+    torch_device = device_of(device)
+    # raises if the device does not support the precision
+    autocast_of(torch_device, precision)
+
+    # Open the images.
     source = data if isinstance(data, ImageSource) else open_data(data, split, root=data_root, download=download)
     if not len(source):
-        raise DataError(f"{source.spec} holds no images")
-    extractor, about = build_extractor(encoder, layers=layers, download=download, device=where, seed=seed)
-    meta = _meta(about, source, dtype, precision, seed)
+        raise DataError(f"{source.spec} contains no images")
+
+    # Build the extractor.
+    extractor, description = build_extractor(encoder, layers=layers, download=download, device=torch_device, seed=seed)
+    meta = _make_meta(description, source, dtype, precision, seed)
     batch_size = min(batch_size, len(source))
+    extract_batch = BatchExtractor(extractor, description.dim, batch_size, torch_device, precision)
 
-    def result(errors: list[tuple[str, str]], start: int) -> EmbedResult:
-        seconds = time.perf_counter() - begun
-        names = tuple(name for name, _ in about.layers)
-        return EmbedResult(path, len(source), about.dim, names, errors, start, seconds, (len(source) - start) / seconds)
-
-    if resume and path.exists() and not partial_path(path).exists():
-        return result(_errors_of_complete(path, meta, file_locking), len(source))
-    if resume and partial_path(path).exists():
-        writer = EmbeddingWriter.resume(path, meta, multiple_of=batch_size, locking=file_locking)
+    # Resume or create the file, and run the pipeline unless it is complete already.
+    if resume and output.path.exists() and not output.partial.exists():
+        resumed_from, errors = len(source), output.errors_of_complete(meta)
     else:
-        writer = EmbeddingWriter.create(
-            path, meta, source.ids, source.labels, overwrite=overwrite or resume, locking=file_locking
-        )
-    with writer:
-        start = writer.n_written
-        errors = writer.errors
-
-        def write(item: tuple[Batch, Tensor]) -> None:
-            batch, rows = item
-            writer.append(to_numpy(rows), batch.errors)
-            errors.extend((source.ids[batch.start + place], reason) for place, reason in batch.errors.items())
-            if max_errors is not None and len(errors) > max_errors:
-                raise DataError(
-                    f"{len(errors)} images could not be read, more than --max-errors {max_errors}: {_listed(errors)}"
-                )
-
-        batches = read_batches(source, about, batch_size, start=start, num_workers=num_workers, max_upscale=max_upscale)
-        bar = tqdm(total=len(source), initial=start, unit=" images", desc="embed", disable=None if progress else True)
-        with stop_signals() as stop, bar, prefetched(batches) as ready, Sink(write) as sink:
-            try:
-                for batch in ready:
-                    sink.put((batch, extract_batch(extractor, about.dim, batch, batch_size, where, precision)))
-                    bar.update(batch.size)
-                    if stop.is_set():
-                        break
-            except DataError:
-                if not stop.is_set():  # a signal to the whole group also ends the workers
-                    raise
-        if not writer.complete:
-            safe = f"{writer.n_written} of {len(source)} rows are in {partial_path(path)}"
-            raise KeyboardInterrupt(f"{safe}: the same command with --resume continues")
-        if len(errors) == len(source):
-            raise DataError(f"none of the {len(source)} images of {source.spec} could be read: {_listed(errors)}")
-        if errors and on_error == "fail":
-            raise DataError(
-                f"{len(errors)} of {len(source)} images could not be read: {_listed(errors)}; the others are in {partial_path(path)}, "
-                "which --resume --on-error skip accepts"
+        with output.open_writer(meta, source, batch_size) as writer:
+            resumed_from = writer.n_written
+            batches = read_batches(
+                source,
+                description,
+                batch_size,
+                start=resumed_from,
+                num_workers=num_workers,
+                max_upscale=max_upscale,
             )
-        writer.finish()
-    return result(errors, start)
+            errors = embed_missing_rows(writer, source.ids, batches, extract_batch, policy, progress)
+
+            # Finish the file.
+            policy.check_finished(errors, source, output.partial)
+            writer.finish()
+
+    seconds = time.perf_counter() - started
+    return EmbedResult(
+        path=output.path,
+        rows=len(source),
+        dim=description.dim,
+        layers=tuple(name for name, _ in description.layers),
+        errors=errors,
+        resumed_from=resumed_from,
+        seconds=seconds,
+        images_per_second=(len(source) - resumed_from) / seconds,
+    )
 
 
-def _meta(about: Description, source: ImageSource, dtype: str, precision: str, seed: int) -> StoreMeta:
+def _check_options(output: _Output, policy: ErrorPolicy, batch_size: int) -> None:
+    on_error, max_errors = policy.on_error, policy.max_errors
+    if batch_size < 1 or on_error not in ("fail", "skip") or (max_errors is not None and max_errors < 0):
+        raise ConfigError(
+            f"batch_size {batch_size} (1 or more), on_error {on_error!r} (fail or skip), "
+            f"max_errors {max_errors} (0 or more)"
+        )
+    if output.resume and output.overwrite:
+        raise ConfigError("--resume continues an interrupted run, --overwrite starts again: choose one")
+
+
+def _make_meta(description: Description, source: ImageSource, dtype: str, precision: str, seed: int) -> StoreMeta:
     return StoreMeta(
-        **identity(about),
-        encoder_spec=about.spec,
+        **encoder_fields(description),
+        encoder_spec=description.spec,
         n_expected=len(source),
         dtype=dtype,
         precision=precision,
@@ -158,25 +199,3 @@ def _meta(about: Description, source: ImageSource, dtype: str, precision: str, s
         label_names=source.label_names,
         argv=tuple(sys.argv),
     )
-
-
-def _check(batch_size: int, on_error: str, max_errors: int | None, resume: bool, overwrite: bool) -> None:
-    if batch_size < 1 or on_error not in ("fail", "skip") or (max_errors is not None and max_errors < 0):
-        raise ConfigError(
-            f"batch_size {batch_size} (1 or more), on_error {on_error!r} (fail or skip), max_errors {max_errors} (0 or more)"
-        )
-    if resume and overwrite:
-        raise ConfigError("--resume continues what is there, --overwrite starts again: choose one")
-
-
-def _errors_of_complete(path: Path, meta: StoreMeta, locking: bool | None) -> list[tuple[str, str]]:
-    with load_embeddings(path, locking=locking) as done:
-        if differ := differences(done.meta, meta, RESUME):
-            raise DataError(
-                f"{path} is complete, but of another job: {'; '.join(differ)}; choose another name or pass --overwrite"
-            )
-        return done.errors
-
-
-def _listed(errors: Sequence[tuple[str, str]]) -> str:
-    return format_list((f"{name}: {reason}" for name, reason in errors), 10, "; ")

@@ -1,4 +1,4 @@
-"""Which encoder made an embedding file, and the same one built again."""
+"""The encoder that made an embedding file: what the file records of it, and building the same one again."""
 
 import dataclasses
 import json
@@ -14,30 +14,35 @@ from galirep.system.devices import device_of
 def extractor_of(
     meta: StoreMeta, encoder: str | FeatureExtractor | None = None, *, download: bool = False, device: str = "auto"
 ) -> FeatureExtractor:
-    """The extractor that made an embedding file, with the same layers: the one it names, or `encoder` if that is the same.
+    """Build the extractor that made an embedding file, with the same layers.
+
+    It is built from the spec in the file, or is `encoder` if that is the same one.
 
     Raises:
-        DataError: it is another one now: each difference listed.
+        DataError: the extractor differs from the recorded one; each difference is listed.
         PluginError: it cannot be built.
     """
-    wanted = tuple(name for name, _ in meta.layers)
-    where = device_of(device)
-    extractor, about = build_extractor(encoder or meta.encoder_spec, download=download, device=where, seed=meta.seed)
-    if tuple(name for name, _ in about.layers) != wanted and hasattr(extractor, "with_layers"):
-        extractor, about = build_extractor(extractor, layers=wanted, device=where)
-    if differ := differences(meta, dataclasses.replace(meta, **identity(about)), StoreMeta.ENCODER):
-        raise DataError(f"the encoder {about.spec!r} is not the one that made the file: {'; '.join(differ)}")
+    recorded_layers = tuple(name for name, _ in meta.layers)
+    torch_device = device_of(device)
+    extractor, description = build_extractor(
+        encoder or meta.encoder_spec, download=download, device=torch_device, seed=meta.seed
+    )
+    layers = tuple(name for name, _ in description.layers)
+    if layers != recorded_layers and hasattr(extractor, "with_layers"):
+        extractor, description = build_extractor(extractor, layers=recorded_layers, device=torch_device)
+    built_meta = dataclasses.replace(meta, **encoder_fields(description))
+    if mismatches := differences(meta, built_meta, StoreMeta.ENCODER):
+        raise DataError(f"the encoder {description.spec!r} is not the one that made the file: {'; '.join(mismatches)}")
     return extractor
 
 
-def identity(about: Description) -> dict[str, Any]:
-    """The fields of `StoreMeta` that say which encoder made the features: `StoreMeta.ENCODER`."""
+def encoder_fields(description: Description) -> dict[str, Any]:
+    """Return the fields of `StoreMeta` that identify the encoder (`StoreMeta.ENCODER`)."""
     return {
-        "encoder": about.name,
-        "encoder_tag": about.tag,
-        "encoder_sha256": about.sha256,
-        "preprocessing": json.loads(
-            json.dumps(dict(about.preprocessing))
-        ),  # as it will be read again: tuples are lists
-        "layers": tuple((name, int(width)) for name, width in about.layers),
+        "encoder": description.name,
+        "encoder_tag": description.tag,
+        "encoder_sha256": description.sha256,
+        # through JSON, as it will be read from the file: tuples become lists
+        "preprocessing": json.loads(json.dumps(dict(description.preprocessing))),
+        "layers": tuple((name, int(width)) for name, width in description.layers),
     }

@@ -1,4 +1,7 @@
-"""Embedding files to and from the folder layout of clip-retrieval (.npy beside .parquet), which autofaiss and embedding-reader read."""
+"""Export and import of embedding files in the folder layout of clip-retrieval, .npy with .parquet.
+
+autofaiss and embedding-reader read this layout too.
+"""
 
 import dataclasses
 import json
@@ -12,28 +15,35 @@ import numpy as np
 from numpy.lib import format as npy_format
 from numpy.typing import NDArray
 
+from galirep.embeddings.file_access import explain_full_disk
 from galirep.embeddings.reader import Embeddings, load_embeddings
-from galirep.embeddings.schema import StoreMeta, naming_lack_of_space
-from galirep.embeddings.writer import writing_whole
+from galirep.embeddings.schema import StoreMeta
+from galirep.embeddings.writer import atomic_writer
 from galirep.errors import ConfigError, DataError, format_list
 from galirep.system.files import atomic_folder, write_json
 
-FEATURES, METADATA, ABOUT = "img_emb", "metadata", "galirep.json"
-ID_COLUMNS = ("image_path", "key", "url")  # what clip-retrieval calls them: files, webdataset, img2dataset
+FEATURES, METADATA, HEADER = "img_emb", "metadata", "galirep.json"
+# the names in clip-retrieval for images from files, webdataset and img2dataset
+ID_COLUMNS = ("image_path", "key", "url")
+_BLOCK_BYTES = 1 << 24
 
 
 @dataclass(frozen=True)
 class ExportResult:
-    """What was written: `rows` of `dim` columns in `path`, in `files` pairs of files (1 for HDF5)."""
+    """The outcome of an export or import: `rows` of `dim` columns in `path`, in `files` pairs of files (1 for HDF5)."""
 
     path: Path
     rows: int
     dim: int
     files: int
 
+    def to_dict(self) -> dict[str, Any]:
+        """Return the result as a JSON object."""
+        return {**vars(self), "path": str(self.path)}
+
 
 def is_npy_parquet(path: Path) -> bool:
-    """Whether a folder has this layout."""
+    """Return whether a folder has this layout."""
     return (path / FEATURES).is_dir() and (path / METADATA).is_dir()
 
 
@@ -46,144 +56,169 @@ def export_embeddings(
     overwrite: bool = False,
     file_locking: bool | None = None,
 ) -> ExportResult:
-    """Write an embedding file as a folder: `img_emb/img_emb_0000.npy` ..., `metadata/metadata_0000.parquet` ... and `galirep.json`.
+    """Write an embedding file as a folder of .npy and .parquet files.
 
-    The .npy hold the rows of readable images in the file's own dtype; the .parquet their ids (`image_path`) and, where there are labels,
-    `label` (null for none) and `label_name`. The folder is whole or not there.
+    The files are `img_emb/img_emb_0000.npy` ..., `metadata/metadata_0000.parquet` ... and `galirep.json`. The .npy
+    files contain the rows of readable images in the dtype of the embedding file; the .parquet files their ids
+    (`image_path`) and, if there are labels, `label` (null for none) and `label_name`. The folder appears in one step.
 
     Raises:
         DataError: `path` cannot be read, or no space is left.
         ConfigError: `out` exists, pyarrow is missing, or `rows_per_file` is less than 1.
     """
-    arrow, parquet = _pyarrow()
+    arrow, parquet = _import_pyarrow()
     if rows_per_file < 1:
-        raise ConfigError(f"rows_per_file {rows_per_file}: 1 or more")
+        raise ConfigError(f"rows_per_file is {rows_per_file}, but must be 1 or more")
     target = Path(out)
     with (
-        load_embeddings(path, layers, locking=file_locking) as found,
-        naming_lack_of_space(target),
+        load_embeddings(path, layers, locking=file_locking) as embeddings,
+        explain_full_disk(target),
         atomic_folder(target, overwrite) as folder,
     ):
         (folder / FEATURES).mkdir()
         (folder / METADATA).mkdir()
-        starts = range(0, len(found), rows_per_file)
+        starts = range(0, len(embeddings), rows_per_file)
         for number, start in enumerate(starts):
-            rows = slice(start, min(start + rows_per_file, len(found)))
-            _write_npy(folder / FEATURES / f"img_emb_{number:04d}.npy", found, rows)
-            parquet.write_table(
-                arrow.table(_columns(found, rows, arrow)), folder / METADATA / f"metadata_{number:04d}.parquet"
-            )
-        about = dataclasses.replace(
-            found.meta, layers=tuple((name, s.stop - s.start) for name, s in found.layers.items())
-        )
-        write_json(
-            folder / ABOUT,
-            {**dataclasses.asdict(about), "errors": [{"id": name, "reason": why} for name, why in found.errors]},
-        )
-        return ExportResult(target, len(found), found.dim, len(starts))
+            rows = slice(start, min(start + rows_per_file, len(embeddings)))
+            _write_npy(folder / FEATURES / f"img_emb_{number:04d}.npy", embeddings, rows)
+            table = arrow.table(_metadata_columns(embeddings, rows, arrow))
+            parquet.write_table(table, folder / METADATA / f"metadata_{number:04d}.parquet")
+        write_json(folder / HEADER, _make_header(embeddings))
+        return ExportResult(target, len(embeddings), embeddings.dim, len(starts))
 
 
 def import_embeddings(
     path: str | Path, out: str | Path, *, overwrite: bool = False, file_locking: bool | None = None
 ) -> ExportResult:
-    """Make an embedding file of such a folder; of one that clip-retrieval made, too.
+    """Make an embedding file of such a folder, also of one that clip-retrieval made.
 
-    The encoder and all else that is recorded come from `galirep.json`; without one the folder's name stands for the encoder. Ids are the
-    column `image_path`, `key` or `url`.
+    The metadata are read from `galirep.json`; without that file the folder's name is recorded as the encoder. Ids are
+    the column `image_path`, `key` or `url`.
 
     Raises:
         DataError: files are missing or do not fit each other, ids are missing or repeat, or no space is left.
         ConfigError: `out` exists, or pyarrow is missing.
     """
     folder = Path(path)
-    _, parquet = _pyarrow()
+    _, parquet = _import_pyarrow()
     arrays = [_open_npy(file) for file in sorted((folder / FEATURES).glob("*.npy"))]
     tables = [parquet.read_table(file) for file in sorted((folder / METADATA).glob("*.parquet"))]
-    shapes, counts = [array.shape for array in arrays], [table.num_rows for table in tables]
-    if (
-        not arrays
-        or [rows for rows, _ in shapes] != counts
-        or len({(array.shape[1], array.dtype) for array in arrays}) > 1
-    ):
-        raise DataError(
-            f"{folder}: its .npy of shapes {format_list(shapes)} do not fit together, or not its .parquet of {format_list(counts)} rows"
-        )
-    column = next((name for name in ID_COLUMNS if name in tables[0].column_names), None)
-    if column is None:
-        raise DataError(
-            f"{folder}: the metadata have no ids: expected a column {' or '.join(ID_COLUMNS)}, found {tables[0].column_names}"
-        )
-    ids = [str(name) for table in tables for name in table[column].to_pylist()]
-    if len(set(ids)) < len(ids):
-        raise DataError(
-            f"{folder}: ids that occur more than once: {format_list(name for name, count in Counter(ids).items() if count > 1)}"
-        )
-    labels = None
-    if all("label" in table.column_names for table in tables):
-        labels = np.array(
-            [-1 if label is None else label for table in tables for label in table["label"].to_pylist()], np.int64
-        )
-    meta = _read_about(folder, len(ids), arrays[0])
-    with writing_whole(Path(out), meta, ids, labels, overwrite=overwrite, locking=file_locking) as writer:
+    _check_shapes(folder, arrays, tables)
+    ids = _read_ids(folder, tables)
+    labels = _read_labels(tables)
+    meta = _read_meta(folder, len(ids), arrays[0])
+    block_rows = _block_rows(meta.dim)
+    with atomic_writer(Path(out), meta, ids, labels, overwrite=overwrite, locking=file_locking) as writer:
         for array in arrays:
-            for start in range(0, len(array), step := max(1, (1 << 24) // (4 * meta.dim))):
-                writer.append(np.asarray(array[start : start + step]))
+            for start in range(0, len(array), block_rows):
+                writer.append(np.asarray(array[start : start + block_rows]))
     return ExportResult(Path(out), len(ids), meta.dim, 1)
 
 
-def _write_npy(path: Path, found: Embeddings, rows: slice) -> None:
+def _block_rows(dim: int) -> int:
+    """Return how many rows are copied at once."""
+    return max(1, _BLOCK_BYTES // (4 * dim))
+
+
+def _write_npy(path: Path, embeddings: Embeddings, rows: slice) -> None:
+    dtype = np.dtype(embeddings.meta.dtype)
+    shape = (rows.stop - rows.start, embeddings.dim)
+    header = {"descr": npy_format.dtype_to_descr(dtype), "fortran_order": False, "shape": shape}
+    block_rows = _block_rows(embeddings.dim)
     with path.open("wb") as file:
-        dtype = np.dtype(found.meta.dtype)
-        shape = (rows.stop - rows.start, found.dim)
-        npy_format.write_array_header_1_0(
-            file, {"descr": npy_format.dtype_to_descr(dtype), "fortran_order": False, "shape": shape}
-        )
-        step = max(1, (1 << 24) // (4 * found.dim))
-        for start in range(rows.start, rows.stop, step):
-            file.write(found.features[start : min(start + step, rows.stop)].astype(dtype).tobytes())
+        npy_format.write_array_header_1_0(file, header)
+        for start in range(rows.start, rows.stop, block_rows):
+            block = embeddings.features[start : min(start + block_rows, rows.stop)]
+            file.write(block.astype(dtype).tobytes())
 
 
-def _columns(found: Embeddings, rows: slice, arrow: Any) -> dict[str, Any]:
-    columns = {"image_path": arrow.array(found.ids[rows], arrow.string())}
-    if found.labels is not None:
-        labels = found.labels[rows]
+def _metadata_columns(embeddings: Embeddings, rows: slice, arrow: Any) -> dict[str, Any]:
+    columns = {"image_path": arrow.array(embeddings.ids[rows], arrow.string())}
+    if embeddings.labels is not None:
+        labels, names = embeddings.labels[rows], embeddings.label_names
         columns["label"] = arrow.array(labels, arrow.int64(), mask=labels < 0)
-        if found.label_names:
-            columns["label_name"] = arrow.array(
-                [found.label_names[label] if label >= 0 else None for label in labels], arrow.string()
-            )
+        if names:
+            row_names = [names[label] if label >= 0 else None for label in labels]
+            columns["label_name"] = arrow.array(row_names, arrow.string())
     return columns
+
+
+def _make_header(embeddings: Embeddings) -> dict[str, Any]:
+    """Return the content of galirep.json: the metadata with the chosen layers, and the unreadable images."""
+    layers = tuple((name, columns.stop - columns.start) for name, columns in embeddings.layers.items())
+    meta = dataclasses.replace(embeddings.meta, layers=layers)
+    errors = [{"id": image_id, "reason": reason} for image_id, reason in embeddings.errors]
+    return {**dataclasses.asdict(meta), "errors": errors}
 
 
 def _open_npy(path: Path) -> NDArray[Any]:
     try:
         array: NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
     except (ValueError, OSError, EOFError) as err:
-        raise DataError(f"{path} is no readable .npy file: {err}") from err
+        raise DataError(f"{path} is not a readable .npy file: {err}") from err
     if array.ndim != 2 or array.dtype not in (np.float32, np.float16):
-        raise DataError(f"{path} holds {array.dtype} {array.shape}, not rows of float32 or float16")
+        raise DataError(f"{path} contains {array.dtype} {array.shape}, not rows of float32 or float16")
     return array
 
 
-def _read_about(folder: Path, rows: int, array: NDArray[Any]) -> StoreMeta:
-    own: dict[str, Any] = {"n_expected": rows, "dtype": array.dtype.name}
-    if not (folder / ABOUT).exists():
+def _check_shapes(folder: Path, arrays: Sequence[NDArray[Any]], tables: Sequence[Any]) -> None:
+    shapes = [array.shape for array in arrays]
+    counts = [table.num_rows for table in tables]
+    kinds = {(array.shape[1], array.dtype) for array in arrays}
+    if not arrays or [rows for rows, _ in shapes] != counts or len(kinds) > 1:
+        raise DataError(
+            f"{folder}: its .npy files of shapes {format_list(shapes)} do not fit together, "
+            f"or do not fit its .parquet files of {format_list(counts)} rows"
+        )
+
+
+def _read_ids(folder: Path, tables: Sequence[Any]) -> list[str]:
+    column = next((name for name in ID_COLUMNS if name in tables[0].column_names), None)
+    if column is None:
+        raise DataError(
+            f"{folder}: the metadata have no ids: expected a column {' or '.join(ID_COLUMNS)}, "
+            f"found {tables[0].column_names}"
+        )
+    ids = [str(name) for table in tables for name in table[column].to_pylist()]
+    if len(set(ids)) < len(ids):
+        repeated = [name for name, count in Counter(ids).items() if count > 1]
+        raise DataError(f"{folder}: ids that occur more than once: {format_list(repeated)}")
+    return ids
+
+
+def _read_labels(tables: Sequence[Any]) -> NDArray[np.int64] | None:
+    if not all("label" in table.column_names for table in tables):
+        return None
+    labels = [label for table in tables for label in table["label"].to_pylist()]
+    return np.array([-1 if label is None else label for label in labels], np.int64)
+
+
+def _read_meta(folder: Path, rows: int, array: NDArray[Any]) -> StoreMeta:
+    """Read galirep.json, or make up the metadata of a folder without one."""
+    path, dtype = folder / HEADER, array.dtype.name
+    if not path.exists():
         return StoreMeta(
-            encoder=folder.resolve().name, layers=(("features", array.shape[1]),), source=str(folder), **own
+            encoder=folder.resolve().name,
+            layers=(("features", array.shape[1]),),
+            n_expected=rows,
+            dtype=dtype,
+            source=str(folder),
         )
     try:
-        about = json.loads((folder / ABOUT).read_text(encoding="utf-8"))
-        about.pop("errors")
-        lists = {name: tuple(about[name]) for name in ("label_names", "argv")}
-        meta = StoreMeta(**{**about, **lists, **own, "layers": tuple((name, width) for name, width in about["layers"])})
+        header = json.loads(path.read_text(encoding="utf-8"))
+        del header["errors"]
+        header["layers"] = tuple((name, width) for name, width in header["layers"])
+        header["label_names"] = tuple(header["label_names"])
+        header["argv"] = tuple(header["argv"])
+        meta = StoreMeta(**{**header, "n_expected": rows, "dtype": dtype})
     except (ValueError, TypeError, KeyError) as err:
-        raise DataError(f"{folder / ABOUT} is damaged: {err}") from err
+        raise DataError(f"{path} is damaged: {err}") from err
     if meta.dim != array.shape[1]:
-        raise DataError(f"{folder}: the .npy have {array.shape[1]} columns, {ABOUT} tells of {meta.dim}")
+        raise DataError(f"{folder}: the .npy files have {array.shape[1]} columns, but {HEADER} says {meta.dim}")
     return meta
 
 
-def _pyarrow() -> tuple[Any, Any]:
+def _import_pyarrow() -> tuple[Any, Any]:
     try:
         import pyarrow
         import pyarrow.parquet

@@ -1,4 +1,4 @@
-"""`merge`: embedding files of one encoder as one, copied or as a virtual data set that points at them."""
+"""`merge`: join embedding files of one encoder, by copying or as a virtual dataset that points at them."""
 
 import json
 import os
@@ -6,29 +6,37 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
 from numpy.typing import NDArray
 
+from galirep.embeddings.file_access import explain_full_disk
 from galirep.embeddings.labels import renumber_labels
+from galirep.embeddings.layout import append_errors, write_outline
 from galirep.embeddings.reader import Embeddings, load_embeddings
-from galirep.embeddings.schema import StoreMeta, differences, naming_lack_of_space
-from galirep.embeddings.writer import EmbeddingWriter, append_errors, write_outline, writing_whole
+from galirep.embeddings.schema import StoreMeta, differences
+from galirep.embeddings.writer import EmbeddingWriter, atomic_writer
 from galirep.errors import ConfigError, DataError, format_list
 from galirep.system.files import atomic_write, sha256_json
 
 SAME = (*StoreMeta.ENCODER, "dtype", "precision")
+"""The fields of `StoreMeta` in which all parts must agree."""
 
 
 @dataclass(frozen=True)
 class MergeResult:
-    """What `merge` made: `rows` in `path`, from `parts`; `virtual` if the features stay where they are."""
+    """The outcome of `merge`: `rows` in `path`, from `parts`; `virtual` if the features stay in the parts."""
 
     path: Path
     rows: int
     parts: tuple[Path, ...]
     virtual: bool
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the result as a JSON object."""
+        return {**vars(self), "path": str(self.path), "parts": [str(part) for part in self.parts]}
 
 
 def merge(
@@ -39,55 +47,61 @@ def merge(
     overwrite: bool = False,
     file_locking: bool | None = None,
 ) -> MergeResult:
-    """Join embedding files into `out`, one behind the other, with the rows of unreadable images. `out` is whole or not there.
+    """Join embedding files into `out`, one after the other, with the rows of unreadable images.
 
-    Labels are matched by their names. `virtual` copies everything but the features and points at those of the parts, by paths relative to
-    `out`: the parts must stay where they are and as they are, which is checked when `out` is opened.
+    Labels are matched by their names. `virtual` copies everything but the features and points at those of the parts, by
+    paths relative to `out`: the parts must not be moved or changed, which is checked when `out` is opened. `out` is
+    written in one step.
 
     Raises:
-        DataError: a part cannot be read or is of another encoder, layers, preprocessing, dtype or precision (each difference listed); ids
-            occur twice (listed); labels have names in some parts only; no space is left.
-        ConfigError: no parts, one is named twice, `out` exists, or is one of the parts.
+        DataError: a part cannot be read, or differs in encoder, layers, preprocessing, dtype or precision (each
+            difference is listed); ids occur twice (listed); labels have names in some parts only; no space is left.
+        ConfigError: there are no parts, one is named twice, `out` exists, or is one of the parts.
     """
     target, parts = Path(out), [Path(path) for path in paths]
     if not parts:
         raise ConfigError("name the files to merge")
     if target.exists() and any(part.exists() and part.samefile(target) for part in parts):
         raise ConfigError(f"{target} is one of the files to merge: choose another name")
-    if twice := [part for i, part in enumerate(parts) if part in parts[:i]]:
-        raise ConfigError(f"{twice[0]} is named twice: name each file once")
+    if repeated := [part for i, part in enumerate(parts) if part in parts[:i]]:
+        raise ConfigError(f"{repeated[0]} is named twice: name each file once")
     with ExitStack() as stack:
         files = [stack.enter_context(load_embeddings(part, valid_only=False, locking=file_locking)) for part in parts]
-        meta = _meta_of_all(files)
+        meta = _merge_meta(files)
         ids = [name for file in files for name in file.ids]
         if len(set(ids)) < len(ids):
-            raise DataError(f"ids occur in more than one row: {format_list(_repeated(files), separator='; ')}")
-        labels = _labels_of_all(files, meta.label_names)
+            raise DataError(f"ids occur in more than one row: {format_list(_find_repeated_ids(files), separator='; ')}")
+        labels = _merge_labels(files, meta.label_names)
         if virtual:
-            with atomic_write(target, overwrite) as temporary, naming_lack_of_space(target):
-                _point(files, temporary, target, meta, ids, labels)
+            with (
+                atomic_write(target, overwrite) as temporary,
+                explain_full_disk(target),
+                h5py.File(temporary, "w") as merged,
+            ):
+                write_outline(merged, meta, ids, labels)
+                _link_features(files, merged, meta, target.parent)
         else:
-            with writing_whole(target, meta, ids, labels, overwrite=overwrite, locking=file_locking) as writer:
-                _copy(files, writer)
+            with atomic_writer(target, meta, ids, labels, overwrite=overwrite, locking=file_locking) as writer:
+                _copy_features(files, writer)
     return MergeResult(target, len(ids), tuple(parts), virtual)
 
 
-def _meta_of_all(files: Sequence[Embeddings]) -> StoreMeta:
+def _merge_meta(files: Sequence[Embeddings]) -> StoreMeta:
     first = files[0].meta
     for file in files[1:]:
-        if differ := differences(first, file.meta, SAME):
+        if mismatches := differences(first, file.meta, SAME):
             raise DataError(
-                f"{files[0].path} and {file.path} are of different encoders or settings: {'; '.join(differ)}"
+                f"{files[0].path} and {file.path} have different encoders or settings: {'; '.join(mismatches)}"
             )
     names = tuple(dict.fromkeys(name for file in files for name in file.label_names))
     if names and (unnamed := [file.path for file in files if file.labels is not None and not file.label_names]):
         raise DataError(
-            f"{format_list(unnamed)} has labels without names, other parts have named ones: they cannot be matched"
+            f"{format_list(unnamed)} has labels without names, other parts have names: they cannot be matched"
         )
     return replace(
         first,
         n_expected=sum(len(file) for file in files),
-        source=_common([file.meta.source for file in files]),
+        source=_join_distinct([file.meta.source for file in files]),
         split=first.split if len({(file.meta.source, file.meta.split) for file in files}) == 1 else None,
         fingerprint=first.fingerprint if len(files) == 1 else sha256_json([file.meta.fingerprint for file in files]),
         label_names=names,
@@ -95,11 +109,12 @@ def _meta_of_all(files: Sequence[Embeddings]) -> StoreMeta:
     )
 
 
-def _common(values: Sequence[str]) -> str:
+def _join_distinct(values: Sequence[str]) -> str:
     return values[0] if len(set(values)) == 1 else format_list(dict.fromkeys(values), separator="; ")
 
 
-def _repeated(files: Sequence[Embeddings]) -> list[str]:
+def _find_repeated_ids(files: Sequence[Embeddings]) -> list[str]:
+    """Return `ID in FILE and FILE` for each id that occurs in more than one row."""
     owners: dict[str, list[str]] = {}
     for file in files:
         for name in file.ids:
@@ -107,7 +122,7 @@ def _repeated(files: Sequence[Embeddings]) -> list[str]:
     return [f"{name} in {' and '.join(dict.fromkeys(paths))}" for name, paths in owners.items() if len(paths) > 1]
 
 
-def _labels_of_all(files: Sequence[Embeddings], names: Sequence[str]) -> NDArray[np.int64]:
+def _merge_labels(files: Sequence[Embeddings], names: Sequence[str]) -> NDArray[np.int64]:
     columns = []
     for file in files:
         labels = np.full(len(file), -1, np.int64) if file.labels is None else file.labels
@@ -115,45 +130,38 @@ def _labels_of_all(files: Sequence[Embeddings], names: Sequence[str]) -> NDArray
     return np.concatenate(columns)
 
 
-def _copy(files: Sequence[Embeddings], writer: EmbeddingWriter) -> None:
+def _copy_features(files: Sequence[Embeddings], writer: EmbeddingWriter) -> None:
     for file in files:
         reasons = _errors_by_row(file)
         for rows, block in file.blocks():
-            writer.append(
-                block, {row - rows.start: why for row, why in reasons.items() if rows.start <= row < rows.stop}
-            )
+            errors = {row - rows.start: reason for row, reason in reasons.items() if rows.start <= row < rows.stop}
+            writer.append(block, errors)
 
 
-def _point(
-    files: Sequence[Embeddings],
-    temporary: Path,
-    target: Path,
-    meta: StoreMeta,
-    ids: Sequence[str],
-    labels: NDArray[np.int64],
-) -> None:
+def _link_features(files: Sequence[Embeddings], merged: h5py.File, meta: StoreMeta, folder: Path) -> None:
+    """Create /features as a virtual dataset of the parts, by paths relative to `folder`, with /parts and validity."""
     layout = h5py.VirtualLayout((meta.n_expected, meta.dim), meta.dtype, maxshape=(None, meta.dim))
     valid = np.ones(meta.n_expected, bool)
     parts = []
-    with h5py.File(temporary, "w") as whole:
-        write_outline(whole, meta, ids, labels)
-        start = 0
-        for file in files:
-            where = os.path.relpath(file.path.resolve(), target.parent.resolve())
-            layout[start : start + len(file)] = h5py.VirtualSource(where, "features", (len(file), meta.dim))
-            parts.append({"path": where, "rows": len(file), "file_id": file.attributes["file_id"]})
-            if reasons := _errors_by_row(file):
-                valid[start + np.array(list(reasons))] = False
-                append_errors(whole["errors"], start, reasons)
-            start += len(file)
-        whole.create_virtual_dataset("features", layout)
-        whole["valid"][:] = valid
-        text = [json.dumps(part) for part in parts]
-        whole.create_dataset("parts", (len(text),), h5py.string_dtype(), text)
-        whole.attrs["n_written"] = meta.n_expected
-        whole.attrs["complete"] = True
+    start = 0
+    for file in files:
+        part_path = os.path.relpath(file.path.resolve(), folder.resolve())
+        layout[start : start + len(file)] = h5py.VirtualSource(part_path, "features", (len(file), meta.dim))
+        parts.append({"path": part_path, "rows": len(file), "file_id": file.attributes["file_id"]})
+        if reasons := _errors_by_row(file):
+            valid[start + np.array(list(reasons))] = False
+            append_errors(merged["errors"], start, reasons)
+        start += len(file)
+    merged.create_virtual_dataset("features", layout)
+    merged["valid"][:] = valid
+    parts_json = [json.dumps(part) for part in parts]
+    merged.create_dataset("parts", (len(parts_json),), h5py.string_dtype(), parts_json)
+    merged.attrs["n_written"] = meta.n_expected
+    merged.attrs["complete"] = True
 
 
 def _errors_by_row(file: Embeddings) -> dict[int, str]:
     reasons: dict[str, str] = dict(file.errors)
-    return {row: reasons[name] for row, name in enumerate(file.ids) if name in reasons} if reasons else {}
+    if not reasons:
+        return {}
+    return {row: reasons[name] for row, name in enumerate(file.ids) if name in reasons}

@@ -1,4 +1,4 @@
-"""Feature extractors: what plug-ins are written with (the protocol, two base classes) and the registry that finds them."""
+"""Feature extractors: the protocol and base classes for plug-ins, and the registry that finds them."""
 
 from galirep.features.frozen import FrozenExtractor, freeze
 from galirep.features.network import NetworkExtractor

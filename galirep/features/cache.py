@@ -1,4 +1,4 @@
-"""Features of real images, which never change: computed once for an extractor and a data set, kept on disk, checked when read."""
+"""A cache on disk for the features of real images: computed once for an extractor and a data set, checked when read."""
 
 import hashlib
 import json
@@ -23,9 +23,9 @@ _log = logging.getLogger(__name__)
 
 
 def default_folder() -> Path:
-    """Where features are kept unless said otherwise: $GALIREP_CACHE, or galirep/ in $XDG_CACHE_HOME or ~/.cache."""
-    if own := os.environ.get("GALIREP_CACHE"):
-        return Path(own)
+    """Return the default folder of the cache: $GALIREP_CACHE, or galirep/ in $XDG_CACHE_HOME or ~/.cache."""
+    if folder := os.environ.get("GALIREP_CACHE"):
+        return Path(folder)
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "galirep"
 
 
@@ -39,72 +39,79 @@ def cached_features(
     device: str | torch.device = "cpu",
     progress: Callable[[int], None] | None = None,
 ) -> F32:
-    """The features of `pixels` (N, C, S, S) uint8: (N, dim) float32, a read-only memory map of a file in `folder` (see `default_folder`).
+    """Return the features of `pixels` (N, C, S, S) uint8 as a read-only memory map (N, dim) float32 of a cached file.
 
-    The file is named by what decides its content: the extractor's name, weights, layers and preprocessing, and the images' fingerprint,
-    number and shape. It is read if it is there and whole, else computed in one pass over the images and put there in one step. An extractor
-    that records no hash of its weights is told apart by what it makes of four images. `progress` is called with the number of images done.
+    The name of the file in `folder` (default: `default_folder`) is a hash of what decides its content: the extractor's
+    name, weights, layers and preprocessing, and the images' fingerprint, number and shape. An existing, undamaged file
+    is read; otherwise the features are computed in one pass over the images and the file is written in one step. An
+    extractor that records no hash of its weights is identified by its output for four images. `progress` is called with
+    the number of images done.
 
     Raises:
-        PluginError: the extractor does not give (B, dim) finite float32.
-        DataError: the file is there, but of another extractor or of other images than its name says, or there is no space for it.
+        PluginError: the extractor does not return (B, dim) finite float32.
+        DataError: the file exists, but its record names another extractor or other images; or no space is left.
     """
-    about = describe(extractor)
-    where = torch.device(device)
-    key = _key(extractor, about, pixels, fingerprint, where)
+    description = describe(extractor)
+    torch_device = torch.device(device)
+    key = _cache_key(extractor, description, pixels, fingerprint, torch_device)
     folder = default_folder() if folder is None else folder
     path = folder / f"features-{sha256_json(key)[:32]}.npy"
-    found = _read(path, key, (len(pixels), about.dim))
-    if found is None:
-        folder.mkdir(parents=True, exist_ok=True)
-        path.with_suffix(".json").unlink(
-            missing_ok=True
-        )  # whoever is stopped between the two files leaves none that looks whole
-        with atomic_write(path) as temporary:
-            features = open_memmap(temporary, "w+", np.float32, (len(pixels), about.dim))
-            done = 0
-            for images in image_blocks(pixels, batch_size, where):
-                features[done : done + len(images)] = _extract(extractor, about, images)
-                done += len(images)
-                if progress is not None:
-                    progress(done)
-            features.flush()
-        write_json(path.with_suffix(".json"), {"key": key, "sha256": sha256_file(path)})
-        found = np.load(path, mmap_mode="r")
-    return found
+    cached = _read(path, key, (len(pixels), description.dim))
+    if cached is not None:
+        return cached
+
+    folder.mkdir(parents=True, exist_ok=True)
+    # without its record, a file that is interrupted between the two writes does not look complete
+    path.with_suffix(".json").unlink(missing_ok=True)
+    with atomic_write(path) as temporary:
+        features = open_memmap(temporary, "w+", np.float32, (len(pixels), description.dim))
+        done = 0
+        for images in image_blocks(pixels, batch_size, torch_device):
+            features[done : done + len(images)] = _extract(extractor, description, images)
+            done += len(images)
+            if progress is not None:
+                progress(done)
+        features.flush()
+    write_json(path.with_suffix(".json"), {"key": key, "sha256": sha256_file(path)})
+    memory_map: F32 = np.load(path, mmap_mode="r")
+    return memory_map
 
 
-def _key(
-    extractor: FeatureExtractor, about: Description, pixels: Tensor, fingerprint: str, device: torch.device
+def _cache_key(
+    extractor: FeatureExtractor, description: Description, pixels: Tensor, fingerprint: str, device: torch.device
 ) -> dict[str, Any]:
-    weights = about.sha256
+    weights = description.sha256
     if not weights:
-        shown = pixels[torch.linspace(0, len(pixels) - 1, min(4, len(pixels))).long()]
-        weights = "output " + hashlib.sha256(_extract(extractor, about, to_float(shown, device)).tobytes()).hexdigest()
+        sample = pixels[torch.linspace(0, len(pixels) - 1, min(4, len(pixels))).long()]
+        output = _extract(extractor, description, to_float(sample, device))
+        weights = "output " + hashlib.sha256(output.tobytes()).hexdigest()
     return {
-        "extractor": about.name,
+        "extractor": description.name,
         "weights": weights,
-        "layers": [list(layer) for layer in about.layers],
-        "preprocessing": json.loads(json.dumps(dict(about.preprocessing))),
+        "layers": [list(layer) for layer in description.layers],
+        "preprocessing": json.loads(json.dumps(dict(description.preprocessing))),
         "data": fingerprint,
         "images": list(pixels.shape),
     }
 
 
 def _read(path: Path, key: dict[str, Any], shape: tuple[int, int]) -> F32 | None:
-    """The cached features, or None where they have to be computed."""
-    if not path.exists() or not path.with_suffix(".json").exists():
+    """Return the cached features, or None if they must be computed."""
+    record_path = path.with_suffix(".json")
+    if not path.exists() or not record_path.exists():
         return None
     try:
-        card = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
-        theirs, digest = card["key"], card["sha256"]
+        record = json.loads(record_path.read_text(encoding="utf-8"))
+        recorded_key, digest = record["key"], record["sha256"]
     except (ValueError, KeyError, TypeError):
-        theirs, digest = None, ""
-    if theirs is not None and theirs != key:
-        differing = "; ".join(
-            f"{name}: {theirs.get(name)!r}, not {key[name]!r}" for name in key if theirs.get(name) != key[name]
+        recorded_key, digest = None, ""
+    if recorded_key is not None and recorded_key != key:
+        differences = "; ".join(
+            f"{name}: {recorded_key.get(name)!r}, not {value!r}"
+            for name, value in key.items()
+            if recorded_key.get(name) != value
         )
-        raise DataError(f"{path} holds features of something else ({differing}): delete it")
+        raise DataError(f"{path} contains features of something else ({differences}): delete it")
     if sha256_file(path) != digest:
         _log.warning("%s is damaged: its features are computed again", path)
         return None
@@ -114,10 +121,12 @@ def _read(path: Path, key: dict[str, Any], shape: tuple[int, int]) -> F32 | None
 
 
 @torch.no_grad()
-def _extract(extractor: FeatureExtractor, about: Description, images: Tensor) -> F32:
+def _extract(extractor: FeatureExtractor, description: Description, images: Tensor) -> F32:
     features = extractor(images)
-    wanted = (len(images), about.dim)
-    if not isinstance(features, Tensor) or tuple(features.shape) != wanted or not bool(features.isfinite().all()):
-        raise PluginError(f"the extractor {about.name!r} must give {wanted} finite float32 for as many images")
+    shape = (len(images), description.dim)
+    if not isinstance(features, Tensor) or tuple(features.shape) != shape or not bool(features.isfinite().all()):
+        raise PluginError(
+            f"the extractor {description.name!r} must give {shape} finite float32 for {len(images)} images"
+        )
     array: F32 = features.float().cpu().numpy()
     return array

@@ -1,28 +1,31 @@
-"""A trained E as a feature extractor (`run:RUN`), the untrained one as a baseline (`random:NETWORKS`), and the files of an exported run."""
+"""E as a feature extractor: trained (`run:RUN`), or untrained as a baseline (`random:NETWORKS`)."""
 
 import dataclasses
-import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 
-from galirep.errors import CheckpointError, PluginError, unknown
+from galirep.errors import CheckpointError, PluginError
 from galirep.networks.export_file import sha256_tensors
 from galirep.networks.families import family
 from galirep.networks.parts import Encoder, Shapes
 from galirep.networks.saved import load_network
+from galirep.system.layer_names import check_layer_names
 
 DEFAULT_LAYERS = 4
-"""How many of E's layers make its features where none are named: the last three hidden ones and mu."""
+"""Number of E's layers that are its features by default: the last three hidden ones and mu."""
+_NORMS = ("batch", "group")
+_PAPER_SIZES = {"svhn32": 32, "celeba64": 64}
 Self = TypeVar("Self", bound="GaliEncoder")
 
 
 class GaliEncoder(nn.Module):
-    """E as a `FeatureExtractor`: images of exactly its size -> the chosen layers side by side; frozen, in eval mode, with gradients to the
-    input.
+    """E as a `FeatureExtractor`: images of exactly its size -> the chosen layers side by side.
+
+    It is frozen, stays in eval mode, and lets gradients pass to its input.
     """
 
     exact_size = True
@@ -35,19 +38,13 @@ class GaliEncoder(nn.Module):
         self.encoder = encoder.requires_grad_(False).to(memory_format=torch.channels_last)
         self.shapes, self.name, self.tag = shapes, name, tag
         self.eval()
+        device = encoder.head.weight.device
         with torch.no_grad():
-            probe = encoder.layers(
-                torch.zeros(1, shapes.channels, shapes.size, shapes.size, device=encoder.head.weight.device)
-            )
+            probe = encoder.layers(torch.zeros(1, shapes.channels, shapes.size, shapes.size, device=device))
         self.known_layers = {layer: value.shape[1] for layer, value in probe.items()}
-        chosen = tuple(layers) if layers is not None else tuple(self.known_layers)[-DEFAULT_LAYERS:]
-        for layer in chosen:
-            if layer not in self.known_layers:
-                raise PluginError(unknown("layer", layer, self.known_layers) + f" (of {name})")
-        if not chosen or len(set(chosen)) < len(chosen):
-            raise PluginError(
-                f"layers {', '.join(chosen) or '(none)'}: name each layer once, of {', '.join(self.known_layers)}"
-            )
+        if layers is None:
+            layers = tuple(self.known_layers)[-DEFAULT_LAYERS:]
+        chosen = check_layer_names(layers, self.known_layers, name)
         self.layers = {layer: self.known_layers[layer] for layer in chosen}
         self.dim = sum(self.layers.values())
         self.image_size, self.channels = shapes.size, shapes.channels
@@ -55,86 +52,101 @@ class GaliEncoder(nn.Module):
         self.preprocessing: dict[str, Any] = {"size": shapes.size, "channels": shapes.channels, "range": [-1, 1]}
 
     def with_layers(self, layers: Sequence[str]) -> "GaliEncoder":
-        """The same encoder giving other layers, in the order named.
+        """Return an extractor of the same encoder giving `layers`, in that order.
 
         Raises:
-            PluginError: a layer is unknown or named twice.
+            PluginError: a layer is unknown or repeated.
         """
         return GaliEncoder(self.encoder, self.shapes, name=self.name, tag=self.tag, layers=layers)
 
     def forward(self, images: Tensor) -> Tensor:
-        """(B, C, S, S) float32 in [-1, 1] -> (B, dim) float32.
+        """Map (B, C, S, S) float32 in [-1, 1] to (B, dim) float32.
 
         Raises:
             PluginError: the images have another shape.
         """
-        wanted = (self.channels, self.image_size, self.image_size)
-        if tuple(images.shape[1:]) != wanted:
-            raise PluginError(f"{self.name} takes images (B, {', '.join(map(str, wanted))}), not {tuple(images.shape)}")
+        expected = (self.channels, self.image_size, self.image_size)
+        if tuple(images.shape[1:]) != expected:
+            shape = ", ".join(map(str, expected))
+            raise PluginError(f"{self.name} takes images (B, {shape}), not {tuple(images.shape)}")
         values = self.encoder.layers(images)
         return torch.cat([values[layer] for layer in self.layers], 1).float()
 
     def train(self: Self, mode: bool = True) -> Self:  # noqa: ARG002
-        """Stays in eval mode, whatever module this one sits in."""
+        """Keep eval mode whatever `mode` is."""
         return super().train(False)
 
 
 def build_run(argument: str, *, download: bool = False) -> GaliEncoder:  # noqa: ARG001 (nothing to download)
-    """`run:RUN`: the encoder that a training run exported (its averaged weights).
+    """Build `run:RUN`: the encoder that a training run exported (its averaged weights).
 
     Raises:
-        PluginError: no path is given.
-        CheckpointError: see `load_network`.
+        PluginError: `argument` is empty.
+        CheckpointError: the run directory does not exist; or see `load_network`.
     """
     if not argument:
         raise PluginError("run: needs a run directory, as in run:runs/mnist")
     if not Path(argument).is_dir():
-        raise CheckpointError(f"there is no run directory {argument}")
-    encoder, about = load_network(Path(argument), "encoder")
+        raise CheckpointError(f"the run directory {argument} does not exist")
+    encoder, header = load_network(Path(argument), "encoder")
     assert isinstance(encoder, Encoder)
-    return GaliEncoder(encoder, Shapes(**about["shapes"]), name=about["name"], tag=f"step {about['step']}")
+    return GaliEncoder(encoder, Shapes(**header["shapes"]), name=header["name"], tag=f"step {header['step']}")
 
 
-def build_random(argument: str, *, download: bool = False) -> GaliEncoder:  # noqa: ARG001
-    """`random:NETWORKS[,size=N][,channels=N][,width=N][,latent=N][,norm=NORM][,seed=N]` or `random:RUN`: an untrained E, the baseline
-    that training has to beat.
+def build_random(argument: str, *, download: bool = False) -> GaliEncoder:  # noqa: ARG001 (nothing to download)
+    """Build `random:NETWORKS[,OPTION...]` or `random:RUN[,OPTION...]`: an untrained E, the baseline for training.
 
-    With a run directory the networks are those of the run. BatchNorm stands at its initial statistics.
+    Options are size=N, channels=N, width=N, latent=N, norm=NORM and seed=N. The networks and defaults of RUN are those
+    of the run. BatchNorm has its initial statistics.
 
     Raises:
-        PluginError: the text cannot be read.
-        ConfigError: unknown networks, or a size they do not take.
+        PluginError: an option is unknown or its value is not a number.
+        ConfigError: the networks are unknown, or do not take images of this size.
     """
     name, *options = argument.split(",")
-    values: dict[str, Any] = {
-        "size": {"svhn32": 32, "celeba64": 64}.get(name, 32),
-        "channels": 3,
-        "width": 32,
-        "latent": 0,
-        "seed": 0,
-    }
-    norm = "batch"
-    if Path(name).is_dir():
-        about = load_network(Path(name), "encoder")[1]
-        name, values = about["networks"], {**about["shapes"], "seed": 0}
-        norm = values.pop("norm", norm)
-    for option in options:
-        if option in ("norm=batch", "norm=group"):
-            norm = option[5:]
-            continue
-        if not (match := re.fullmatch(r"(\w+)=(\d+)", option)) or match[1] not in values:
-            raise PluginError(
-                f"random:{argument}: {option!r} is not one of {', '.join(f'{k}=N' for k in values)}, norm=batch, norm=group"
-            )
-        values[match[1]] = int(match[2])
-    seed = values.pop("seed")
-    name, found = family(name or "compact", values["size"])
-    values["latent"] = values["latent"] or found.latent
-    shapes = Shapes(**values, norm=norm)
+    networks, defaults = _default_settings(name)
+    settings = {**defaults, **_parse_options(options, defaults, argument)}
+    seed = settings.pop("seed")
+    networks, network_family = family(networks, settings["size"])
+    settings["latent"] = settings["latent"] or network_family.latent
+    shapes = Shapes(**settings)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        encoder = found.build(shapes).encoder
-    text = ",".join(
-        f"{k}={v}" for k, v in dataclasses.asdict(shapes).items() if v and v != "batch"
-    )  # the default goes unsaid
-    return GaliEncoder(encoder, shapes, name=f"random-{name},{text},seed={seed}", tag=f"seed {seed}")
+        encoder = network_family.build(shapes).encoder
+    return GaliEncoder(
+        encoder, shapes, name=f"random-{networks},{_shapes_text(shapes)},seed={seed}", tag=f"seed {seed}"
+    )
+
+
+def _default_settings(name: str) -> tuple[str, dict[str, Any]]:
+    """Return the networks that `name` (of networks or a run directory) means, and the fields of `Shapes` with a seed.
+
+    latent 0 stands for the usual one of the networks.
+    """
+    if Path(name).is_dir():
+        _, header = load_network(Path(name), "encoder")
+        return header["networks"], {"norm": "batch", **header["shapes"], "seed": 0}
+    size = _PAPER_SIZES.get(name, 32)
+    return name, {"size": size, "channels": 3, "width": 32, "latent": 0, "seed": 0, "norm": "batch"}
+
+
+def _parse_options(options: Sequence[str], defaults: Mapping[str, Any], argument: str) -> dict[str, Any]:
+    """Parse `KEY=VALUE` texts: whole numbers for the keys of `defaults`, and `norm=NORM`."""
+    number_keys = [key for key in defaults if key != "norm"]
+    settings: dict[str, Any] = {}
+    for option in options:
+        key, _, value = option.partition("=")
+        if key in number_keys and value.isdecimal():
+            settings[key] = int(value)
+        elif key == "norm" and value in _NORMS:
+            settings[key] = value
+        else:
+            allowed = [*(f"{key}=N" for key in number_keys), *(f"norm={norm}" for norm in _NORMS)]
+            raise PluginError(f"random:{argument}: {option!r} is not one of {', '.join(allowed)}")
+    return settings
+
+
+def _shapes_text(shapes: Shapes) -> str:
+    """Return `size=32,channels=3,...` without zeros and without the default norm."""
+    fields = dataclasses.asdict(shapes).items()
+    return ",".join(f"{key}={value}" for key, value in fields if value and value != "batch")

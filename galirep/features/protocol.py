@@ -1,5 +1,6 @@
-"""What a feature extractor is, and how one is checked."""
+"""The protocol of feature extractors, and the checks that an extractor follows it."""
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
@@ -12,23 +13,24 @@ from galirep.errors import PluginError
 
 @runtime_checkable
 class FeatureExtractor(Protocol):
-    """Images to feature vectors.
+    """A callable from images to feature vectors.
 
-    Called with (B, C, H, W) float32 in [-1, 1], it returns (B, dim) finite float32. It owns resizing (antialiased) and normalisation,
-    is deterministic, in eval mode with frozen parameters, and lets gradients pass to its input (so: no `torch.no_grad` inside).
-    An extractor that is an `nn.Module` is moved to the device it is used on; any other callable must follow its input's device.
+    Called with (B, C, H, W) float32 in [-1, 1], it returns (B, dim) finite float32. It does its own resizing
+    (antialiased) and normalisation, is deterministic, in eval mode with frozen parameters, and lets gradients pass to
+    its input (so: no `torch.no_grad` inside). An extractor that is an `nn.Module` is moved to the device it is used on;
+    any other callable must compute on its input's device.
 
-    These attributes are read where they exist (see `describe`): `image_size` (the side it works at; larger images may be reduced to it
-    before the call), `exact_size` (True: every image must be exactly `image_size`), `channels` (1 or 3, default 3),
-    `layers` (name -> width, in the order of the columns), `with_layers(names)` (the same extractor giving other layers),
-    `tag`, `sha256` (of its weights) and `preprocessing` (a JSON object).
+    These attributes are optional (see `describe`): `image_size` (the side it works at; larger images may be reduced to
+    it before the call), `exact_size` (True: every image must be exactly `image_size`), `channels` (1 or 3, default 3),
+    `layers` (name -> width, in the order of the columns), `with_layers(names)` (the same extractor giving other
+    layers), `tag`, `sha256` (of its weights) and `preprocessing` (a JSON object).
     """
 
     name: str
     dim: int
 
     def __call__(self, images: Tensor, /) -> Tensor:
-        """(B, C, H, W) float32 in [-1, 1] -> (B, dim) float32."""
+        """Map (B, C, H, W) float32 in [-1, 1] to (B, dim) float32."""
         ...
 
 
@@ -36,7 +38,7 @@ class FeatureExtractor(Protocol):
 class Description:
     """What is recorded of an extractor wherever it is used.
 
-    Two features are comparable where `name`, `sha256`, `layers` and `preprocessing` agree.
+    Features are comparable if `name`, `sha256`, `layers` and `preprocessing` agree.
     """
 
     spec: str
@@ -52,7 +54,7 @@ class Description:
 
 
 def describe(extractor: FeatureExtractor, spec: str = "") -> Description:
-    """The extractor's identity, with defaults for what it does not say."""
+    """Return the description of an extractor, with defaults for the attributes that it lacks."""
     layers = getattr(extractor, "layers", None) or {"features": extractor.dim}
     return Description(
         spec=spec or getattr(extractor, "spec", "") or extractor.name,
@@ -69,39 +71,41 @@ def describe(extractor: FeatureExtractor, spec: str = "") -> Description:
 
 
 def check(built: Any, spec: str, device: str | torch.device = "cpu") -> FeatureExtractor:
-    """Probe an extractor with two images; the same object comes back.
+    """Probe an extractor with two images and return it.
 
     Raises:
-        PluginError: it has no name or dim, or does not return (2, dim) finite float32.
+        PluginError: it has no name or dim, does not return (2, dim) finite float32, or its layers do not add up to dim.
     """
     name, dim = getattr(built, "name", None), getattr(built, "dim", None)
     if not callable(built) or not isinstance(name, str) or not isinstance(dim, int):
-        got = type(built).__name__
         raise PluginError(
-            f"the extractor {spec!r} gave {got}, which is no extractor: it needs name (str), dim (int) and a call on images"
+            f"the extractor {spec!r} is of type {type(built).__name__}, not an extractor: "
+            "it needs name (str), dim (int) and a call on images"
         )
-    about = describe(built, spec)
-    side = about.image_size or 32
-    images = torch.linspace(-1, 1, 2 * about.channels * side * side, device=device).reshape(
-        2, about.channels, side, side
-    )
+    description = describe(built, spec)
+    side = description.image_size or 32
+    shape = (2, description.channels, side, side)
+    images = torch.linspace(-1, 1, math.prod(shape), device=device).reshape(shape)
     with torch.no_grad():
         try:
             out = built(images)
-        except Exception as err:  # whatever a stranger's code raises, the user needs to hear whose code it was
+        # code of the user or of another package may raise anything; the message says whose code it was
+        except Exception as err:
             raise PluginError(
                 f"the extractor {spec!r} fails on two {side}x{side} images: {type(err).__name__}: {err}"
             ) from err
-    if problem := _problem(out, dim):
+    if problem := _describe_wrong_output(out, dim):
         raise PluginError(f"the extractor {spec!r} must give (2, {dim}) finite float32 for two images, not {problem}")
-    if (columns := sum(width for _, width in about.layers)) != dim:
+    columns = sum(width for _, width in description.layers)
+    if columns != dim:
         raise PluginError(
-            f"the extractor {spec!r} has dim {dim}, but its layers {dict(about.layers)} have {columns} columns"
+            f"the extractor {spec!r} has dim {dim}, but its layers {dict(description.layers)} have {columns} columns"
         )
     return built  # type: ignore[no-any-return]
 
 
-def _problem(out: Any, dim: int) -> str:
+def _describe_wrong_output(out: Any, dim: int) -> str:
+    """Return what `out` is if it is not (2, dim) finite float32, else an empty string."""
     if not isinstance(out, Tensor):
         return type(out).__name__
     if tuple(out.shape) != (2, dim) or out.dtype != torch.float32:
@@ -110,10 +114,12 @@ def _problem(out: Any, dim: int) -> str:
 
 
 def require_gradient(extractor: Callable[[Tensor], Tensor], images: Tensor) -> None:
-    """Check that gradients pass through the extractor to `images` (two or more, (B, C, H, W) in [-1, 1]), as training with it needs.
+    """Check that gradients pass through the extractor to its input, as training with it needs.
+
+    `images`: two or more, (B, C, H, W) in [-1, 1].
 
     Raises:
-        PluginError: they do not, as with a `torch.no_grad` inside.
+        PluginError: they do not pass, for instance because of a `torch.no_grad` inside.
     """
     with torch.enable_grad():
         leaf = images.detach().clone().requires_grad_()

@@ -1,9 +1,10 @@
-"""Feature extractors: one protocol for M(.) in GALI-PT, `embed --encoder`, baselines and FID; one registry, open to other packages."""
+"""The registry of feature extractors: adapters by entry point, run directories, and a user's own `module:function`."""
 
+import contextlib
 import importlib
 import re
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Any
@@ -12,61 +13,83 @@ import torch
 
 from galirep.errors import GalirepError, PluginError, unknown
 from galirep.features.frozen import freeze
-from galirep.features.protocol import FeatureExtractor, check
+from galirep.features.preparation import prepare_extractor, select_layers
+from galirep.features.protocol import FeatureExtractor
 
 GROUP = "galirep.features"
 
 
 def installed() -> dict[str, list[EntryPoint]]:
-    """Every registered adapter name with the entry points that claim it (more than one is a conflict)."""
-    found: dict[str, list[EntryPoint]] = {}
+    """Return every registered adapter name with the entry points that claim it (more than one is a conflict)."""
+    adapters: dict[str, list[EntryPoint]] = {}
     for point in entry_points(group=GROUP):
-        claims = found.setdefault(point.name, [])
-        if all(point.value != other.value for other in claims):  # an editable install may list its own twice
+        claims = adapters.setdefault(point.name, [])
+        # an editable install may list its own entry points twice
+        if all(point.value != other.value for other in claims):
             claims.append(point)
-    return found
+    return adapters
 
 
 def owner(point: EntryPoint) -> str:
-    """Where an adapter comes from: `galirep 0.1.0 (galirep.features.raw_pixels:build)`."""
+    """Return the package and function of an adapter: `galirep 0.1.0 (galirep.features.raw_pixels:build)`."""
     return f"{point.dist.name} {point.dist.version} ({point.value})" if point.dist else f"({point.value})"
 
 
 def load_extractor(
     spec: str, *, layers: Sequence[str] | None = None, download: bool = False, device: str | torch.device = "cpu"
 ) -> FeatureExtractor:
-    """Build the extractor that `spec` names, frozen and in eval mode if it is a module, and check it once on two images.
+    """Build the extractor that `spec` names, frozen and in eval mode if it is a module, and check it on two images.
 
-    `spec` is `NAME[:ARGUMENT]` of a registered adapter (`timm:resnet18@weights.pth`, `inception:weights.pth`, `run:runs/x`, `pixels`), a
-    run directory, or `module:function` of a user without a package (found in the current folder too). `layers` chooses layers by name where
-    the extractor has several; so does `#LAYER[,LAYER...]` at the end of the spec. Nothing is downloaded unless `download` is true.
+    `spec` is `NAME[:ARGUMENT]` of a registered adapter (`timm:resnet18@weights.pth`, `inception:weights.pth`,
+    `run:runs/x`, `pixels`), a run directory, or a user's `module:function`. `layers` chooses layers by name where the
+    extractor has several; so does `#LAYER[,LAYER...]` at the end of the spec. Nothing is downloaded unless `download`
+    is true.
+
+    The current folder is at the end of `sys.path` while this function runs, so that `module:function` is found there
+    and what its module imports lazily in the function or in the first call on images is, too. An import that a later
+    call makes for the first time finds modules of that folder only if the caller has it on `sys.path`.
 
     Raises:
-        PluginError: unknown name, two packages claim it, its library is missing, or what was built is no extractor.
+        PluginError: the name is unknown or claimed by two packages, a library is missing, or what was built is not an
+            extractor.
     """
-    base, chosen = _split_layers(spec)
-    if chosen and layers is not None:
+    base, spec_layers = _split_layers(spec)
+    if spec_layers and layers is not None:
         raise PluginError(
-            f"the extractor {spec!r} names its layers already: leave #{','.join(chosen)} or the other list of layers out"
+            f"the extractor {spec!r} already names its layers: "
+            f"leave out #{','.join(spec_layers)} or the other list of layers"
         )
-    factory, argument = _resolve(base)
+    with _current_folder_importable():
+        factory, argument = _resolve(base)
+        try:
+            extractor = factory(argument, download=download)
+            extractor = select_layers(extractor, layers or spec_layers or None, base)
+        except GalirepError:
+            raise
+        except ImportError as err:
+            library = err.name or "a library"
+            raise PluginError(f"the extractor {base!r} needs {library}, which is not installed: {err}") from err
+        # code of the user or of another package may raise anything; the message says whose code it was
+        except Exception as err:
+            raise PluginError(f"the extractor {base!r} cannot be built: {type(err).__name__}: {err}") from err
+        if isinstance(extractor, torch.nn.Module):
+            freeze(extractor)
+        return prepare_extractor(extractor, spec, device)
+
+
+@contextlib.contextmanager
+def _current_folder_importable() -> Iterator[None]:
+    """Put the current folder at the end of `sys.path`, where an installed command does not have it, for a while."""
+    folder = str(Path.cwd())
+    if folder in sys.path:
+        yield
+        return
+    sys.path.append(folder)
     try:
-        built = factory(argument, download=download)
-        if wanted := tuple(layers or chosen):
-            if not hasattr(built, "with_layers"):
-                raise PluginError(f"the extractor {base!r} has one layer of features: name no layers")
-            built = built.with_layers(wanted)
-    except GalirepError:
-        raise
-    except ImportError as err:
-        raise PluginError(
-            f"the extractor {base!r} needs {err.name or 'a library'}, which is not installed: {err}"
-        ) from err
-    except Exception as err:  # whatever a stranger's code raises, the user needs to hear whose code it was
-        raise PluginError(f"the extractor {base!r} cannot be built: {type(err).__name__}: {err}") from err
-    if isinstance(built, torch.nn.Module):
-        built = freeze(built.to(device))
-    return check(built, spec, device)
+        yield
+    finally:
+        with contextlib.suppress(ValueError):
+            sys.path.remove(folder)
 
 
 def _split_layers(spec: str) -> tuple[str, tuple[str, ...]]:
@@ -77,43 +100,50 @@ def _split_layers(spec: str) -> tuple[str, tuple[str, ...]]:
 
 
 def _resolve(spec: str) -> tuple[Callable[..., Any], str]:
-    found = installed()
-    if (
-        spec and Path(spec).is_dir() and (spec not in found or Path(spec, "run.json").exists())
-    ):  # a run may be called 'run'
+    """Return the function that builds the extractor, and the text after the colon of its spec."""
+    adapters = installed()
+    # a run directory may have the name of an adapter, even 'run'
+    if spec and Path(spec).is_dir() and (spec not in adapters or Path(spec, "run.json").exists()):
         spec = f"run:{spec}"
     name, _, argument = spec.partition(":")
-    if claims := found.get(name):
-        if len(claims) > 1:
-            owners = " and ".join(sorted(owner(point) for point in claims))
-            raise PluginError(
-                f"the extractor name {name!r} is claimed by {owners}: uninstall one of them, or name the function: module:function"
-            )
-        try:
-            return claims[0].load(), argument
-        except (ImportError, AttributeError) as err:
-            raise PluginError(f"the extractor {name!r} of {owner(claims[0])} cannot be loaded: {err}") from err
+    if claims := adapters.get(name):
+        return _load_adapter(name, claims), argument
     if re.fullmatch(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*", spec):
-        return _function(spec, name, argument, found), ""
-    raise PluginError(unknown("extractor", name, found) + "; or a run directory, or module:function")
+        return _load_function(spec, name, argument, adapters), ""
+    raise PluginError(unknown("extractor", name, adapters) + "; or a run directory, or module:function")
 
 
-def _function(spec: str, module_name: str, function_name: str, known: Iterable[str]) -> Callable[..., Any]:
-    if str(Path.cwd()) not in sys.path:  # an installed command does not look into the current folder by itself
-        sys.path.append(str(Path.cwd()))
+def _load_adapter(name: str, claims: Sequence[EntryPoint]) -> Callable[..., Any]:
+    if len(claims) > 1:
+        owners = " and ".join(sorted(owner(point) for point in claims))
+        raise PluginError(
+            f"the extractor name {name!r} is claimed by {owners}: "
+            "uninstall one of them, or name the function: module:function"
+        )
+    try:
+        factory: Callable[..., Any] = claims[0].load()
+    except (ImportError, AttributeError) as err:
+        raise PluginError(f"the extractor {name!r} of {owner(claims[0])} cannot be loaded: {err}") from err
+    return factory
+
+
+def _load_function(spec: str, module_name: str, function_name: str, adapter_names: Iterable[str]) -> Callable[..., Any]:
     try:
         module = importlib.import_module(module_name)
     except ModuleNotFoundError as err:
         if err.name and module_name.split(".")[0] == err.name.split(".")[0]:
             raise PluginError(
-                f"{unknown('extractor', module_name, known)}; and there is no module {module_name!r} to take {function_name!r} from"
+                f"{unknown('extractor', module_name, adapter_names)}; "
+                f"the module {module_name!r} with the function {function_name!r} does not exist either"
             ) from None
         raise PluginError(f"the module {module_name!r} of the extractor {spec!r} cannot be imported: {err}") from err
-    except Exception as err:  # the module is the user's own code
+    # the module is the user's own code and may raise anything
+    except Exception as err:
         raise PluginError(
             f"the module {module_name!r} of the extractor {spec!r} cannot be imported: {type(err).__name__}: {err}"
         ) from err
-    factory = getattr(module, function_name, None)
-    if not callable(factory):
+    function = getattr(module, function_name, None)
+    if not callable(function):
         raise PluginError(f"the module {module_name!r} has no function {function_name!r} (extractor {spec!r})")
-    return lambda _, download: factory()  # noqa: ARG005 (a user's function takes nothing)
+    # a user's function takes no arguments
+    return lambda _argument, download: function()  # noqa: ARG005

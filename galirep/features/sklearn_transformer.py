@@ -1,4 +1,4 @@
-"""`load_encoder`: any feature extractor as a callable and as a scikit-learn transformer."""
+"""`load_encoder`: a feature extractor as a callable on tensors and as a scikit-learn transformer."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,15 +19,16 @@ from galirep.system.devices import device_of
 
 
 class ImageTransformer(TransformerMixin, BaseEstimator):  # type: ignore[misc]
-    """Images to features with a fixed extractor. There is nothing to fit; `clone` and pickling keep the spec and load the weights anew when
-    needed.
+    """A scikit-learn transformer from images to the features of a fixed extractor.
+
+    There is nothing to fit. `clone` and pickling keep the spec only; the weights are loaded on first use.
 
     Args:
         spec: a run directory or any extractor spec, as for `galirep embed --encoder`.
-        layers: names of the layers wanted, where the extractor has several.
+        layers: names of the layers to return, where the extractor has several.
         device: auto, cpu, cuda or cuda:N.
         batch_size: images at a time in `transform`.
-        download: whether weights that are missing may be fetched.
+        download: whether missing weights may be downloaded.
     """
 
     def __init__(
@@ -42,7 +43,7 @@ class ImageTransformer(TransformerMixin, BaseEstimator):  # type: ignore[misc]
 
     @property
     def extractor(self) -> FeatureExtractor:
-        """The extractor on its device, loaded on first use. Raises as `galirep.features.load_extractor`."""
+        """The extractor on its device, loaded on first use; raises as `galirep.features.load_extractor`."""
         if not hasattr(self, "_extractor"):
             self._extractor = load_extractor(
                 str(self.spec), layers=self.layers, download=self.download, device=device_of(self.device)
@@ -50,11 +51,11 @@ class ImageTransformer(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         return self._extractor
 
     def __call__(self, images: Tensor) -> Tensor:
-        """(B, C, H, W) float32 in [-1, 1] -> (B, dim) float32, with gradients to the images; images go to the extractor's device."""
+        """Map (B, C, H, W) float32 in [-1, 1] to (B, dim) float32 on the extractor's device, with gradients."""
         return self.extractor(images.to(device_of(self.device)))
 
     def fit(self, X: Any = None, y: Any = None) -> "ImageTransformer":  # noqa: ARG002
-        """Nothing to learn; loads the extractor, so that a wrong spec is told here."""
+        """Load the extractor, so that a wrong spec fails here; nothing is learned."""
         _ = self.extractor
         return self
 
@@ -62,48 +63,46 @@ class ImageTransformer(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         return True
 
     def transform(self, X: ArrayLike | Tensor | Sequence[Any]) -> NDArray[np.float32]:
-        """Images to (N, dim) float32.
+        """Map images to (N, dim) float32.
 
-        `X`: uint8 images (N, H, W), (N, H, W, C) or (N, C, H, W), or a sequence of such images of any sizes (brought to the encoder's size
-        as `embed` does), or float images (N, C, H, W) in [-1, 1], used as they are.
+        `X`: uint8 images (N, H, W), (N, H, W, C) or (N, C, H, W), or a sequence of such images of any sizes (resized to
+        the encoder's size as `embed` does), or float images (N, C, H, W) in [-1, 1], used as they are.
 
         Raises:
-            DataError: another shape, type or range.
+            DataError: `X` has another shape, type or range.
         """
-        prepared = self._prepare(X)
-        out = np.empty((len(prepared), self.extractor.dim), np.float32)
+        stacked = self._stack(X)
+        out = np.empty((len(stacked), self.extractor.dim), np.float32)
         with torch.inference_mode():
-            for start in range(0, len(prepared), self.batch_size):
-                batch = torch.as_tensor(prepared[start : start + self.batch_size])
+            for start in range(0, len(stacked), self.batch_size):
+                batch = torch.as_tensor(stacked[start : start + self.batch_size])
                 images = to_float(batch) if batch.dtype == torch.uint8 else batch
                 out[start : start + self.batch_size] = self(images).cpu().numpy()
         return out
 
     def get_feature_names_out(self, input_features: Any = None) -> NDArray[np.object_]:  # noqa: ARG002
-        """The names of the columns: layer_0, layer_1, ..."""
+        """Return the names of the columns: layer_0, layer_1, ..."""
         return np.array(
             [f"{layer}_{i}" for layer, width in describe(self.extractor).layers for i in range(width)], dtype=object
         )
 
-    def _prepare(self, X: Any) -> Any:
+    def _stack(self, X: Any) -> Any:
+        """Return one array: float images as they are, uint8 images (N, C, S, S)."""
         if isinstance(X, Tensor):
             X = X.detach().cpu().numpy()
         if not isinstance(X, np.ndarray) and len({np.shape(image) for image in X}) == 1:
             X = np.asarray(X)
         if isinstance(X, np.ndarray) and X.dtype.kind == "f":
-            if (
-                X.ndim != 4
-                or X.shape[1] not in (1, 3)
-                or not (np.isfinite(X).all() and X.min() >= -1.001 and X.max() <= 1.001)
-            ):
-                found = f"{X.shape} from {X.min():g} to {X.max():g}"
+            in_range = np.isfinite(X).all() and X.min() >= -1.001 and X.max() <= 1.001
+            if X.ndim != 4 or X.shape[1] not in (1, 3) or not in_range:
                 raise DataError(
-                    f"float images must be (N, 1 or 3, H, W) in [-1, 1], not {found}; give uint8 images otherwise"
+                    "float images must be (N, 1 or 3, H, W) in [-1, 1], "
+                    f"not {X.shape} from {X.min():g} to {X.max():g}; give uint8 images otherwise"
                 )
             return X.astype(np.float32, copy=False)
-        about = describe(self.extractor)
-        side = about.image_size if about.exact_size else None
-        return np.stack([resize_square(_channels_last(image), side, about.channels) for image in X])
+        description = describe(self.extractor)
+        side = description.image_size if description.exact_size else None
+        return np.stack([resize_square(_channels_last(image), side, description.channels) for image in X])
 
 
 def _channels_last(image: Any) -> NDArray[np.uint8]:
@@ -127,7 +126,9 @@ def load_encoder(
     batch_size: int = 256,
     download: bool = False,
 ) -> ImageTransformer:
-    """The encoder of a run directory, or any extractor spec, loaded and ready: a callable on tensors and a scikit-learn transformer.
+    """Load the encoder of a run directory or of any extractor spec.
+
+    It can be called on tensors, and is a scikit-learn transformer.
 
     >>> encoder = galirep.load_encoder("runs/mnist")      # doctest: +SKIP
     >>> encoder.transform(images).shape                   # doctest: +SKIP
@@ -135,6 +136,6 @@ def load_encoder(
 
     Raises:
         PluginError: the spec is unknown or cannot be built.
-        CheckpointError: the run has no sound export.
+        CheckpointError: the run has no export, or it is damaged.
     """
     return ImageTransformer(str(spec), layers, device, batch_size, download).fit()

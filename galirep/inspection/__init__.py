@@ -1,1 +1,1 @@
-"""What a path holds: a run, a checkpoint, an embedding file or an index."""
+"""`info`: what a path is, a run, an export, a checkpoint, an embedding file or an index."""

@@ -1,4 +1,4 @@
-"""`embed` on real image files: order, resume after real kills, unreadable images, errors in any stage, and features that know no batch."""
+"""`embed` on real image files: order, resume after kills, unreadable images, errors in any stage of the pipeline."""
 
 import os
 import signal
@@ -26,7 +26,7 @@ COUNT = 200
 
 @pytest.fixture(autouse=True)
 def toy(monkeypatch):
-    """`galirep_toy` can be imported by programs, too."""
+    """Make `galirep_toy` importable in subprocesses too."""
     monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[1] / "helpers"), prepend=os.pathsep)
 
 
@@ -58,11 +58,11 @@ def test_embeds_in_order_with_workers(images, tmp_path):
     )
     assert not errors and not result.errors
     assert (result.rows, result.dim, result.layers, result.resumed_from) == (COUNT, 6, ("hidden", "mu"), 0)
-    with load_embeddings(tmp_path / "x.h5") as found:
-        assert found.ids.tolist() == list(source.ids) and found.labels.tolist() == source.labels.tolist()
-        assert found.label_names == ("ant", "bee")
-        np.testing.assert_allclose(found.features[:], expected, atol=1e-5)
-        about = found.attributes
+    with load_embeddings(tmp_path / "x.h5") as embeddings:
+        assert embeddings.ids.tolist() == list(source.ids) and embeddings.labels.tolist() == source.labels.tolist()
+        assert embeddings.label_names == ("ant", "bee")
+        np.testing.assert_allclose(embeddings.features[:], expected, atol=1e-5)
+        about = embeddings.attributes
     assert (about["encoder"], about["encoder_spec"], about["encoder_sha256"]) == ("toy", "galirep_toy:build", "12ab")
     assert (about["source"], about["source_fingerprint"], about["precision"]) == (
         str(images),
@@ -74,7 +74,7 @@ def test_embeds_in_order_with_workers(images, tmp_path):
 
 @pytest.mark.parametrize("spec", ["galirep_toy:build", "galirep_toy:free"])
 def test_features_do_not_depend_on_neighbours(tmp_path, spec):
-    """The last, short batch and a batch with an unreadable image: the same bits as in a full one."""
+    """Features are bit-equal in the last, short batch, in a batch with an unreadable image and in a full one."""
     folder = draw(tmp_path / "some", 50, sides=(12, 9) if spec.endswith("free") else (12,))
     embed(spec, str(folder), tmp_path / "a.h5", batch_size=16)
     names = sorted(folder.rglob("*.png"))
@@ -88,8 +88,8 @@ def test_features_do_not_depend_on_neighbours(tmp_path, spec):
 
 def test_one_image(tmp_path):
     embed("galirep_toy:build", str(draw(tmp_path / "one", 1)), tmp_path / "x.h5", layers=["mu"])
-    with load_embeddings(tmp_path / "x.h5") as found:
-        assert found.features.shape == (1, 2) and found.layers == {"mu": slice(0, 2)}
+    with load_embeddings(tmp_path / "x.h5") as embeddings:
+        assert embeddings.features.shape == (1, 2) and embeddings.layers == {"mu": slice(0, 2)}
 
 
 def test_precision(images, tmp_path):
@@ -109,28 +109,28 @@ def test_an_extractor_object_and_a_source(images, tmp_path):
     extractor = galirep_toy.build()
     source = open_data(str(images)).subset(range(10, 20))
     embed(extractor, source, tmp_path / "x.h5", batch_size=4)
-    with load_embeddings(tmp_path / "x.h5") as found:
-        np.testing.assert_allclose(found.features[:], extract(extractor, source)[0], atol=1e-6)
-        assert found.ids.tolist() == list(source.ids) and found.meta.encoder_spec == "toy"
+    with load_embeddings(tmp_path / "x.h5") as embeddings:
+        np.testing.assert_allclose(embeddings.features[:], extract(extractor, source)[0], atol=1e-6)
+        assert embeddings.ids.tolist() == list(source.ids) and embeddings.meta.encoder_spec == "toy"
 
 
 def start(*args):
-    """A real `galirep embed` in a process (group) of its own."""
-    program = Path(sys.executable).with_name(
-        "galirep"
-    )  # not -m, which would take the source tree's galirep from the working directory
+    """Start `galirep embed` in a process group of its own."""
+    # not -m, which would import the source tree's galirep from the working directory
+    program = Path(sys.executable).with_name("galirep")
     command = [program, "embed", "--batch-size", "8", "--device", "cpu", *map(str, args)]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True)
 
 
-def wait_for_rows(path, least, process):
+def wait_for_rows(path, min_rows, process):
     end = time.monotonic() + 60
     while time.monotonic() < end and process.poll() is None:
         try:
             with h5py.File(partial_path(path), locking=False) as file:
-                if file.attrs["n_written"] >= least:
+                if file.attrs["n_written"] >= min_rows:
                     return
-        except (OSError, KeyError):  # not there yet, or read in the middle of a flush
+        # it does not exist yet, or was read in the middle of a flush
+        except (OSError, KeyError):
             pass
         time.sleep(0.01)
     raise AssertionError(process.communicate()[1])
@@ -152,16 +152,16 @@ def test_killed_and_resumed_is_equal_to_the_bit(images, tmp_path):
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_asked_to_stop_it_leaves_a_resumable_file(images, tmp_path, number):
+def test_a_signal_leaves_a_resumable_file(images, tmp_path, number):
     out = tmp_path / "x.h5"
     process = start("--encoder", "galirep_toy:slow", "--data", images, "--out", out, "--num-workers", 1)
     wait_for_rows(out, 16, process)
     os.killpg(process.pid, number)  # the terminal's ^C reaches the workers, too
     _, err = process.communicate(timeout=30)
     assert process.returncode == 130 and "--resume continues" in err and "Traceback" not in err, err
-    with load_embeddings(partial_path(out), incomplete=True) as found:
-        assert 16 <= len(found) < COUNT and len(found) % 8 == 0
-        assert f"{len(found)} of {COUNT} rows" in err
+    with load_embeddings(partial_path(out), incomplete=True) as embeddings:
+        assert 16 <= len(embeddings) < COUNT and len(embeddings) % 8 == 0
+        assert f"{len(embeddings)} of {COUNT} rows" in err
     assert embed("galirep_toy:slow", str(images), out, batch_size=8, resume=True).rows == COUNT
 
 
@@ -196,8 +196,8 @@ def test_unreadable_images_fail_late_and_lose_nothing(images, tmp_path, cli, dam
     )
     done = cli(*args, "--resume", "--on-error", "skip", "--json")
     assert done.exit_code == 0 and f'"resumed_from": {COUNT}' in done.stdout and f'"id": "{name}"' in done.stdout
-    with load_embeddings(tmp_path / "x.h5") as found:
-        assert len(found) == COUNT - 1 and name not in found.ids and found.errors[0][0] == name
+    with load_embeddings(tmp_path / "x.h5") as embeddings:
+        assert len(embeddings) == COUNT - 1 and name not in embeddings.ids and embeddings.errors[0][0] == name
     stopped = cli(*args, "--overwrite", "--max-errors", 0)
     assert stopped.exit_code == 1 and "1 images could not be read, more than --max-errors 0" in stopped.stderr
 
@@ -225,8 +225,8 @@ def test_nan_features_end_the_job_and_name_images(tmp_path):
     Image.new("RGB", (12, 12), "white").save(white)
     with pytest.raises(DataError, match=r"NaN or infinite for 1 of 4 images: bee/0021\.png"):
         embed("galirep_toy:poisoned", str(folder), tmp_path / "x.h5", batch_size=4)
-    with load_embeddings(partial_path(tmp_path / "x.h5"), incomplete=True) as found:
-        assert len(found) == 28
+    with load_embeddings(partial_path(tmp_path / "x.h5"), incomplete=True) as embeddings:
+        assert len(embeddings) == 28
     with pytest.raises(DataError, match="NaN or infinite"):
         import galirep_toy
 
@@ -248,8 +248,8 @@ class Breaks(torch.nn.Module):
 def test_errors_of_any_stage_reach_the_caller(images, tmp_path, monkeypatch):
     with pytest.raises(RuntimeError, match="out of order"):
         embed(Breaks(), str(images), tmp_path / "x.h5", batch_size=8)
-    with load_embeddings(partial_path(tmp_path / "x.h5"), incomplete=True) as found:
-        assert len(found) == 16  # what was computed is kept
+    with load_embeddings(partial_path(tmp_path / "x.h5"), incomplete=True) as embeddings:
+        assert len(embeddings) == 16  # what was computed is kept
     source = open_data(str(images))
     monkeypatch.setattr(source, "read", lambda index: 1 / 0)
     with pytest.raises(ZeroDivisionError):
@@ -286,8 +286,8 @@ def test_bad_options(images, tmp_path, cli):
 
 def test_the_extractor_of_a_file(images, tmp_path):
     embed("galirep_toy:build", open_data(str(images)).subset(range(5)), tmp_path / "x.h5", layers=["mu"])
-    with load_embeddings(tmp_path / "x.h5") as found:
-        meta = found.meta
+    with load_embeddings(tmp_path / "x.h5") as embeddings:
+        meta = embeddings.meta
     assert extractor_of(meta).dim == 2
     with pytest.raises(
         DataError, match="'pixels:8' is not the one that made the file: encoder 'toy' is not 'pixels-8'"

@@ -18,7 +18,7 @@ ROWS = 57
 @pytest.fixture(params=["float32", "float16"])
 def path(tmp_path, request):
     layers = (("hidden", 6), ("mu", 4))
-    about = StoreMeta(
+    meta = StoreMeta(
         "toy",
         layers,
         ROWS,
@@ -29,15 +29,14 @@ def path(tmp_path, request):
     )
     features = np.random.default_rng(0).standard_normal((ROWS, 10)).astype(np.float32)
     labels = np.arange(ROWS) % 3 - 1
-    with EmbeddingWriter.create(tmp_path / "x.h5", about, [f"dög/{i}.png" for i in range(ROWS)], labels) as writer:
+    with EmbeddingWriter.create(tmp_path / "x.h5", meta, [f"dög/{i}.png" for i in range(ROWS)], labels) as writer:
         writer.append(features, {5: "broken"})
         writer.finish()
     return tmp_path / "x.h5"
 
 
-@pytest.mark.filterwarnings(
-    "ignore::DeprecationWarning", "ignore::FutureWarning"
-)  # of embedding-reader and what it stands on
+# warnings of embedding-reader and of the libraries that it imports
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
 def test_embedding_reader_reads_it(path, tmp_path):
     reader = pytest.importorskip("embedding_reader")
     result = export_embeddings(path, tmp_path / "out", rows_per_file=20)
@@ -54,14 +53,14 @@ def test_embedding_reader_reads_it(path, tmp_path):
     )
     assert (read.count, read.dimension) == (ROWS - 1, 10)
     blocks = list(read(batch_size=25, show_progress=False))
-    with load_embeddings(path) as found:
+    with load_embeddings(path) as embeddings:
         assert np.array_equal(
-            np.concatenate([features for features, _ in blocks]).astype(np.float32), found.features[:]
+            np.concatenate([features for features, _ in blocks]).astype(np.float32), embeddings.features[:]
         )
-        assert np.load(folder / "img_emb" / "img_emb_0000.npy").dtype == found.meta.dtype
-        assert [name for _, table in blocks for name in table["image_path"]] == found.ids.tolist()
+        assert np.load(folder / "img_emb" / "img_emb_0000.npy").dtype == embeddings.meta.dtype
+        assert [name for _, table in blocks for name in table["image_path"]] == embeddings.ids.tolist()
         names = [name for _, table in blocks for name in table["label_name"]]
-        assert names == [found.label_names[label] if label >= 0 else None for label in found.labels]
+        assert names == [embeddings.label_names[label] if label >= 0 else None for label in embeddings.labels]
 
 
 def test_there_and_back(path, tmp_path, cli):
@@ -95,21 +94,21 @@ def test_a_folder_of_clip_retrieval(tmp_path):
         table = pyarrow.table({"image_path": [f"{i}/{k}.jpg" for k in range(3)], "caption": ["a"] * 3})
         pyarrow.parquet.write_table(table, tmp_path / "clip" / "metadata" / f"metadata_{i}.parquet")
     import_embeddings(tmp_path / "clip", tmp_path / "x.h5")
-    with load_embeddings(tmp_path / "x.h5") as found:
-        assert found.meta.encoder == "clip" and found.meta.dtype == "float16" and found.labels is None
-        assert np.array_equal(found.features[:], features.astype(np.float32))
-        assert found.ids.tolist() == [f"{i}/{k}.jpg" for i in range(2) for k in range(3)]
+    with load_embeddings(tmp_path / "x.h5") as embeddings:
+        assert embeddings.meta.encoder == "clip" and embeddings.meta.dtype == "float16" and embeddings.labels is None
+        assert np.array_equal(embeddings.features[:], features.astype(np.float32))
+        assert embeddings.ids.tolist() == [f"{i}/{k}.jpg" for i in range(2) for k in range(3)]
     pyarrow.parquet.write_table(table, tmp_path / "clip" / "metadata" / "metadata_0.parquet")
     with pytest.raises(DataError, match=r"more than once: 1/0\.jpg, 1/1\.jpg, 1/2\.jpg"):
         import_embeddings(tmp_path / "clip", tmp_path / "y.h5")
     pyarrow.parquet.write_table(table.slice(0, 2), tmp_path / "clip" / "metadata" / "metadata_0.parquet")
-    with pytest.raises(DataError, match=r"do not fit together, or not its \.parquet of 2, 3 rows"):
+    with pytest.raises(DataError, match=r"do not fit together, or do not fit its \.parquet files of 2, 3 rows"):
         import_embeddings(tmp_path / "clip", tmp_path / "y.h5")
     pyarrow.parquet.write_table(table.drop(["image_path"]), tmp_path / "clip" / "metadata" / "metadata_0.parquet")
     with pytest.raises(DataError, match=r"no ids: expected a column image_path or key or url"):
         import_embeddings(tmp_path / "clip", tmp_path / "y.h5")
     (tmp_path / "clip" / "img_emb" / "img_emb_0.npy").write_bytes(b"\x93NUMPY")
-    with pytest.raises(DataError, match=r"img_emb_0\.npy is no readable \.npy file"):
+    with pytest.raises(DataError, match=r"img_emb_0\.npy is not a readable \.npy file"):
         import_embeddings(tmp_path / "clip", tmp_path / "y.h5")
     assert not list(tmp_path.glob("*y.h5*"))
 
@@ -122,8 +121,8 @@ def test_formats_that_do_not_fit(path, tmp_path, cli):
     assert cli("export", empty, "--layers", "mu", "--out", tmp_path / "out").exit_code == 2
     assert cli("export", empty, "--out", tmp_path / "out").exit_code == 1
     (tmp_path / "text.h5").write_text("text")
-    stranger = cli("export", tmp_path / "text.h5", "--out", tmp_path / "out")
-    assert stranger.exit_code == 1 and "not an HDF5 file" in stranger.stderr
+    foreign = cli("export", tmp_path / "text.h5", "--out", tmp_path / "out")
+    assert foreign.exit_code == 1 and "not an HDF5 file" in foreign.stderr
     assert cli("export", path, "--out", empty).exit_code == 1
     assert cli("export", path, "--out", empty, "--overwrite").exit_code == 0
     assert (empty / "img_emb").is_dir() and not [p for p in tmp_path.iterdir() if p.name.startswith(".")]

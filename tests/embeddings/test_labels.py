@@ -1,4 +1,4 @@
-"""Classes of two files matched by name."""
+"""Matching the classes of two files by name."""
 
 import numpy as np
 

@@ -1,4 +1,4 @@
-"""Merging embedding files: rows, ids, labels by name; refusals that say why; a virtual file that notices when a part is gone."""
+"""Merging embedding files: rows, ids, labels by name, clear errors, and virtual files whose parts are missing."""
 
 import numpy as np
 import pytest
@@ -38,26 +38,26 @@ def parts(tmp_path):
 def test_rows_ids_labels_and_errors_of_all_parts(parts, tmp_path, virtual):
     result = merge(parts, tmp_path / "all.h5", virtual=virtual)
     assert (result.rows, result.virtual) == (6, virtual)
-    with load_embeddings(tmp_path / "all.h5", valid_only=False) as found:
-        assert found.ids.tolist() == ["1", "2", "3", "4", "5", "6"]
-        assert found.label_names == ("ant", "bee", "cow") and found.labels.tolist() == [0, 1, -1, 2, 1, -1]
-        assert found.errors == [("2", "broken")]
+    with load_embeddings(tmp_path / "all.h5", valid_only=False) as embeddings:
+        assert embeddings.ids.tolist() == ["1", "2", "3", "4", "5", "6"]
+        assert embeddings.label_names == ("ant", "bee", "cow") and embeddings.labels.tolist() == [0, 1, -1, 2, 1, -1]
+        assert embeddings.errors == [("2", "broken")]
         expected = np.concatenate([load_embeddings(p, valid_only=False).features[:] for p in parts])
-        assert np.array_equal(found.features[:], expected)
-        assert np.array_equal(found.select(["mu"]).features[[5, 0]], expected[[5, 0], 3:])
-    with load_embeddings(tmp_path / "all.h5") as found:
-        assert found.ids.tolist() == ["1", "3", "4", "5", "6"]
+        assert np.array_equal(embeddings.features[:], expected)
+        assert np.array_equal(embeddings.select(["mu"]).features[[5, 0]], expected[[5, 0], 3:])
+    with load_embeddings(tmp_path / "all.h5") as embeddings:
+        assert embeddings.ids.tolist() == ["1", "3", "4", "5", "6"]
 
 
-def test_a_virtual_file_is_small_moves_with_its_parts_and_misses_them(tmp_path):
+def test_a_virtual_file_is_small_moves_with_its_parts_and_notices_missing_ones(tmp_path):
     (tmp_path / "here").mkdir()
     big = [part(tmp_path / "here" / f"{'p' * n}.h5", [f"{n}/{i}" for i in range(20_000)]) for n in (1, 2)]
     merge(big, tmp_path / "here" / "all.h5", virtual=True)
     copied = merge(big, tmp_path / "copy.h5").path
     assert (tmp_path / "here" / "all.h5").stat().st_size < copied.stat().st_size - 2 * 20_000 * 5 * 4 + 10_000
     moved = (tmp_path / "here").rename(tmp_path / "there")
-    with load_embeddings(moved / "all.h5") as found, load_embeddings(copied) as same:
-        assert np.array_equal(found.features[:], same.features[:])
+    with load_embeddings(moved / "all.h5") as embeddings, load_embeddings(copied) as same:
+        assert np.array_equal(embeddings.features[:], same.features[:])
     part(tmp_path / "other.h5", [str(i) for i in range(20_000)]).replace(moved / "p.h5")
     with pytest.raises(DataError, match=r"points at .*p\.h5, which is another file now"):
         load_embeddings(moved / "all.h5")
@@ -75,9 +75,9 @@ def test_refusals_leave_nothing_behind(parts, tmp_path, virtual):
         assert sorted(tmp_path.iterdir()) == before
         return str(caught.value)
 
-    twice = part(tmp_path / "again.h5", ["7", "5", "4"])
-    text = refused(*parts, twice)
-    assert "ids occur in more than one row" in text and f"4 in {parts[1]} and {twice}; 5 in" in text
+    repeated = part(tmp_path / "again.h5", ["7", "5", "4"])
+    text = refused(*parts, repeated)
+    assert "ids occur in more than one row" in text and f"4 in {parts[1]} and {repeated}; 5 in" in text
     other = part(tmp_path / "other.h5", ["9"], encoder_sha256="34cd", preprocessing={"size": 1}, precision="bf16")
     assert all(
         name in refused(parts[0], other)
@@ -92,7 +92,7 @@ def test_refusals_leave_nothing_behind(parts, tmp_path, virtual):
     assert "name the files" in refused(error=ConfigError)
 
 
-def test_what_exists_stays_unless_told(parts, tmp_path, cli):
+def test_an_existing_file_is_only_replaced_with_overwrite(parts, tmp_path, cli):
     (tmp_path / "all.h5").write_text("mine")
     args = ("merge", *parts, "--out", tmp_path / "all.h5")
     refused = cli(*args)
@@ -113,8 +113,8 @@ def test_what_exists_stays_unless_told(parts, tmp_path, cli):
 def test_labels_without_names_are_kept(tmp_path):
     paths = [part(tmp_path / f"{'n' * n}.h5", [str(n)], [n], label_names=()) for n in (3, 5)]
     merge(paths, tmp_path / "all.h5")
-    with load_embeddings(tmp_path / "all.h5") as found:
-        assert found.labels.tolist() == [3, 5] and found.label_names == ()
+    with load_embeddings(tmp_path / "all.h5") as embeddings:
+        assert embeddings.labels.tolist() == [3, 5] and embeddings.label_names == ()
 
 
 @pytest.mark.parametrize(("other", "kept"), [({"split": "test"}, None), ({"source": "elsewhere"}, None), ({}, "train")])

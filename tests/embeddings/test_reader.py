@@ -1,4 +1,4 @@
-"""The embedding file: what is written is read, in any order and amount; damage, strangers and lack of space get one clear line."""
+"""Reading and writing embedding files: any order and number of rows; damaged or foreign files and full disks."""
 
 import subprocess
 import sys
@@ -44,16 +44,16 @@ def path(tmp_path):
 
 def test_everything_written_is_read(path):
     good = np.setdiff1d(np.arange(ROWS), list(BAD))
-    with load_embeddings(path) as found:
-        assert len(found) == len(good) and found.dim == 8 and found.complete
-        assert found.layers == {"hidden": slice(0, 5), "mu": slice(5, 8)}
-        assert found.label_names == ("cat", "dög") and found.meta == meta()
-        assert found.ids.tolist() == [IDS[i] for i in good] and found.labels.tolist() == LABELS[good].tolist()
-        assert np.array_equal(np.asarray(found.features), FEATURES[good])
-        assert found.errors == [(IDS[7], "empty"), (IDS[150], "ß" * 128)]
-        assert found.attributes["n_written"] == ROWS and found.attributes["schema_version"] == 1
-    with load_embeddings(path, valid_only=False) as found:
-        assert found.ids.tolist() == IDS and not found.features[[7, 150]].any()
+    with load_embeddings(path) as embeddings:
+        assert len(embeddings) == len(good) and embeddings.dim == 8 and embeddings.complete
+        assert embeddings.layers == {"hidden": slice(0, 5), "mu": slice(5, 8)}
+        assert embeddings.label_names == ("cat", "dög") and embeddings.meta == meta()
+        assert embeddings.ids.tolist() == [IDS[i] for i in good] and embeddings.labels.tolist() == LABELS[good].tolist()
+        assert np.array_equal(np.asarray(embeddings.features), FEATURES[good])
+        assert embeddings.errors == [(IDS[7], "empty"), (IDS[150], "ß" * 128)]
+        assert embeddings.attributes["n_written"] == ROWS and embeddings.attributes["schema_version"] == 1
+    with load_embeddings(path, valid_only=False) as embeddings:
+        assert embeddings.ids.tolist() == IDS and not embeddings.features[[7, 150]].any()
 
 
 @pytest.mark.parametrize(
@@ -63,27 +63,29 @@ def test_everything_written_is_read(path):
 )
 def test_features_index_like_an_array(path, index):
     whole = np.delete(FEATURES, list(BAD), axis=0)
-    with load_embeddings(path) as found:
-        assert np.array_equal(found.features[index], whole[index])
-        assert np.array_equal(found.select(["mu", "hidden"]).features[index], whole[:, [5, 6, 7, 0, 1, 2, 3, 4]][index])
+    with load_embeddings(path) as embeddings:
+        assert np.array_equal(embeddings.features[index], whole[index])
+        assert np.array_equal(
+            embeddings.select(["mu", "hidden"]).features[index], whole[:, [5, 6, 7, 0, 1, 2, 3, 4]][index]
+        )
 
 
 def test_rows_and_blocks_of_chosen_layers(path):
-    with load_embeddings(path, layers=["mu"], valid_only=False) as found:
-        assert found.features.shape == (ROWS, 3) and found.layers == {"mu": slice(0, 3)}
-        assert np.array_equal(found.rows(10, 20), FEATURES[10:20, 5:])  # the rows 10 to 19 are all valid
-        assert np.array_equal(found.rows(10, 20, ["hidden"]), FEATURES[10:20, :5])
-        rows, blocks = zip(*found.blocks(64), strict=True)
+    with load_embeddings(path, layers=["mu"], valid_only=False) as embeddings:
+        assert embeddings.features.shape == (ROWS, 3) and embeddings.layers == {"mu": slice(0, 3)}
+        assert np.array_equal(embeddings.rows(10, 20), FEATURES[10:20, 5:])  # the rows 10 to 19 are all valid
+        assert np.array_equal(embeddings.rows(10, 20, ["hidden"]), FEATURES[10:20, :5])
+        rows, blocks = zip(*embeddings.blocks(64), strict=True)
         assert [r.start for r in rows] == [0, 64, 128, 192, 256] and rows[-1].stop == ROWS
         assert np.concatenate(blocks).shape == (ROWS, 3)
         with pytest.raises(DataError, match="unknown layer 'm': did you mean 'mu'"):
-            found.select(["m"])
-    with pytest.raises(ConfigError, match="name each layer once"):
+            embeddings.select(["m"])
+    with pytest.raises(ConfigError, match=r"x\.h5: layers mu, mu: name each layer once, of hidden, mu"):
         load_embeddings(path, layers=["mu", "mu"])
 
 
 def test_rows_across_chunks(tmp_path):
-    """Wide rows, so that a chunk holds few of them; far more rows asked for than a chunk has, shuffled and with gaps."""
+    """Rows are so wide that a chunk has few of them; many more are read, shuffled and with gaps."""
     wide = np.random.default_rng(1).standard_normal((200, 4096)).astype(np.float32)
     with EmbeddingWriter.create(
         tmp_path / "w.h5", meta(layers=(("f", 4096),), n_expected=200), [str(i) for i in range(200)]
@@ -91,24 +93,24 @@ def test_rows_across_chunks(tmp_path):
         writer.append(wide)
         writer.finish()
     order = np.random.default_rng(2).permutation(200)[:90]
-    with load_embeddings(tmp_path / "w.h5") as found:
-        assert np.array_equal(found.features[order], wide[order])
+    with load_embeddings(tmp_path / "w.h5") as embeddings:
+        assert np.array_equal(embeddings.features[order], wide[order])
 
 
 def test_no_labels(tmp_path):
     with EmbeddingWriter.create(tmp_path / "x.h5", meta(label_names=()), IDS) as writer:
         writer.append(FEATURES)
         writer.finish()
-    with load_embeddings(tmp_path / "x.h5") as found:
-        assert found.labels is None and found.label_names == ()
+    with load_embeddings(tmp_path / "x.h5") as embeddings:
+        assert embeddings.labels is None and embeddings.label_names == ()
 
 
 def test_float16(tmp_path):
     write(tmp_path / "x.h5", about=meta(dtype="float16"))
-    with load_embeddings(tmp_path / "x.h5") as found:
-        assert found.meta.dtype == "float16"
-        assert found.features[:].dtype == np.float32 and np.array_equal(
-            found.features[:], FEATURES.astype(np.float16).astype(np.float32)
+    with load_embeddings(tmp_path / "x.h5") as embeddings:
+        assert embeddings.meta.dtype == "float16"
+        assert embeddings.features[:].dtype == np.float32 and np.array_equal(
+            embeddings.features[:], FEATURES.astype(np.float16).astype(np.float32)
         )
     with EmbeddingWriter.create(tmp_path / "y.h5", meta(dtype="float16"), IDS) as writer:
         with pytest.raises(DataError, match=r"too large for float16 .* 1 of 300 images: dög/004.png"):
@@ -119,7 +121,7 @@ def test_float16(tmp_path):
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
-def test_features_that_are_no_numbers_name_their_images(tmp_path, value):
+def test_errors_about_nan_and_infinity_name_the_images(tmp_path, value):
     features = FEATURES.copy()
     features[[3, 9], 2] = value
     with EmbeddingWriter.create(tmp_path / "x.h5", meta(), IDS) as writer:
@@ -130,7 +132,7 @@ def test_features_that_are_no_numbers_name_their_images(tmp_path, value):
 
 
 def test_rows_that_do_not_fit(tmp_path):
-    with pytest.raises(ValueError, match="300 rows are expected: 2 ids"):
+    with pytest.raises(ValueError, match="300 rows are expected, not 2 ids"):
         EmbeddingWriter.create(tmp_path / "x.h5", meta(), ["a", "b"])
     assert not list(tmp_path.iterdir())
     with EmbeddingWriter.create(tmp_path / "x.h5", meta(), IDS) as writer:
@@ -149,16 +151,16 @@ def test_resume_goes_on_after_the_last_whole_batch(tmp_path):
         load_embeddings(path)
     with pytest.raises(DataError, match=r"not complete \(130 of 300 rows\)"):
         load_embeddings(partial_path(path))
-    with load_embeddings(partial_path(path), incomplete=True, valid_only=False) as found:
-        assert len(found) == 130 and not found.complete
+    with load_embeddings(partial_path(path), incomplete=True, valid_only=False) as embeddings:
+        assert len(embeddings) == 130 and not embeddings.complete
     with EmbeddingWriter.resume(path, meta(), multiple_of=32) as writer:
         assert writer.n_written == 128 and writer.errors == [(IDS[7], "empty"), (IDS[125], "later")]
         writer.append(FEATURES[128:], {2: "new"})
         writer.finish()
     assert not partial_path(path).exists()
-    with load_embeddings(path) as found:
-        assert [name for name, _ in found.errors] == [IDS[7], IDS[125], IDS[130]]
-        assert np.array_equal(found.features[:], np.delete(FEATURES, [7, 125, 130], axis=0))
+    with load_embeddings(path) as embeddings:
+        assert [name for name, _ in embeddings.errors] == [IDS[7], IDS[125], IDS[130]]
+        assert np.array_equal(embeddings.features[:], np.delete(FEATURES, [7, 125, 130], axis=0))
 
 
 def test_resume_lists_every_difference(tmp_path):
@@ -183,7 +185,7 @@ def test_names_that_are_not_utf8_are_refused_at_the_start(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_what_exists_is_not_overwritten_unasked(path):
+def test_an_existing_file_is_only_replaced_with_overwrite(path):
     before = path.read_bytes()
     with pytest.raises(ConfigError, match="exists: choose another name or pass --overwrite"):
         write(path)
@@ -199,7 +201,7 @@ def test_what_exists_is_not_overwritten_unasked(path):
 
 
 def test_no_space(path):
-    """A limit on the size of files, as a full disk: the old file survives and nothing else is left."""
+    """With a limit on the size of files in place of a full disk, the old file survives and nothing else is left."""
     before = path.read_bytes()
     code = """
         import resource, signal, sys
@@ -223,7 +225,7 @@ def test_no_space(path):
         EmbeddingWriter.create(path.with_name("y.h5"), meta(n_expected=10**12), [])
 
 
-def test_strangers_and_damage(path, tmp_path):
+def test_foreign_and_damaged_files(path, tmp_path):
     with pytest.raises(DataError, match="no such file"):
         load_embeddings(tmp_path / "none.h5")
     with pytest.raises(DataError, match="is a directory"):
@@ -234,7 +236,7 @@ def test_strangers_and_damage(path, tmp_path):
     with h5py.File(tmp_path / "images.h5", "w") as file:
         file["images"] = np.zeros(3)
     with pytest.raises(
-        DataError, match=r"not an embedding file of galirep; as images it would be --data hdf5:.*images.h5"
+        DataError, match=r"not an embedding file of galirep; to read images from it, --data hdf5:.*images.h5"
     ):
         load_embeddings(tmp_path / "images.h5")
     (tmp_path / "cut.h5").write_bytes(path.read_bytes()[:-1000])
@@ -253,7 +255,7 @@ def test_columns_that_do_not_fit_the_layers(path):
         load_embeddings(path)
 
 
-def test_another_schema_says_who_reads_it(path):
+def test_another_schema_version_names_the_galirep_that_reads_it(path):
     with h5py.File(path, "r+") as file:
         file.attrs["schema_version"] = 7
         file.attrs["versions"] = '{"galirep": "9.2.0"}'
@@ -270,8 +272,8 @@ def test_a_file_in_use_says_so(tmp_path):
             "import sys; from galirep.errors import DataError; from galirep.embeddings.reader import load_embeddings\n"
             "from galirep.embeddings.schema import StoreMeta\n"
             "from galirep.embeddings.writer import EmbeddingWriter\n"
-            "def attempt(do):\n"
-            "    try: print('got', do())\n"
+            "def attempt(call):\n"
+            "    try: print('got', call())\n"
             "    except DataError as err: print(err)\n"
             "part, meta = sys.argv[1] + '.partial', StoreMeta('toy', (('f', 1),), n_expected=1)\n"
             "attempt(lambda: load_embeddings(part, incomplete=True))\n"
@@ -290,6 +292,6 @@ def test_a_file_in_use_says_so(tmp_path):
 def test_a_long_command_line_is_kept_short(tmp_path):
     argv = ("galirep", *(f"part-{i:06d}.h5" for i in range(20_000)))
     write(tmp_path / "x.h5", about=meta(argv=argv))
-    with load_embeddings(tmp_path / "x.h5") as found:
-        kept = found.meta.argv
+    with load_embeddings(tmp_path / "x.h5") as embeddings:
+        kept = embeddings.meta.argv
     assert kept[:2] == argv[:2] and kept[-1] == f"... {len(argv) - len(kept) + 1} more" and 1000 < len(kept) < 5000

@@ -1,4 +1,4 @@
-"""`verify` finds what is wrong with a file, says so in its exit code, and keeps quiet about a good one."""
+"""`verify`: problems, warnings and exit codes, for good and for faulty files."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""Features of real images on disk: one pass, and never those of something else."""
+"""The cache of features on disk: one pass over the images, and never the features of something else."""
 
 import json
 import logging
@@ -33,8 +33,8 @@ def test_one_pass_over_the_images_then_none(pixels, tmp_path):
     done = []
     first = Scaled(sha256="a")
     features = cached_features(first, pixels, "data", folder=tmp_path / "cache", batch_size=5, progress=done.append)
-    wanted = (pixels.float() / 127.5 - 1).mean((2, 3)).numpy()
-    np.testing.assert_allclose(features, wanted, rtol=1e-6)
+    expected = (pixels.float() / 127.5 - 1).mean((2, 3)).numpy()
+    np.testing.assert_allclose(features, expected, rtol=1e-6)
     assert features.dtype == np.float32 and first.seen == 23 and done == [5, 10, 15, 20, 23]
     again = Scaled(sha256="a")
     assert (
@@ -61,7 +61,7 @@ def test_other_weights_data_size_or_layers_have_a_file_of_their_own(pixels, tmp_
     assert len(list(tmp_path.glob("*.npy"))) == len(calls)
 
 
-def test_an_extractor_without_a_hash_is_told_apart_by_what_it_makes(pixels, tmp_path):
+def test_an_extractor_without_a_hash_is_identified_by_its_output(pixels, tmp_path):
     cached_features(Scaled(1.0), pixels, "data", folder=tmp_path)
     same, other = Scaled(1.0), Scaled(1.5)
     cached_features(same, pixels, "data", folder=tmp_path)
@@ -70,37 +70,37 @@ def test_an_extractor_without_a_hash_is_told_apart_by_what_it_makes(pixels, tmp_
     np.testing.assert_allclose(got, (pixels.float() / 127.5 - 1).mean((2, 3)).numpy() * 1.5, rtol=1e-6)
 
 
-@pytest.mark.parametrize("harm", ["flip", "truncate", "no card", "cut card"])
+@pytest.mark.parametrize("harm", ["flip", "truncate", "no record", "cut record"])
 def test_a_damaged_file_is_made_anew(pixels, tmp_path, harm, caplog):
-    wanted = np.array(cached_features(Scaled(sha256="a"), pixels, "data", folder=tmp_path))
+    expected = np.array(cached_features(Scaled(sha256="a"), pixels, "data", folder=tmp_path))
     (file,) = tmp_path.glob("*.npy")
-    content, card = file.read_bytes(), file.with_suffix(".json")
+    content, record = file.read_bytes(), file.with_suffix(".json")
     if harm == "flip":
         file.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
     elif harm == "truncate":
         file.write_bytes(content[:-8])
-    elif harm == "no card":
-        card.unlink()
+    elif harm == "no record":
+        record.unlink()
     else:
-        card.write_text(card.read_text()[:40])
+        record.write_text(record.read_text()[:40])
     again = Scaled(sha256="a")
     with caplog.at_level(logging.WARNING):
-        assert np.array_equal(cached_features(again, pixels, "data", folder=tmp_path), wanted)
-    assert again.seen == 23 and ("is damaged: its features are computed again" in caplog.text) == (harm != "no card")
+        assert np.array_equal(cached_features(again, pixels, "data", folder=tmp_path), expected)
+    assert again.seen == 23 and ("is damaged: its features are computed again" in caplog.text) == (harm != "no record")
 
 
 def test_a_file_of_another_extractor_under_this_name_is_refused(pixels, tmp_path):
     cached_features(Scaled(sha256="a"), pixels, "data", folder=tmp_path)
-    (card,) = tmp_path.glob("*.json")
-    content = json.loads(card.read_text())
+    (record,) = tmp_path.glob("*.json")
+    content = json.loads(record.read_text())
     content["key"]["weights"] = "b"
-    card.write_text(json.dumps(content))
-    with pytest.raises(DataError, match="holds features of something else \\(weights: 'b', not 'a'\\): delete it"):
+    record.write_text(json.dumps(content))
+    with pytest.raises(DataError, match="contains features of something else \\(weights: 'b', not 'a'\\): delete it"):
         cached_features(Scaled(sha256="a"), pixels, "data", folder=tmp_path)
 
 
 @pytest.mark.parametrize("give", [lambda x: x.mean((2, 3))[:, :2], lambda x: x.mean((2, 3)) / 0])
-def test_what_is_no_feature_leaves_no_file(pixels, tmp_path, give):
+def test_wrong_features_leave_no_file(pixels, tmp_path, give):
     extractor = Scaled(sha256="a")
     extractor.__class__ = type("Broken", (Scaled,), {"__call__": lambda self, x: give(x)})
     with pytest.raises(PluginError, match=r"the extractor 'scaled' must give \(23, 3\) finite float32"):

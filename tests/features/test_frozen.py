@@ -1,4 +1,4 @@
-"""The common ground of extractors: preparation of images, eval mode, gradients, layers by name."""
+"""`FrozenExtractor` and `NetworkExtractor`: preprocessing of images, eval mode, gradients, layers by name."""
 
 import logging
 
@@ -29,9 +29,9 @@ def _network():
 def test_normalisation_is_that_of_images_from_zero_to_one():
     images = torch.rand(2, 3, 8, 8)
     mean, std = (0.1, 0.2, 0.3), (0.4, 0.5, 0.6)
-    got = Mean(name="m", image_size=8, mean=mean, std=std).prepare(images * 2 - 1)
-    wanted = (images - torch.tensor(mean).reshape(1, 3, 1, 1)) / torch.tensor(std).reshape(1, 3, 1, 1)
-    torch.testing.assert_close(got, wanted)
+    got = Mean(name="m", image_size=8, mean=mean, std=std).preprocess(images * 2 - 1)
+    expected = (images - torch.tensor(mean).reshape(1, 3, 1, 1)) / torch.tensor(std).reshape(1, 3, 1, 1)
+    torch.testing.assert_close(got, expected)
 
 
 @pytest.mark.parametrize(
@@ -39,10 +39,10 @@ def test_normalisation_is_that_of_images_from_zero_to_one():
 )
 def test_reduction_is_antialiased_as_pillow_does_it(mode, pillow):
     levels = np.random.default_rng(0).integers(60, 200, (64, 64), dtype=np.uint8)
-    wanted = np.asarray(Image.fromarray(levels).resize((16, 16), pillow), np.float32) / 127.5 - 1
+    expected = np.asarray(Image.fromarray(levels).resize((16, 16), pillow), np.float32) / 127.5 - 1
     images = torch.from_numpy(levels).float().reshape(1, 1, 64, 64) / 127.5 - 1
-    got = Mean(name="m", image_size=16, channels=1, interpolation=mode).prepare(images)[0, 0].numpy()
-    assert np.abs(got - wanted).max() < 1.1 / 127.5
+    got = Mean(name="m", image_size=16, channels=1, interpolation=mode).preprocess(images)[0, 0].numpy()
+    assert np.abs(got - expected).max() < 1.1 / 127.5
 
 
 def test_grey_becomes_three_channels_and_is_said_once(caplog):
@@ -57,7 +57,7 @@ def test_grey_becomes_three_channels_and_is_said_once(caplog):
 def test_colour_becomes_luma():
     red = torch.full((1, 3, 4, 4), -1.0)
     red[:, 0] = 1
-    assert Mean(name="m", image_size=4, channels=1).prepare(red).mean().item() == pytest.approx(2 * 0.299 - 1)
+    assert Mean(name="m", image_size=4, channels=1).preprocess(red).mean().item() == pytest.approx(2 * 0.299 - 1)
 
 
 @pytest.mark.parametrize("shape", [(3, 8, 8), (2, 2, 8, 8), (2, 3, 0, 8)])
@@ -117,8 +117,8 @@ def test_tokens_and_channels_last_are_averaged_over_space():
     ("layers", "message"),
     [
         (["conv"], "unknown layer 'conv'"),
-        ([], "name one or more, each once"),
-        (["1", "1"], "name one or more, each once"),
+        ([], r"n: layers \(none\): name each layer once, of features, "),
+        (["1", "1"], "n: layers 1, 1: name each layer once, of features, "),
         (["spare"], "layer 'spare' of n takes no part in the forward pass"),
     ],
 )

@@ -1,4 +1,4 @@
-"""The registry and the check of extractors, with real packages of strangers in fresh processes."""
+"""The registry and the check of extractors, with a real package installed for a fresh process."""
 
 import json
 import os
@@ -35,18 +35,20 @@ LOAD = """
 import json, torch
 from galirep.features import describe, installed, load_extractor, owner
 extractor = load_extractor("brightness")
-about = describe(extractor, "brightness")
-print(json.dumps([owner(*installed()["brightness"]), about.name, about.tag, extractor(torch.ones(3, 3, 8, 8)).tolist()]))
+description = describe(extractor, "brightness")
+features = extractor(torch.ones(3, 3, 8, 8)).tolist()
+print(json.dumps([owner(*installed()["brightness"]), description.name, description.tag, features]))
 """
 
 
-def test_a_strangers_package_is_installed_found_and_used(tmp_path):
+def test_a_package_of_others_is_installed_found_and_used(tmp_path):
     source, target = tmp_path / "source", tmp_path / "site"
     source.mkdir()
     (source / "bright.py").write_text(PACKAGE)
     (source / "pyproject.toml").write_text(
         '[build-system]\nrequires = ["setuptools"]\nbuild-backend = "setuptools.build_meta"\n'
-        '[project]\nname = "bright"\nversion = "1.2"\n[project.entry-points."galirep.features"]\nbrightness = "bright:build"\n'
+        '[project]\nname = "bright"\nversion = "1.2"\n'
+        '[project.entry-points."galirep.features"]\nbrightness = "bright:build"\n'
         '[tool.setuptools]\npy-modules = ["bright"]\n'
     )
     pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-build-isolation", "--no-index"]
@@ -69,8 +71,8 @@ def test_two_packages_with_one_name_are_a_conflict(tmp_path, monkeypatch):
     with pytest.raises(PluginError) as caught:
         load_extractor("brightness")
     assert str(caught.value) == (
-        "the extractor name 'brightness' is claimed by bright_one 1.2 (bright_one:build) and bright_two 1.2 (bright_two:build): "
-        "uninstall one of them, or name the function: module:function"
+        "the extractor name 'brightness' is claimed by bright_one 1.2 (bright_one:build) and "
+        "bright_two 1.2 (bright_two:build): uninstall one of them, or name the function: module:function"
     )
 
 
@@ -80,10 +82,13 @@ def test_two_packages_with_one_name_are_a_conflict(tmp_path, monkeypatch):
         (None, "of half 1.2 .* cannot be loaded: No module named 'half'"),
         ("import no_such_library\n", "of half 1.2 .* cannot be loaded: No module named 'no_such_library'"),
         ("", "of half 1.2 .* cannot be loaded: module 'half' has no attribute 'build'"),
-        ("def build(argument, *, download=False): return 7\n", "gave int, which is no extractor"),
+        (
+            "def build(argument, *, download=False): return 7\n",
+            "the extractor 'half:x' is of type int, not an extractor",
+        ),
     ],
 )
-def test_a_package_that_cannot_keep_its_word(tmp_path, monkeypatch, code, message):
+def test_a_package_that_does_not_do_what_its_entry_point_says(tmp_path, monkeypatch, code, message):
     _register(tmp_path, "half", "[galirep.features]\nhalf = half:build\n")
     if code is not None:
         (tmp_path / "half.py").write_text(code)
@@ -94,14 +99,14 @@ def test_a_package_that_cannot_keep_its_word(tmp_path, monkeypatch, code, messag
 
 
 def _register(site: Path, name: str, points: str) -> None:
-    """What an installer leaves of a package's metadata."""
+    """Write the metadata that an installer leaves of a package."""
     folder = site / f"{name}-1.2.dist-info"
     folder.mkdir()
     (folder / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.2\n")
     (folder / "entry_points.txt").write_text(points)
 
 
-def test_the_built_in_adapters_enter_by_the_same_door():
+def test_the_built_in_adapters_are_entry_points_too():
     names = installed()
     assert {"timm", "inception", "torchscript", "classifier", "run", "random", "pixels"} <= names.keys()
     assert owner(*names["pixels"]).startswith("galirep ") and owner(*names["pixels"]).endswith(
@@ -121,6 +126,35 @@ def test_a_function_in_the_current_folder_needs_no_package(tmp_path, monkeypatch
     assert load_extractor("own_brightness:Brightness").dim == 2
     with pytest.raises(PluginError, match="the module 'own_brightness' has no function 'biuld'"):
         load_extractor("own_brightness:biuld")
+
+
+LAZY = """
+class Lazy:
+    name, dim = "lazy", 3
+
+    def __call__(self, images):
+        import lazy_forward_helper
+        return lazy_forward_helper.mean(images)
+
+def build():
+    import lazy_build_helper
+    return Lazy()
+"""
+
+
+def test_the_current_folder_is_importable_only_while_an_extractor_is_loaded(tmp_path, monkeypatch):
+    """Lazy imports of the user's module in its function and in the first call on images find the folder."""
+    _write(tmp_path, LAZY, monkeypatch, "lazy_adapter")
+    (tmp_path / "lazy_build_helper.py").write_text("")
+    (tmp_path / "lazy_forward_helper.py").write_text("def mean(images):\n    return images.mean((2, 3))\n")
+    path = list(sys.path)
+    assert str(tmp_path) not in path
+    extractor = load_extractor("lazy_adapter:build")
+    assert sys.path == path
+    assert extractor(torch.ones(2, 3, 4, 4)).shape == (2, 3)
+    with pytest.raises(PluginError, match="has no function 'missing'"):
+        load_extractor("lazy_adapter:missing")
+    assert sys.path == path
 
 
 def test_the_example_of_the_docs_works(tmp_path, monkeypatch):
@@ -159,7 +193,7 @@ def test_a_users_module_that_fails_is_named(tmp_path, monkeypatch, code, message
     [
         ("tim:resnet18", "unknown extractor 'tim': did you mean 'timm'"),
         ("pixel", "unknown extractor 'pixel': did you mean 'pixels'"),
-        ("no_such_module_at_all:build", "there is no module 'no_such_module_at_all' to take 'build' from"),
+        ("no_such_module_at_all:build", "the module 'no_such_module_at_all' with the function 'build' does not exist"),
         ("pixels:0", "must be a whole number from 1 to 512"),
         ("pixels:x", "must be a whole number from 1 to 512"),
         ("pixels#a", "has one layer of features: name no layers"),
@@ -172,7 +206,7 @@ def test_specs_that_name_nothing(spec, message):
 
 
 def test_layers_are_named_once():
-    with pytest.raises(PluginError, match="names its layers already"):
+    with pytest.raises(PluginError, match="already names its layers"):
         load_extractor("pixels#a", layers=["b"])
 
 
@@ -190,8 +224,8 @@ class Extractor:
 @pytest.mark.parametrize(
     ("built", "message"),
     [
-        (None, "gave NoneType, which is no extractor"),
-        (nn.Identity(), "gave Identity, which is no extractor"),
+        (None, "is of type NoneType, not an extractor"),
+        (nn.Identity(), "is of type Identity, not an extractor"),
         (
             Extractor(lambda x: x.mean((2, 3))),
             r"must give \(2, 2\) finite float32 for two images, not \(2, 3\) float32",
@@ -204,15 +238,15 @@ class Extractor:
             Extractor(lambda x: x.mean((2, 3))[:, :2], layers={"a": 1}),
             r"has dim 2, but its layers \{'a': 1\} have 1 columns",
         ),
-        (Extractor(lambda x: x.mean((2, 3))[:, :2], dim="2"), "which is no extractor"),
+        (Extractor(lambda x: x.mean((2, 3))[:, :2], dim="2"), "is of type Extractor, not an extractor"),
     ],
 )
-def test_what_is_no_extractor_is_refused(built, message):
+def test_what_is_not_an_extractor_is_refused(built, message):
     with pytest.raises(PluginError, match=message):
         check(built, "made:up")
 
 
-def test_what_an_extractor_does_not_say_has_defaults():
+def test_attributes_that_an_extractor_lacks_have_defaults():
     about = describe(Extractor(lambda x: x), "made:up")
     assert (about.spec, about.layers, about.channels, about.image_size, about.sha256) == (
         "made:up",
@@ -229,9 +263,10 @@ def test_the_probe_has_the_extractors_own_size_and_channels():
     assert seen == [(2, 1, 12, 12)]
 
 
-def test_a_strangers_module_is_frozen(tmp_path, monkeypatch):
+def test_a_users_module_is_frozen(tmp_path, monkeypatch):
     code = (
-        "from torch import nn\nclass Net(nn.Module):\n    name, dim = 'net', 3\n    def __init__(self):\n        super().__init__()\n"
+        "from torch import nn\nclass Net(nn.Module):\n    name, dim = 'net', 3\n"
+        "    def __init__(self):\n        super().__init__()\n"
         "        self.norm = nn.BatchNorm2d(3)\n    def forward(self, x):\n        return self.norm(x).mean((2, 3))\n"
     )
     _write(tmp_path, code, monkeypatch, "training_adapter")

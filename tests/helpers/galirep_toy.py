@@ -1,4 +1,4 @@
-"""Extractors as a user without a package writes them, by `galirep_toy:FUNCTION`."""
+"""Toy extractors as a user writes them without a package, named by `galirep_toy:FUNCTION`."""
 
 import time
 from typing import ClassVar
@@ -40,7 +40,9 @@ class Poisoned(Toy):
     poison = 0.9
 
 
-class Free(Toy):  # takes images of any size, so batches hold several shapes
+class Free(Toy):
+    """An extractor of images of any size, so that batches have several shapes."""
+
     exact_size = False
 
     def forward(self, images):

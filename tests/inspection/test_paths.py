@@ -1,4 +1,4 @@
-"""`galirep info` on each thing that galirep writes, and on what it did not write."""
+"""`galirep info` on everything that galirep writes, and on other files."""
 
 import json
 
@@ -14,7 +14,7 @@ from galirep.inspection.paths import info
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
-    """A run of two updates on the digits."""
+    """Train two updates on the digits and return the run directory."""
     out = tmp_path_factory.mktemp("runs") / "digits"
     config = galirep.TrainConfig(
         data="sklearn:digits", variant="ali", networks="compact", image_size=8, width=4, batch_size=8, steps=2
@@ -37,14 +37,14 @@ def embeddings(tmp_path):
 def test_a_run(cli, run):
     result = cli("info", run, "--json")
     assert result.exit_code == 0, result.stderr
-    told = json.loads(result.stdout)
-    assert (told["kind"], told["status"]) == ("run", "complete")
-    assert (told["config"]["variant"], told["config"]["batch_size"]) == ("ali", 8)
-    assert told["last_metrics"]["step"] == 2 and told["exports"] == [
+    description = json.loads(result.stdout)
+    assert (description["kind"], description["status"]) == ("run", "complete")
+    assert (description["config"]["variant"], description["config"]["batch_size"]) == ("ali", 8)
+    assert description["last_metrics"]["step"] == 2 and description["exports"] == [
         "export/encoder.safetensors",
         "export/generator.safetensors",
     ]
-    assert told["checkpoints"]["checkpoints/last.pt"] == (run / "checkpoints" / "last.pt").stat().st_size
+    assert description["checkpoints"]["checkpoints/last.pt"] == (run / "checkpoints" / "last.pt").stat().st_size
     shown = cli("info", run).stdout
     assert "kind" in shown and "sklearn:digits" in shown and "last_metrics" in shown
 
@@ -62,10 +62,12 @@ def test_a_checkpoint_and_an_export(run):
 
 
 def test_embeddings(cli, embeddings):
-    told = json.loads(cli("info", embeddings, "--json").stdout)
-    assert told["kind"] == "embeddings" and told["complete"] and told["layers"] == {"mu": 3, "h": 2}
-    assert (told["rows"], told["dim"], told["labelled"], told["classes"]) == (4, 5, 3, 2)
-    assert told["first_ids"] == ["w", "x", "y"] and told["encoder_sha256"] == "12ab"
+    description = json.loads(cli("info", embeddings, "--json").stdout)
+    assert (
+        description["kind"] == "embeddings" and description["complete"] and description["layers"] == {"mu": 3, "h": 2}
+    )
+    assert (description["rows"], description["dim"], description["labelled"], description["classes"]) == (4, 5, 3, 2)
+    assert description["first_ids"] == ["w", "x", "y"] and description["encoder_sha256"] == "12ab"
     assert "12ab" in cli("info", embeddings).stdout
 
 
@@ -73,8 +75,8 @@ def test_an_interrupted_embedding_file(tmp_path):
     meta = StoreMeta(encoder="test", layers=(("mu", 3),), n_expected=4)
     with EmbeddingWriter.create(tmp_path / "e.h5", meta, ["w", "x", "y", "z"]) as writer:
         writer.append(np.eye(2, 3, dtype=np.float32))
-    told = info(tmp_path / "e.h5.partial")
-    assert not told["complete"] and told["rows"] == 2 and told["n_expected"] == 4
+    description = info(tmp_path / "e.h5.partial")
+    assert not description["complete"] and description["rows"] == 2 and description["n_expected"] == 4
     with pytest.raises(
         GalirepError, match=r"e\.h5: no such file or directory; an interrupted run left .*e\.h5\.partial"
     ):
@@ -84,17 +86,22 @@ def test_an_interrupted_embedding_file(tmp_path):
 def test_an_index(cli, embeddings):
     index = embeddings.with_name("e.faiss")
     assert cli("index", embeddings, "--out", index).exit_code == 0
-    told = json.loads(cli("info", index, "--json").stdout)
-    assert told["kind"] == "index" and (told["metric"], told["n"], told["dim"], told["exact"]) == ("cosine", 4, 5, True)
-    assert told["embeddings"]["encoder_sha256"] == "12ab"
+    description = json.loads(cli("info", index, "--json").stdout)
+    assert description["kind"] == "index" and (
+        description["metric"],
+        description["n"],
+        description["dim"],
+        description["exact"],
+    ) == ("cosine", 4, 5, True)
+    assert description["embeddings"]["encoder_sha256"] == "12ab"
 
 
 @pytest.mark.parametrize(
     ("name", "content", "text"),
     [
         ("missing", None, "no such file or directory"),
-        ("picture.png", b"\x89PNG\r\n\x1a\n", "nothing that galirep made"),
-        ("empty.h5", b"", "nothing that galirep made"),
+        ("picture.png", b"\x89PNG\r\n\x1a\n", "was not made by galirep: it is not a run directory"),
+        ("empty.h5", b"", "was not made by galirep: it is not a run directory"),
         ("cut.h5", b"\x89HDF\r\n\x1a\n" + bytes(30), "cut.h5"),
         ("foreign.pt", b"PK\x03\x04" + bytes(30), "truncated or damaged"),
         ("foreign.faiss", b"IxFI" + bytes(30), "no sidecar"),
@@ -102,7 +109,7 @@ def test_an_index(cli, embeddings):
         ("cut.safetensors", b"\x02\x00\x00", "truncated or damaged"),
     ],
 )
-def test_what_is_not_galireps(cli, tmp_path, name, content, text):
+def test_files_that_galirep_did_not_make(cli, tmp_path, name, content, text):
     path = tmp_path / name
     if content is not None:
         path.write_bytes(content)
@@ -110,9 +117,9 @@ def test_what_is_not_galireps(cli, tmp_path, name, content, text):
     assert result.exit_code == 1 and result.stdout == "" and result.stderr.count("\n") == 1 and text in result.stderr
 
 
-def test_a_folder_that_is_no_run(cli, tmp_path):
+def test_a_folder_that_is_not_a_run(cli, tmp_path):
     result = cli("info", tmp_path)
-    assert result.exit_code == 1 and "is no run of galirep" in result.stderr
+    assert result.exit_code == 1 and "is not a run of galirep" in result.stderr
 
 
 def test_a_run_with_a_damaged_file(cli, tmp_path):

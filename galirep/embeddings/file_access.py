@@ -1,0 +1,174 @@
+"""Opening embedding files and checking where one may be started, with clear errors.
+
+The errors name files that are locked, damaged, foreign or in use, and full disks.
+"""
+
+import errno
+import json
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import h5py
+import numpy as np
+
+from galirep.embeddings.schema import FORMAT, SCHEMA_VERSION, StoreMeta, partial_path, read_meta
+from galirep.errors import ConfigError, DataError
+from galirep.system.files import require_free
+from galirep.version import __version__
+
+_NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_NO_LOCK = (errno.EAGAIN, errno.EACCES, errno.ENOLCK)
+
+
+def open_file(path: Path, mode: str = "r", *, locking: bool | None = None) -> h5py.File:
+    """Open an embedding file and check its schema; `locking=False` does without HDF5's file lock.
+
+    Raises:
+        DataError: the file does not exist, is not HDF5, is truncated, damaged or locked, was not written by galirep, or
+            has another schema version.
+    """
+    if not path.exists():
+        raise DataError(f"{path}: no such file")
+    if not path.is_file():
+        raise DataError(f"{path} is a directory, not an embedding file")
+    try:
+        file = h5py.File(path, mode, locking=locking)
+    except OSError as err:
+        raise DataError(_explain_failure(path, err)) from err
+    try:
+        _check_schema(file, path)
+    except BaseException:
+        file.close()
+        raise
+    return file
+
+
+def _explain_failure(path: Path, err: OSError) -> str:
+    """Return why HDF5 could not open `path`; it names most causes only in its text."""
+    if err.errno in _NO_LOCK and "lock" in str(err):
+        return (
+            f"{path} is locked: another process reads or writes it, or its file system does not support locks; "
+            "wait for that process, or set HDF5_USE_FILE_LOCKING=FALSE in the environment to do without locks"
+        )
+    if err.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        return f"{path}: {err.strerror}"
+    if "truncated" in str(err):
+        return f"{path} is truncated: make it again or copy it again"
+    if "signature" in str(err):
+        return f"{path} is not an HDF5 file, so not an embedding file of `galirep embed`"
+    return f"{path} is damaged and cannot be read as HDF5: {err}"
+
+
+def _check_schema(file: h5py.File, path: Path) -> None:
+    """Check that an open file is an embedding file of this schema with all its parts."""
+    attributes = file.attrs
+    if attributes.get("format") != FORMAT:
+        raise DataError(
+            f"{path} is an HDF5 file, but not an embedding file of galirep; to read images from it, --data hdf5:{path}"
+        )
+    version = int(attributes.get("schema_version", 0))
+    if version != SCHEMA_VERSION:
+        writer = json.loads(attributes.get("versions", "{}")).get("galirep", "an unknown version")
+        raise DataError(
+            f"{path} has schema version {version}, galirep {__version__} reads version {SCHEMA_VERSION}: "
+            f"read it with galirep {writer}, which wrote it"
+        )
+    try:
+        meta = read_meta(file)
+        rows = int(attributes["n_written"])
+        lengths = {name: file[name].shape[0] for name in ("ids", "labels", "valid", "features")}
+        width = file["features"].shape[1]
+        error_fields = file["errors"].dtype.names or ()
+    except (KeyError, IndexError, ValueError, TypeError, OSError) as err:
+        raise DataError(f"{path} is damaged: {' '.join(str(err).split())}") from err
+    if "reason" not in error_fields:
+        raise DataError(f"{path} is damaged: its dataset errors has no field 'reason'")
+    if "parts" in file:
+        _check_parts(file, path)
+    too_short = [name for name, length in lengths.items() if length < rows]
+    if too_short or width != meta.dim:
+        raise DataError(
+            f"{path} is damaged: it records {rows} rows of {meta.dim} columns, "
+            f"{', '.join(too_short) or 'features'} has fewer"
+        )
+
+
+def _check_parts(file: h5py.File, path: Path) -> None:
+    """Check that the parts of a virtual merge are there: HDF5 itself returns zeros for the rows of a missing part."""
+    for part in map(json.loads, file["parts"].asstr()[:]):
+        part_path = path.parent / part["path"]
+        try:
+            with h5py.File(part_path, "r", locking=False) as other:
+                same = other.attrs.get("file_id") == part["file_id"] and other["features"].shape[0] >= part["rows"]
+        except OSError as err:
+            raise DataError(
+                f"{path} points at {part_path}, which cannot be read: put it back, or merge again without --virtual"
+            ) from err
+        if not same:
+            raise DataError(f"{path} points at {part_path}, which is another file now: merge again")
+
+
+@contextmanager
+def explain_full_disk(path: Path) -> Iterator[None]:
+    """Turn errors that a full disk, quota or file-size limit causes while `path` is written into one clear error.
+
+    Raises:
+        DataError: in place of such an error; other errors are not changed.
+    """
+    try:
+        yield
+    # HDF5 names the cause only in its text
+    except (OSError, RuntimeError, ValueError) as err:
+        if getattr(err, "errno", None) in _NO_SPACE or any(f"errno = {number}" in str(err) for number in _NO_SPACE):
+            raise DataError(
+                f"no space left for {path}: free some and run again; a complete file from before is untouched"
+            ) from err
+        raise
+
+
+def require_startable(path: Path, *, overwrite: bool = False, resume: bool = False) -> None:
+    """Check that a file may be written at `path`: no file or .partial exists, or it may be overwritten or resumed.
+
+    Raises:
+        ConfigError: see `galirep.system.files.require_free`; or the .partial of an interrupted run exists.
+    """
+    require_free(path, overwrite or resume)
+    if partial_path(path).exists() and not (overwrite or resume):
+        raise ConfigError(
+            f"{partial_path(path)} was left by an interrupted run: --resume continues it, --overwrite starts again"
+        )
+
+
+def require_space(path: Path, meta: StoreMeta) -> None:
+    """Check that the disk of `path` has room for all rows of a file.
+
+    Raises:
+        DataError: it has not.
+    """
+    # 64 bytes a row for ids, labels and validity
+    needed = meta.n_expected * (meta.dim * np.dtype(meta.dtype).itemsize + 64)
+    free = shutil.disk_usage(path.parent).free
+    if needed > free:
+        raise DataError(
+            f"no space for {path}: {meta.n_expected} rows of {meta.dim} columns need {needed:,} bytes, "
+            f"{free:,} are free"
+        )
+
+
+def require_not_in_use(partial: Path) -> None:
+    """Check that no other process writes the file `partial`, if it exists.
+
+    Raises:
+        DataError: another process has it open.
+    """
+    if not partial.exists():
+        return
+    try:
+        h5py.File(partial, "r+").close()
+    except BlockingIOError as err:
+        raise DataError(f"{partial} is being written by another process: wait for it or choose another name") from err
+    # damaged, and about to be replaced
+    except OSError:
+        pass

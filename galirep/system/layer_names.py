@@ -1,0 +1,32 @@
+"""The check of layer names that a user chose, for extractors and for embedding files."""
+
+from collections.abc import Collection, Sequence
+
+from galirep.errors import GalirepError, PluginError, unknown
+
+
+def check_layer_names(
+    names: Sequence[str],
+    known: Collection[str],
+    what: str,
+    *,
+    listed: Collection[str] | None = None,
+    unknown_error: type[GalirepError] = PluginError,
+    repeated_error: type[GalirepError] = PluginError,
+) -> tuple[str, ...]:
+    """Return `names` as a tuple if they are one or more of `known`, each named once.
+
+    `what` (an extractor's name, a path) starts the error message, which lists `listed` where `known` is too long.
+
+    Raises:
+        unknown_error: a name is not in `known`.
+        repeated_error: a name is repeated, or `names` is empty.
+    """
+    listed = known if listed is None else listed
+    for name in names:
+        if name not in known:
+            raise unknown_error(f"{what}: {unknown('layer', name, listed)}")
+    if not names or len(set(names)) < len(names):
+        given = ", ".join(names) or "(none)"
+        raise repeated_error(f"{what}: layers {given}: name each layer once, of {', '.join(listed)}")
+    return tuple(names)
