@@ -115,10 +115,10 @@ PAIRS = (("x", "E(x)"), ("G(z)", "z"))
         ((*PAIRS, ("x", "E(z)")), (), (), "in 'E(z)': E takes (image), not (latent)"),
         ((*PAIRS, ("z", "x")), (), (), "(z, x) is latent x image, but the first class is image x latent"),
         ((*PAIRS, ("x",)), (), (), "(x) is image, but the first class is image x latent"),
-        ((*PAIRS, ("x", "E( x )")), (), (), "two classes hold the same tuple"),
-        ((("x", "z"), ("G(z)", "z")), (), (), "E occurs in no class"),
-        ((("x", "E(x)"), ("x", "z")), (), (), "G occurs in no class"),
-        ((*PAIRS, ("M1", "z")), (), (), "(M1, z) holds a bare mask"),
+        ((*PAIRS, ("x", "E( x )")), (), (), "two classes are the same tuple, so D cannot distinguish them"),
+        ((("x", "z"), ("G(z)", "z")), (), (), "no class contains E: E, G, x and z must each occur in at least one"),
+        ((("x", "E(x)"), ("x", "z")), (), (), "no class contains G: E, G, x and z must each occur in at least one"),
+        ((*PAIRS, ("M1", "z")), (), (), "(M1, z) contains a bare mask"),
         (PAIRS, (("E", "x"),), (), "'E' cannot name an expression"),
         (PAIRS, (("x", "G(z)"),), (), "'x' cannot name an expression"),
         (PAIRS, (("a b", "G(z)"),), (), "'a b' cannot name an expression"),
@@ -155,7 +155,7 @@ def test_a_variant_that_cannot_be_trained_is_refused_with_its_name(classes, wher
             "must be a number of 0 or more, not 'much'",
         ),
         ("classes = [['x', 'E(x'], ['G(z)', 'z']]", "in 'E(x': write calls of E, G"),
-        ("classes = [['x' 'E(x)']]", "is no valid TOML"),
+        ("classes = [['x' 'E(x)']]", "is not valid TOML"),
         ("classes = [['x', 'E(y)'], ['G(z)', 'z']]", "in 'E(y)': 'y' is neither a variable"),
     ],
 )
@@ -171,7 +171,7 @@ def test_a_toml_file_that_cannot_be_read(tmp_path):
     with pytest.raises(SpecError, match=r"cannot read the variant file .*none\.toml: No such file"):
         get_variant(tmp_path / "none.toml")
     (tmp_path / "latin.toml").write_bytes(b"name = '\xe9'")
-    with pytest.raises(SpecError, match="is no valid TOML"):
+    with pytest.raises(SpecError, match="is not valid TOML"):
         get_variant(tmp_path / "latin.toml")
 
 
