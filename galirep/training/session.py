@@ -52,12 +52,12 @@ class Session:
             torch.manual_seed(derive_seed(config.seed, _INIT))
             parts = NETWORKS[config.networks].build(shapes)
             discriminator = Discriminator(variant, parts, config.d_regularizer)
-        parts.generator.start_from(batches.images(batches.spread(1000)).mean(0).cpu())
+        parts.generator.start_from(batches.images(batches.evenly_spaced(1000)).mean(0).cpu())
         self.game = Game(variant, parts.encoder, parts.generator, discriminator, extract)
         for net in self.game.players().values():
             net.to(device).to(memory_format=torch.channels_last)
         self.optimizers, self.average = Optimizers(self.game, config, device), Average(self.game, config.ema_half_life)
-        self.shown_images = batches.images(batches.spread(_SHOWN))
+        self.shown_images = batches.images(batches.evenly_spaced(_SHOWN))
         self._autocast, self._generator = autocast_of(device, config.precision), torch.Generator(device)
         self.shown_z = torch.randn(
             2 * _SHOWN, shapes.latent, generator=torch.Generator().manual_seed(derive_seed(config.seed, _SHOW))
@@ -134,7 +134,7 @@ class Session:
             return
         self._calibrated = self.step
         count, size = _CALIBRATION
-        spread = self.batches.spread(count * size)
+        spread = self.batches.evenly_spaced(count * size)
         spread = spread[
             torch.randperm(len(spread), generator=torch.Generator().manual_seed(0))
         ]  # batches of mixed classes
