@@ -92,7 +92,7 @@ def test_npz_errors(tmp_path, arrays, message):
         open_data(f"npz:{tmp_path / 'x.npz'}")
 
 
-def test_array_files_that_are_none(tmp_path):
+def test_files_that_are_not_array_files(tmp_path):
     for kind, content in (("npz", b""), ("npz", b"junk" * 99), ("hdf5", b""), ("hdf5", b"junk" * 99)):
         (tmp_path / "x").write_bytes(content)
         with pytest.raises(DataError, match=f"is not a readable {'npz' if kind == 'npz' else 'HDF5'} file"):
@@ -160,7 +160,7 @@ def test_torchvision_reads_a_local_root(tmp_path, monkeypatch):
 
 
 def test_torchvision_sets_with_other_orders_of_axes_or_files(tmp_path, monkeypatch):
-    """SVHN and CelebA as torchvision reads them, but for the checksums of the real files, which no small set can have."""
+    """Read SVHN and CelebA with torchvision, without the checksums of the real files, which no small set can have."""
     for name in ("svhn", "celeba"):
         monkeypatch.setattr(f"torchvision.datasets.{name}.check_integrity", lambda path, md5=None: Path(path).is_file())
     savemat(
@@ -230,7 +230,7 @@ def test_specs_describe_every_kind():
 
 @pytest.fixture
 def mixed(tmp_path):
-    """Grey images, then one in colour, then grey; `bad` is no image."""
+    """Grey images, then one in colour, then grey; `bad` is not an image."""
     folder = tmp_path / "mixed"
     for name, colour in (("a/0", 10), ("a/1", 11), ("b/2", (1, 2, 3)), ("b/3", 13)):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""Variants: every one of the paper, a user's own as a TOML file, and how faults are told."""
+"""Variants: those of the paper, a user's own as a TOML file, and error messages."""
 
 import itertools
 
@@ -10,14 +10,14 @@ from galirep.game.variants import ALI, VARIANTS, get_variant
 
 
 def permuted(images, latents):
-    """The four tuples (image, latent, image, latent) that permuting two images and two latents gives."""
+    """Return the four tuples (image, latent, image, latent) of permuted images and permuted latents."""
     return {
         (*i[:1], *la[:1], *i[1:], *la[1:])
         for i, la in itertools.product(itertools.permutations(images), itertools.permutations(latents))
     }
 
 
-# The table of docs/design, every name written in full: n, m and the classes, whose order is immaterial.
+# The classes of each variant with every name written in full; their order is immaterial.
 FOUR = {("x", "E(x)"), ("G(z)", "z"), ("x", "E(G(E(x)))"), ("G(E(G(z)))", "z")}
 Y, W = "G(E(M1(x)))", "Mix(x, G(E(M1(x))), M1)"
 CLASSES = {
@@ -29,7 +29,10 @@ CLASSES = {
         ("x", "E(M1(x))"), ("G(z)", "z"), ("x", f"E(M2({Y}))"), ("G(E(M3(G(z))))", "z"),
         (W, "E(M1(x))"), (W, f"E(M2({Y}))"), ("x", f"E(M4({W}))"), (Y, f"E(M4({W}))"),
     },
-    "gali-pt": {("x", "E(x)", "M(x)"), ("G(z)", "z", "M(G(z))"), ("x", "E(G(E(x)))", "M(G(E(x)))"), ("G(E(G(z)))", "z", "M(G(z))")},
+    "gali-pt": {
+        ("x", "E(x)", "M(x)"), ("G(z)", "z", "M(G(z))"),
+        ("x", "E(G(E(x)))", "M(G(E(x)))"), ("G(E(G(z)))", "z", "M(G(z))"),
+    },
     "masked-ali": {("x", "E(M1(x))"), ("G(z)", "z")},
     "masked-alice": {("x", "E(M1(x))"), ("G(z)", "z")},
     "masked-gali-4": {("x", "E(M1(x))"), ("G(z)", "z"), ("x", "E(M2(G(E(M1(x)))))"), ("G(E(M3(G(z))))", "z")},
@@ -68,9 +71,7 @@ def test_a_variant_is_that_of_the_table(name):
     assert variant.about
 
 
-@pytest.mark.parametrize(
-    ("name", "count"), [("ali", 4), ("gali-4", 6), ("gali-8", 8), ("gali-mix", 9), ("gali-pt", 9)]
-)  # what is embedded in D: each distinct variable once
+@pytest.mark.parametrize(("name", "count"), [("ali", 4), ("gali-4", 6), ("gali-8", 8), ("gali-mix", 9), ("gali-pt", 9)])
 def test_distinct_variables(name, count):
     variant = get_variant(name)
     assert len(variant.variables) == count and set(variant.variables) == {e for row in variant.tuples for e in row}
@@ -92,7 +93,9 @@ def test_plain_data_and_toml_give_the_variant_back(name, tmp_path):
 def test_a_toml_variant_is_named_after_its_file_where_it_has_no_name(tmp_path):
     path = tmp_path / "three.toml"
     path.write_text(
-        'classes = [["x", "E(x)"], ["G(z)", "z"], ["y", "E(x)"]]\nwhere = {y = "G(E(x))"}\npenalties = [["l1", "x", "y", 0.5]]\n'
+        'classes = [["x", "E(x)"], ["G(z)", "z"], ["y", "E(x)"]]\n'
+        'where = {y = "G(E(x))"}\n'
+        'penalties = [["l1", "x", "y", 0.5]]\n'
     )
     variant = get_variant(path)
     assert variant.name == "three" and variant.n == 3 and str(variant.tuples[2][0]) == "G(E(x))"
@@ -159,7 +162,7 @@ def test_a_variant_that_cannot_be_trained_is_refused_with_its_name(classes, wher
         ("classes = [['x', 'E(y)'], ['G(z)', 'z']]", "in 'E(y)': 'y' is neither a variable"),
     ],
 )
-def test_a_fault_in_a_toml_file_is_told_with_the_file(text, says, tmp_path):
+def test_an_error_in_a_toml_file_names_the_file(text, says, tmp_path):
     path = tmp_path / "mine.toml"
     path.write_text(text)
     with pytest.raises(SpecError) as caught:
@@ -183,6 +186,5 @@ def test_an_unknown_name_is_answered_with_the_nearest():
 
 
 def test_variants_are_values():
-    assert (
-        len({ALI, get_variant("ali"), Variant("ali", ALI.classes)}) == 2
-    )  # differing in what they say about themselves
+    # the last differs in `about`
+    assert len({ALI, get_variant("ali"), Variant("ali", ALI.classes)}) == 2
