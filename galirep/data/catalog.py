@@ -42,11 +42,7 @@ def open_data(
     if kind in ("npz", "hdf5", "csv") and colon:
         if split is not None:
             raise DataError(f"{spec} has no split {split!r}: it has no splits, so leave --split out")
-        # a # may also be part of the file's name
-        if kind == "hdf5" and not Path(name).is_file():
-            name, _, dataset = name.partition("#")
-            return Hdf5Source(spec, _existing_file(name), dataset or None)
-        return {"npz": open_npz, "hdf5": Hdf5Source, "csv": open_csv}[kind](spec, _existing_file(name))
+        return _open_file(spec, kind, name)
     path = Path(spec)
     if spec and path.is_dir():
         return open_folder(spec, path, split)
@@ -55,12 +51,15 @@ def open_data(
         if prefix:
             raise DataError(f"{spec} is not a folder or .tar: write {prefix}:{spec}")
         return open_tar(spec, path, split)
-    for named in SPECS:
-        if named.endswith(f":{spec}"):
-            raise DataError(f"the folder or .tar {spec!r} does not exist: did you mean {named!r}?")
-    if colon:
-        raise DataError(unknown("data set", spec, SPECS))
-    raise DataError(f"the folder or .tar {spec!r} does not exist; data sets are {', '.join(SPECS)}")
+    raise DataError(_explain_missing(spec))
+
+
+def _open_file(spec: str, kind: str, name: str) -> ImageSource:
+    # a # may also be part of the file's name
+    if kind == "hdf5" and not Path(name).is_file():
+        name, _, dataset = name.partition("#")
+        return Hdf5Source(spec, _existing_file(name), dataset or None)
+    return {"npz": open_npz, "hdf5": Hdf5Source, "csv": open_csv}[kind](spec, _existing_file(name))
 
 
 def _existing_file(name: str) -> Path:
@@ -68,3 +67,13 @@ def _existing_file(name: str) -> Path:
     if not path.is_file():
         raise DataError(f"the file {name!r} does not exist")
     return path
+
+
+def _explain_missing(spec: str) -> str:
+    """Return the message for a path that does not exist, with the spec that was probably meant."""
+    for known_spec in SPECS:
+        if known_spec.endswith(f":{spec}"):
+            return f"the folder or .tar {spec!r} does not exist: did you mean {known_spec!r}?"
+    if ":" in spec:
+        return unknown("data set", spec, SPECS)
+    return f"the folder or .tar {spec!r} does not exist; data sets are {', '.join(SPECS)}"

@@ -29,7 +29,7 @@ def misclassification(logits: Tensor) -> Tensor:
 
 
 def relativistic(logits: Tensor, sign: int) -> Tensor:
-    """Return the mean over class pairs a < b and images i of 2 log(1 + exp(sign D)); the tuple of b is from image i-1."""
+    """Return the mean over class pairs a < b and images i of 2 log(1 + exp(sign D)); the tuple of b is of image i-1."""
     n, batch, _ = logits.shape
     terms = []
     for a in range(n):
