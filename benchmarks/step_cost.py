@@ -1,14 +1,17 @@
-"""What an update costs here, against the structure of the published code, in one run on one machine.
+"""Cost of an update compared with the structure of the published code, in one run on one machine.
 
-The published structure: every tuple is its own call of D, the backward pass of D's loss runs on through E and G, then the backward pass of
-G's and E's loss runs through everything again, in NCHW layout with each convolution as a convolution. (The authors' code steps D between
-the two, which every torch since 1.5 refuses, so both gradients are taken before either step, as their later code does.) Both sides use the
-same losses, spectral norm, instance noise and Adam.
+In the published structure every tuple is its own call of D, the backward pass of D's loss continues through E and G,
+and then the backward pass of G's and E's loss runs through everything again; all in NCHW layout, with each convolution
+as a convolution. (The authors' code steps D between the two, which every torch since 1.5 refuses, so both gradients are
+taken before either step, as in their later code.) Both sides use the same losses, spectral norm, instance noise and
+Adam.
 
-    python benchmarks/step_cost.py [--variants gali-4,gali-8] [--networks svhn32] [--batch-size 100] [--repeats 5] [--json]
+    python benchmarks/step_cost.py [--variants gali-4,gali-8] [--networks svhn32] [--batch-size 100] [--repeats 5]
+        [--json]
 
-Expected on 2 idle CPU cores: ratio of at least 1.7 for GALI-4 and 2.5 for GALI-8 (seconds of the published structure / seconds here,
-medians of alternating steps). `--json` prints {"rows": [{"variant", "networks", "batch", "ratio", "seconds", "seconds_reference", ...}]}.
+Expected on 2 idle CPU cores: a ratio (seconds of the published structure / seconds here, median of alternating steps)
+of at least 1.7 for GALI-4 and 2.5 for GALI-8. `--json` prints {"rows": [{"variant", "networks", "batch", "ratio",
+"seconds", "seconds_reference", ...}]}.
 """
 
 import argparse
@@ -33,12 +36,16 @@ from galirep.networks.parts import LOG_SIGMA_RANGE, Shapes, init_normal
 NOISE = 0.1
 
 
-def conv(cin: int, cout: int, kernel: int, stride: int, norm: bool) -> list[nn.Module]:
-    return [nn.Conv2d(cin, cout, kernel, stride), *([nn.BatchNorm2d(cout)] if norm else []), nn.LeakyReLU(0.01)]
+def conv(in_channels: int, out_channels: int, kernel_size: int, stride: int, norm: bool) -> list[nn.Module]:
+    return [
+        nn.Conv2d(in_channels, out_channels, kernel_size, stride),
+        *([nn.BatchNorm2d(out_channels)] if norm else []),
+        nn.LeakyReLU(0.01),
+    ]
 
 
 def published_networks(variant: Variant, latent: int) -> tuple[nn.Module, nn.Module, nn.Module]:
-    """E, G and D for 32 x 32 images, layer by layer as published: convolutions throughout, D called tuple by tuple."""
+    """Return E, G and D for 32 x 32 images, layer by layer as published: only convolutions, D called for each tuple."""
     layers = [(3, 32, 5, 1), (32, 64, 4, 2), (64, 128, 4, 1), (128, 256, 4, 2), (256, 512, 4, 1)]
 
     class E(nn.Module):
@@ -58,8 +65,12 @@ def published_networks(variant: Variant, latent: int) -> tuple[nn.Module, nn.Mod
             super().__init__()
             ups = [(latent, 256, 4, 1), (256, 128, 4, 2), (128, 64, 4, 1), (64, 32, 4, 2), (32, 32, 5, 1)]
             body: list[nn.Module] = []
-            for cin, cout, kernel, stride in ups:
-                body += [nn.ConvTranspose2d(cin, cout, kernel, stride), nn.BatchNorm2d(cout), nn.LeakyReLU(0.01)]
+            for in_channels, out_channels, kernel_size, stride in ups:
+                body += [
+                    nn.ConvTranspose2d(in_channels, out_channels, kernel_size, stride),
+                    nn.BatchNorm2d(out_channels),
+                    nn.LeakyReLU(0.01),
+                ]
             self.body = nn.Sequential(*body, *conv(32, 32, 1, 1, norm=True), nn.Conv2d(32, 3, 1))
             self.bias = nn.Parameter(torch.zeros(3, 32, 32))
 
@@ -98,8 +109,8 @@ class Published:
     def __init__(self, variant: Variant, shapes: Shapes) -> None:
         self.variant, self.latent = variant, shapes.latent
         self.e, self.g, self.d = published_networks(variant, shapes.latent)
-        self.both = torch.optim.Adam([*self.e.parameters(), *self.g.parameters()], 2e-4, (0.5, 0.999))
-        self.only_d = torch.optim.Adam(self.d.parameters(), 2e-4, (0.5, 0.999))
+        self.optimizer_eg = torch.optim.Adam([*self.e.parameters(), *self.g.parameters()], 2e-4, (0.5, 0.999))
+        self.optimizer_d = torch.optim.Adam(self.d.parameters(), 2e-4, (0.5, 0.999))
 
     def step(self, x: Tensor) -> None:
         values = {Expr("x"): x, Expr("z"): torch.randn(len(x), self.latent)}
@@ -116,20 +127,20 @@ class Published:
 
         logits = torch.stack([self.d([value(e) for e in row]) for row in self.variant.tuples])
         loss_d, loss_g = discriminator_loss(logits), product_loss(logits)
-        self.only_d.zero_grad()
+        self.optimizer_d.zero_grad()
         loss_d.backward(retain_graph=True)
-        keep = [p.grad for p in self.d.parameters()]
-        self.both.zero_grad()
-        self.only_d.zero_grad()
+        d_gradients = [p.grad for p in self.d.parameters()]
+        self.optimizer_eg.zero_grad()
+        self.optimizer_d.zero_grad()
         loss_g.backward()
-        for p, grad in zip(self.d.parameters(), keep, strict=True):
-            p.grad = grad
-        self.only_d.step()
-        self.both.step()
+        for p, gradient in zip(self.d.parameters(), d_gradients, strict=True):
+            p.grad = gradient
+        self.optimizer_d.step()
+        self.optimizer_eg.step()
 
 
-class Here:
-    """One update of galirep, with the optimizers as the training loop has them."""
+class Galirep:
+    """One update of galirep, with the optimizers of the training loop."""
 
     def __init__(self, variant: Variant, shapes: Shapes, networks: str) -> None:
         parts = NETWORKS[networks].build(shapes)
@@ -138,16 +149,18 @@ class Here:
             for n in (parts.encoder, parts.generator, Discriminator(variant, parts, "sn"))
         ]
         self.game = Game(variant, *nets)
-        self.both = torch.optim.Adam([*nets[0].parameters(), *nets[1].parameters()], 2e-4, (0.5, 0.999), fused=True)
-        self.only_d = torch.optim.Adam(nets[2].parameters(), 2e-4, (0.5, 0.999), fused=True)
+        self.optimizer_eg = torch.optim.Adam(
+            [*nets[0].parameters(), *nets[1].parameters()], 2e-4, (0.5, 0.999), fused=True
+        )
+        self.optimizer_d = torch.optim.Adam(nets[2].parameters(), 2e-4, (0.5, 0.999), fused=True)
         self.generator = torch.Generator()
 
     def step(self, x: Tensor) -> None:
         compute_gradients(
             self.game, x.contiguous(memory_format=torch.channels_last), self.generator, Rules(), noise=NOISE
         )
-        self.only_d.step()
-        self.both.step()
+        self.optimizer_d.step()
+        self.optimizer_eg.step()
 
 
 def main() -> None:
@@ -164,16 +177,18 @@ def main() -> None:
     for name in args.variants.split(","):
         variant, shapes = get_variant(name), Shapes(32, 3, 256)
         torch.manual_seed(0)
-        sides = {"seconds_reference": Published(variant, shapes), "seconds": Here(variant, shapes, args.networks)}
+        sides = {"seconds_reference": Published(variant, shapes), "seconds": Galirep(variant, shapes, args.networks)}
         x = torch.rand(args.batch_size, 3, 32, 32) * 2 - 1
         times: dict[str, list[float]] = {side: [] for side in sides}
-        for repeat in range(args.repeats + 1):  # the first of each is a warm-up
+        # the first step of each side is a warm-up
+        for repeat in range(args.repeats + 1):
             for side, stepper in sides.items():
-                before = time.perf_counter()
+                began = time.perf_counter()
                 stepper.step(x)
                 if repeat:
-                    times[side].append(time.perf_counter() - before)
+                    times[side].append(time.perf_counter() - began)
         medians = {side: statistics.median(t) for side, t in times.items()}
+        ratios = [a / b for a, b in zip(times["seconds_reference"], times["seconds"], strict=True)]
         rows.append(
             {
                 "variant": name,
@@ -181,10 +196,7 @@ def main() -> None:
                 "batch": args.batch_size,
                 "threads": args.threads,
                 "repeats": args.repeats,
-                "ratio": round(
-                    statistics.median(a / b for a, b in zip(times["seconds_reference"], times["seconds"], strict=True)),
-                    3,
-                ),
+                "ratio": round(statistics.median(ratios), 3),
                 **{side: round(t, 4) for side, t in medians.items()},
                 "torch": torch.__version__,
                 "machine": platform.machine(),
@@ -193,7 +205,8 @@ def main() -> None:
         if not args.json:
             row = rows[-1]
             print(
-                f"{name:10} published structure {row['seconds_reference']:.3f} s, here {row['seconds']:.3f} s: {row['ratio']:.2f}x"
+                f"{name:10} published structure {row['seconds_reference']:.3f} s, "
+                f"here {row['seconds']:.3f} s: {row['ratio']:.2f}x"
             )
     if args.json:
         print(json.dumps({"rows": rows}))

@@ -1,4 +1,4 @@
-"""The command `galirep`: parsing, printing and exit codes; one command a file, imported only when it is called."""
+"""The command `galirep`: parsing, printing and exit codes. Each command is a module, imported only when called."""
 
 import contextlib
 import importlib
@@ -11,7 +11,7 @@ import click
 from galirep.errors import GalirepError, unknown
 from galirep.version import __version__
 
-# command -> (module in this folder, one line for --help); the function there has the command's name, with _ for -
+# command -> (module in this folder, line in --help); its function is called NAME_command, with _ for -
 COMMANDS = {
     "train": ("train", "Train a GALI encoder on images."),
     "train-classifier": ("train_classifier", "Train a supervised net to serve as M or as a yardstick."),
@@ -24,13 +24,13 @@ COMMANDS = {
     "export": ("export", "Export a run's encoder, or an embedding file to npy + parquet."),
     "verify": ("verify", "Check an embedding file."),
     "merge": ("merge", "Join embedding files of one encoder."),
-    "info": ("info", "Tell what a run, checkpoint, embedding file or index holds."),
+    "info": ("info", "Describe a run, checkpoint, embedding file or index."),
     "list": ("listing", "List variants, adapters, datasets, networks, protocols."),
 }
 
 
 class LazyGroup(click.Group):
-    """Commands are imported when called; galirep's own errors become one line and exit code 1."""
+    """A group that imports commands on call and prints galirep's own errors as one line, with exit code 1."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(COMMANDS)
@@ -61,16 +61,11 @@ class LazyGroup(click.Group):
         except (GalirepError, OSError) as err:
             if ctx.meta.get("galirep.debug"):
                 traceback.print_exc()
-            text = (
-                str(err)
-                if isinstance(err, GalirepError)
-                else f"{err.strerror or err}{f': {err.filename}' if err.filename else ''}"
-            )
-            click.echo(f"galirep: error: {' '.join(text.split())}", err=True)
+            _print_error(_message_of(err))
             ctx.exit(1)
         except click.UsageError as err:
             path = err.ctx.command_path if err.ctx else ctx.command_path
-            click.echo(f"galirep: error: {' '.join(err.format_message().split())} (see {path} --help)", err=True)
+            _print_error(f"{err.format_message()} (see {path} --help)")
             ctx.exit(err.exit_code)
         except KeyboardInterrupt:
             click.echo("galirep: interrupted", err=True)
@@ -93,6 +88,18 @@ def _warnings_on_stderr() -> Iterator[None]:
         yield
     finally:
         logger.removeHandler(handler)
+
+
+def _message_of(err: GalirepError | OSError) -> str:
+    if isinstance(err, GalirepError):
+        return str(err)
+    reason = err.strerror or str(err)
+    return f"{reason}: {err.filename}" if err.filename else reason
+
+
+def _print_error(message: str) -> None:
+    """Print an error as one line, whatever line breaks it has."""
+    click.echo(f"galirep: error: {' '.join(message.split())}", err=True)
 
 
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})

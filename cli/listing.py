@@ -1,4 +1,4 @@
-"""`galirep list`."""
+"""`galirep list`: variants, adapters, datasets, networks, probe protocols and presets."""
 
 from importlib.metadata import EntryPoint
 from typing import Any
@@ -26,7 +26,7 @@ def _networks() -> list[dict[str, str]]:
 def _datasets() -> list[dict[str, str]]:
     from galirep.data.catalog import SPECS
 
-    return [{"name": spec, "about": about} for spec, about in SPECS.items()]
+    return [{"name": spec, "about": description} for spec, description in SPECS.items()]
 
 
 def _protocols() -> list[dict[str, str]]:
@@ -48,20 +48,21 @@ def _adapters() -> list[dict[str, str]]:
     from galirep.features.registry import installed
 
     rows = [(name, point) for name, points in sorted(installed().items()) for point in points]
-    return [{"name": name, "about": _about(point), "from": _origin(point)} for name, point in rows]
+    return [{"name": name, "about": _summarize(point), "from": _package_of(point)} for name, point in rows]
 
 
-def _origin(point: EntryPoint) -> str:
+def _package_of(point: EntryPoint) -> str:
     return f"{point.dist.name} {point.dist.version}" if point.dist else point.value
 
 
-def _about(point: EntryPoint) -> str:
-    """The first line that the adapter's function says of itself."""
+def _summarize(point: EntryPoint) -> str:
+    """Return the first line of the docstring of the adapter's function, or why it cannot be loaded."""
     try:
-        about = (point.load().__doc__ or "").strip()
-    except Exception as err:  # a stranger's package that does not load must not hide the others
+        docstring = (point.load().__doc__ or "").strip()
+    except Exception as err:
+        # a third-party package that cannot be imported must not hide the others
         return f"cannot be loaded: {type(err).__name__}: {err}"
-    return about.partition("\n")[0] or point.value
+    return docstring.partition("\n")[0] or point.value
 
 
 _ROWS = {
@@ -89,11 +90,11 @@ def list_command(what: str, as_json: bool) -> None:
     width = max(len(row["name"]) for row in rows)
     lines = []
     for row in rows:
-        lines.append(f"{row['name']:{width}}  {row['about']}" + (f" [{row['from']}]" if "from" in row else ""))
+        package = f" [{row['from']}]" if "from" in row else ""
+        lines.append(f"{row['name']:{width}}  {row['about']}{package}")
         if row.get("settings"):
-            lines.append(
-                f"{'':{width}}  settings: {', '.join(f'{name} {value}' for name, value in row['settings'].items())}"
-            )
+            settings = ", ".join(f"{name} {value}" for name, value in row["settings"].items())
+            lines.append(f"{'':{width}}  settings: {settings}")
         if "measured" in row:
             lines.append(f"{'':{width}}  measured: {row['measured']}")
     emit(as_json, {what: rows}, "\n".join(lines))

@@ -1,4 +1,7 @@
-"""The errors galirep raises on purpose. Each message is one line that quotes what was written and says what would be right."""
+"""The exceptions that galirep raises on purpose, and helpers for their messages.
+
+Each message is one line that quotes what was written and says what would be right.
+"""
 
 import difflib
 from collections.abc import Iterable
@@ -25,18 +28,23 @@ class CheckpointError(GalirepError):
 
 
 class PluginError(GalirepError):
-    """A feature extractor that is unknown, cannot be built, or is no extractor."""
+    """A feature extractor that is unknown, cannot be built, or does not follow the extractor protocol."""
 
 
 def unknown(what: str, got: str, known: Iterable[str]) -> str:
-    """One line for a name that is not known, with the nearest known one: `unknown variant 'gali4': did you mean 'gali-4'? known: ...`."""
+    """Return the message for an unknown name, with the most similar known one.
+
+    >>> unknown("variant", "gali4", ["ali", "gali-4"])
+    "unknown variant 'gali4': did you mean 'gali-4'? known: ali, gali-4"
+    """
     names = sorted(known)
-    near = difflib.get_close_matches(got, names, n=1, cutoff=0.6)
-    hint = f"did you mean {near[0]!r}? " if near else ""
+    similar = difflib.get_close_matches(got, names, n=1, cutoff=0.6)
+    hint = f"did you mean {similar[0]!r}? " if similar else ""
     return f"unknown {what} {got!r}: {hint}known: {', '.join(names)}"
 
 
-def format_list(items: Iterable[object], most: int = 5, separator: str = ", ") -> str:
-    """The first of many in one line: `a, b and 3 more`."""
-    every = list(items)
-    return separator.join(map(str, every[:most])) + (f" and {len(every) - most} more" if len(every) > most else "")
+def format_list(items: Iterable[object], limit: int = 5, separator: str = ", ") -> str:
+    """Join the first `limit` items in one line and count the others: `a, b and 3 more`."""
+    texts = list(map(str, items))
+    omitted = len(texts) - limit
+    return separator.join(texts[:limit]) + (f" and {omitted} more" if omitted > 0 else "")

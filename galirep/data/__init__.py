@@ -1,1 +1,1 @@
-"""Images: how a file becomes pixels, where image sets come from, decoding, batches."""
+"""Images: file formats and pixels, image sets by name, decoding in workers, batches."""

@@ -1,4 +1,4 @@
-"""Image sets by name: `open_data` opens any set that galirep reads."""
+"""Image sets by name: `open_data` opens every kind of set that galirep reads."""
 
 from pathlib import Path
 
@@ -18,19 +18,20 @@ SPECS = {
     "hdf5:FILE[#DATASET]": "a dataset of images (default images|x), labels|y beside it; read row by row",
     "csv:FILE": "columns path,label",
 }
-"""How each kind of data set is written, and what it is."""
+"""How to write each kind of data set, and what it is."""
 
 
 def open_data(
     spec: str | Path, split: str | None = None, *, root: str | Path | None = None, download: bool = False
 ) -> ImageSource:
-    """The image set that `spec` names, written as in `SPECS`; docs/data.md states the ids, labels and splits of each kind.
+    """Open the image set that `spec` names, written as in `SPECS`.
 
-    `split` None takes the training split where there are splits. `root` is where torchvision's sets lie (default `$GALIREP_DATA`, or
-    `~/.cache/galirep/data`); they are fetched only if `download`.
+    docs/data.md states the ids, labels and splits of each kind. `split` None is the training split of a set that has
+    splits. `root` is the folder of torchvision's sets (default `$GALIREP_DATA`, or `~/.cache/galirep/data`); they are
+    downloaded only with `download`.
 
     Raises:
-        DataError: unknown kind, nothing there, no images in it, or no such split.
+        DataError: the kind is unknown, the path does not exist, the set has no images or no such split.
     """
     spec = str(spec)
     kind, colon, name = spec.partition(":")
@@ -41,28 +42,38 @@ def open_data(
     if kind in ("npz", "hdf5", "csv") and colon:
         if split is not None:
             raise DataError(f"{spec} has no split {split!r}: it has no splits, so leave --split out")
-        if kind == "hdf5" and not Path(name).is_file():  # a # may also be part of the file's name
-            name, _, dataset = name.partition("#")
-            return Hdf5Source(spec, _file(name), dataset or None)
-        return {"npz": open_npz, "hdf5": Hdf5Source, "csv": open_csv}[kind](spec, _file(name))
+        return _open_file(spec, kind, name)
     path = Path(spec)
     if spec and path.is_dir():
         return open_folder(spec, path, split)
     if path.is_file():
         prefix = {".npz": "npz", ".h5": "hdf5", ".hdf5": "hdf5", ".csv": "csv"}.get(path.suffix.lower())
         if prefix:
-            raise DataError(f"{spec} is no folder and no .tar: write {prefix}:{spec}")
+            raise DataError(f"{spec} is not a folder or .tar: write {prefix}:{spec}")
         return open_tar(spec, path, split)
-    for known in SPECS:
-        if known.endswith(f":{spec}"):
-            raise DataError(f"there is no folder or .tar {spec!r}: did you mean {known!r}?")
-    if colon:
-        raise DataError(unknown("data set", spec, SPECS))
-    raise DataError(f"there is no folder or .tar {spec!r}; data sets are {', '.join(SPECS)}")
+    raise DataError(_explain_missing(spec))
 
 
-def _file(name: str) -> Path:
+def _open_file(spec: str, kind: str, name: str) -> ImageSource:
+    # a # may also be part of the file's name
+    if kind == "hdf5" and not Path(name).is_file():
+        name, _, dataset = name.partition("#")
+        return Hdf5Source(spec, _existing_file(name), dataset or None)
+    return {"npz": open_npz, "hdf5": Hdf5Source, "csv": open_csv}[kind](spec, _existing_file(name))
+
+
+def _existing_file(name: str) -> Path:
     path = Path(name)
     if not path.is_file():
-        raise DataError(f"there is no file {name!r}")
+        raise DataError(f"the file {name!r} does not exist")
     return path
+
+
+def _explain_missing(spec: str) -> str:
+    """Return the message for a path that does not exist, with the spec that was probably meant."""
+    for known_spec in SPECS:
+        if known_spec.endswith(f":{spec}"):
+            return f"the folder or .tar {spec!r} does not exist: did you mean {known_spec!r}?"
+    if ":" in spec:
+        return unknown("data set", spec, SPECS)
+    return f"the folder or .tar {spec!r} does not exist; data sets are {', '.join(SPECS)}"

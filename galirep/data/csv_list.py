@@ -11,12 +11,13 @@ from galirep.errors import DataError
 
 
 def open_csv(spec: str, path: Path) -> ImageSource:
-    """A CSV file with a column `path` (relative to the CSV file's folder, or absolute), and perhaps `label`; other columns are ignored.
+    """Open a CSV file with a column `path` (relative to the CSV file's folder, or absolute) and optionally `label`.
 
-    Labels that are all whole numbers are kept as they are; other labels are names, numbered in their order. An empty label is none (-1).
+    Other columns are ignored. Labels that are all whole numbers are kept as they are; other labels are names, numbered
+    in sorted order. An empty label means none (-1).
 
     Raises:
-        DataError: no CSV file, no column `path`, no rows, an empty path or one given twice.
+        DataError: the file is not CSV, has no column `path` or no rows, or a path is empty or repeats.
     """
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
@@ -24,29 +25,26 @@ def open_csv(spec: str, path: Path) -> ImageSource:
             rows = list(reader)
             columns = reader.fieldnames or []
     except (csv.Error, UnicodeDecodeError) as err:
-        raise DataError(f"{spec} is no readable CSV file: {one_line(err)}") from err
+        raise DataError(f"{spec} is not a readable CSV file: {one_line(err)}") from err
     if "path" not in columns:
         raise DataError(
-            f"{spec} has no column 'path' in its first line: it has {', '.join(columns) or 'none'}; expected path,label"
+            f"{spec} has no column 'path' in its first line (its columns: {', '.join(columns) or 'none'}): "
+            "expected path,label"
         )
     if not rows:
-        raise DataError(f"{spec} names no images: it has no rows")
+        raise DataError(f"{spec} has no images: there are no rows after the first line")
     ids = [row["path"] or "" for row in rows]
     if "" in ids:
         raise DataError(f"{spec} has an empty path in its row {ids.index('') + 1}")
     if len(set(ids)) < len(ids):
         raise DataError(f"{spec} names {next(i for i in ids if ids.count(i) > 1)!r} twice: each path is an id")
-    return PathSource(
-        spec,
-        path.parent,
-        ids,
-        *_column_labels([row["label"] or "" for row in rows] if "label" in columns else None, spec),
-    )
+    if "label" not in columns:
+        return PathSource(spec, path.parent, ids)
+    labels, label_names = _parse_labels(spec, [row["label"] or "" for row in rows])
+    return PathSource(spec, path.parent, ids, labels, label_names)
 
 
-def _column_labels(values: list[str] | None, spec: str) -> tuple[Labels | None, tuple[str, ...]]:
-    if values is None:
-        return None, ()
+def _parse_labels(spec: str, values: list[str]) -> tuple[Labels | None, tuple[str, ...]]:
     given = {value for value in values if value}
     if all(value.lstrip("-").isdecimal() for value in given):
         return check_labels(spec, [int(value or -1) for value in values], len(values)), ()

@@ -1,14 +1,15 @@
-"""Images of a source in order, decoded by worker processes, in bounded memory.
+"""Decode the images of a source in order, in worker processes and in bounded memory.
 
-Processes and not threads, because for small images the time goes into Python and not into the codecs that let other threads run: decoding
-the 60,000 PNG files of MNIST took 17.6 s of the parent's CPU time with two threads (and hardly less wall time than with none), and 0.4 s
-with two processes. They are spawned, never forked, as CUDA asks.
+Processes and not threads, because for small images the time goes into Python and not into the codecs that let other
+threads run: decoding the 60,000 PNG files of MNIST took 17.6 s of the parent's CPU time with two threads (and hardly
+less wall time than with none), and 0.4 s with two processes. They are spawned, never forked, as CUDA requires.
 
-Each worker has a pipe of its own and every n-th task, so the order needs no queue, and a full pipe holds the worker back. A torch
-DataLoader would make every worker import torch, and `ProcessPoolExecutor` waits for ever for a worker that is killed while it sends its
-result (CPython 3.11: the parent holds the writing end of their common pipe); here that is an end of file. So is the end of the parent for
-its workers. What they are to do goes through a second pipe, not with the process: there the parent would wait for ever for a worker
-that ends before it has read it (CPython 3.11 holds the reading end, too).
+Each of n workers has its own result pipe and every n-th task, so the order needs no queue, and a full pipe holds the
+worker back. A torch DataLoader would make every worker import torch, and `ProcessPoolExecutor` waits for ever for a
+worker that is killed while it sends its result (CPython 3.11: the parent holds the writing end of their common pipe);
+here that is an end of file, and so is the end of the parent for its workers. The tasks go through a second pipe, not
+with the process: there the parent would wait for ever for a worker that ends before it has read them (CPython 3.11
+holds the reading end, too).
 """
 
 import contextlib
@@ -27,16 +28,17 @@ from galirep.data.picture import PixelArray, resize_square
 from galirep.data.sources import ImageSource
 from galirep.errors import ConfigError, DataError
 
-TASK_IMAGES = 256  # a task takes some 10 ms or more, much longer than handing it over
-TASK_BYTES = 8 << 20  # of pixels, at most: what bounds the memory
-SMALL = 2000  # images that are decoded before workers have started
-MOST_WORKERS = 8
-_UNGUARDED = 89  # exit code of a worker that would start workers: of a number that nothing else uses
+TASK_IMAGES = 256  # a task takes 10 ms or more, much longer than handing it over
+TASK_BYTES = 8 << 20  # of pixels at most, which bounds the memory
+MIN_IMAGES_FOR_WORKERS = 2000  # fewer are decoded before workers have started
+MAX_WORKERS = 8
+_WORKER_NAME = "galirep-decoding-worker"
+_EXIT_UNGUARDED = 89  # exit code of a worker that runs an unguarded script again; not used by anything else
 
 
 @dataclass(frozen=True)
 class Decoded:
-    """One image of a source: (C, S, S) uint8, or the reason why there is none."""
+    """One image of a source: `pixels` (C, S, S) uint8, or the `error` why it has none."""
 
     index: int
     id: str
@@ -44,9 +46,8 @@ class Decoded:
     error: str | None
 
 
-_Result = tuple[
-    Sequence[PixelArray] | PixelArray, dict[int, str]
-]  # the images that could be decoded; for the others the reasons, by index
+_Result = tuple[Sequence[PixelArray] | PixelArray, dict[int, str]]
+"""The images that could be decoded, and the errors of the others by index."""
 
 
 @dataclass(frozen=True)
@@ -69,7 +70,8 @@ class _Job:
             except DataError as err:
                 errors[index] = str(err).removeprefix(f"{self.source.ids[index]}: ")
         if len({image.shape for image in images}) == 1:
-            return np.stack(images), errors  # one array is sent several times faster than many
+            # one array is sent several times faster than many
+            return np.stack(images), errors
         return images, errors
 
 
@@ -83,88 +85,113 @@ def decode(
     max_upscale: float = 2.0,
     shrink_only: bool = False,
 ) -> Iterator[Decoded]:
-    """Every image of `source` from `start` on, in order, as the centre square that `resize_square` makes of it.
+    """Yield every image of `source` from `start` on, in order, as the centre square that `resize_square` returns.
 
-    An image that cannot be read or is too small comes as its error and shifts nothing. `num_workers` None takes workers where they pay:
-    none for a set in memory or of less than 2,000 images, else one for each core, up to 8. Each has at most 256 images or 8 MiB of pixels
-    ready (with `size` None: one image).
+    An image that cannot be read or is too small comes with its error and does not shift the others. `num_workers` None
+    is `auto_workers`. Each worker has at most 256 images or 8 MiB of pixels ready (one image if `size` is None).
 
     Raises:
         DataError: a worker died.
-        ConfigError: workers are wanted by a script that has no `if __name__ == "__main__":`, which each of them would run again.
+        ConfigError: workers are to be started by a script without `if __name__ == "__main__":`, which each of them
+            would run again.
     """
     job = _Job(source, size, channels, max_upscale, shrink_only)
     step = 1 if size is None else max(1, min(TASK_IMAGES, TASK_BYTES // (3 * size * size)))
     tasks = [range(i, min(i + step, len(source))) for i in range(start, len(source), step)]
     workers = auto_workers(source, len(source) - start) if num_workers is None else min(num_workers, len(tasks))
-    results = _parallel(job, tasks, workers) if workers > 0 else map(job.run, tasks)
+    results = _run_in_workers(job, tasks, workers) if workers > 0 else map(job.run, tasks)
     for task, (images, errors) in zip(tasks, results, strict=True):
-        good = iter(images)
+        decoded = iter(images)
         for index in task:
             error = errors.get(index)
-            yield Decoded(index, source.ids[index], None if error is not None else next(good), error)
+            yield Decoded(index, source.ids[index], None if error is not None else next(decoded), error)
 
 
 def auto_workers(source: ImageSource, count: int) -> int:
-    """How many worker processes decode `count` images of `source` soonest; 0 for none."""
-    if source.in_memory or count < SMALL:
+    """Return the number of worker processes for `count` images of `source`; 0 decodes in this process.
+
+    None for a source in memory or fewer than 2,000 images, otherwise one for each core, up to 8.
+    """
+    if source.in_memory or count < MIN_IMAGES_FOR_WORKERS:
         return 0
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min(cores, MOST_WORKERS)
+    return min(cores, MAX_WORKERS)
 
 
-def _parallel(job: _Job, tasks: Sequence[range], workers: int) -> Iterator[_Result]:
-    if getattr(multiprocessing.current_process(), "_inheriting", False):
-        raise SystemExit(
-            _UNGUARDED
-        )  # a worker that runs the script anew to import its functions, and came here: its parent says so
-    spawn = multiprocessing.get_context("spawn")
-    crew = []
-    try:
-        for _ in range(workers):
-            (orders, sender), (reader, writer) = spawn.Pipe(duplex=False), spawn.Pipe(duplex=False)
-            with orders, writer:  # closed here once the worker has its own, which are then the only ones
-                process = spawn.Process(target=_work, args=(orders, writer), daemon=True)
-                crew.append((process, sender, reader))
-                process.start()
-        for k, (process, sender, _) in enumerate(crew):
-            with _naming_death(process, job.source):
-                # not `send`: where the worker has died, CPython 3.13 prints a complaint about the buffer that it leaves open
-                sender.send_bytes(pickle.dumps((job, tasks[k::workers])))
+def _run_in_workers(job: _Job, tasks: Sequence[range], count: int) -> Iterator[_Result]:
+    # A spawned worker imports the calling script before it does anything else. It has its name by then and never starts
+    # workers itself, so a worker that comes here is running a script without a guard; its parent reports that.
+    if multiprocessing.current_process().name == _WORKER_NAME:
+        raise SystemExit(_EXIT_UNGUARDED)
+    with contextlib.ExitStack() as stack:
+        workers = [stack.enter_context(_started_worker()) for _ in range(count)]
+        for k, worker in enumerate(workers):
+            with _reporting_death(worker.process, job.source):
+                # not `send`: if the worker has died, CPython 3.13 complains about the buffer that `send` leaves open
+                worker.tasks.send_bytes(pickle.dumps((job, tasks[k::count])))
         for number in range(len(tasks)):
-            process, _, reader = crew[number % workers]
-            with _naming_death(process, job.source):
-                result = reader.recv()
+            worker = workers[number % count]
+            with _reporting_death(worker.process, job.source):
+                result = worker.results.recv()
             yield result
-    finally:
-        for process, sender, reader in crew:
-            sender.close()
-            reader.close()
-            if process.pid is not None:  # it was started
-                process.kill()  # it has nothing to lose, and may have inherited that SIGTERM is ignored
-                process.join()
+
+
+@dataclass(frozen=True)
+class _Worker:
+    """A worker process, and the parent's ends of its two pipes."""
+
+    process: BaseProcess
+    tasks: Connection
+    results: Connection
 
 
 @contextlib.contextmanager
-def _naming_death(process: BaseProcess, source: ImageSource) -> Iterator[None]:
+def _started_worker() -> Iterator[_Worker]:
+    """Start a worker; end it with the context, whatever it is doing."""
+    spawn = multiprocessing.get_context("spawn")
+    task_reader, task_writer = spawn.Pipe(duplex=False)
+    result_reader, result_writer = spawn.Pipe(duplex=False)
+    process = spawn.Process(target=_work, args=(task_reader, result_writer), name=_WORKER_NAME, daemon=True)
+    try:
+        # the worker's ends are closed here once it has its own copies, which are then the only ones
+        with task_reader, result_writer:
+            process.start()
+        yield _Worker(process, task_writer, result_reader)
+    finally:
+        task_writer.close()
+        result_reader.close()
+        if process.pid is not None:  # it was started
+            # SIGKILL: a worker has nothing to lose, and may have inherited that SIGTERM is ignored
+            process.kill()
+            process.join()
+
+
+@contextlib.contextmanager
+def _reporting_death(process: BaseProcess, source: ImageSource) -> Iterator[None]:
+    """Turn the end of file that a dead worker leaves into an error that says how it died."""
     try:
         yield
     except (EOFError, OSError) as err:
         process.join(10)
         code = process.exitcode or 0
-        if code == _UNGUARDED:
+        if code == _EXIT_UNGUARDED:
             raise ConfigError(
-                "decoding workers run the calling script again: put its calls under `if __name__ == '__main__':`, or pass num_workers=0"
+                "decoding workers run the calling script again: put its calls under `if __name__ == '__main__':`, "
+                "or pass num_workers=0"
             ) from None
         how = f"was killed by signal {-code}" if code < 0 else "died"
         raise DataError(
-            f"a worker that decoded images of {source.spec} {how}: out of memory? --num-workers 0 (num_workers=0) decodes without workers"
+            f"a worker that decoded images of {source.spec} {how}: out of memory? "
+            "--num-workers 0 (num_workers=0) decodes without workers"
         ) from err
 
 
-def _work(orders: Connection, writer: Connection) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # ^C reaches the whole group; the parent ends its workers
-    with contextlib.suppress(BrokenPipeError, EOFError):  # the parent wants no more, or is no more
-        job, tasks = orders.recv()
-        for task in tasks:
-            writer.send(job.run(task))
+def _work(tasks: Connection, results: Connection) -> None:
+    """Run in a worker: receive the job and its tasks, send the results."""
+    # ^C reaches the whole process group; the parent ends its workers
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # the parent needs no more results, or has died
+    with contextlib.suppress(BrokenPipeError, EOFError):
+        job, indices_of_tasks = tasks.recv()
+        for indices in indices_of_tasks:
+            results.send(job.run(indices))

@@ -1,21 +1,20 @@
-"""Folders and tars of images, and CSV lists: which files are images, their splits, ids and labels."""
+"""Folders and tars of images: listing their files, and reading images in a tar without unpacking it."""
 
 import os
 import posixpath
 import tarfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
+from galirep.data.file_index import index_files, is_hidden
 from galirep.data.picture import one_line
 from galirep.data.sources import FileSource, ImageSource, Labels, PathSource
 from galirep.errors import DataError
+from galirep.metrics.arrays import Ints
 
-IMAGE_TYPES = (".bmp", ".gif", ".jpeg", ".jpg", ".pbm", ".pgm", ".png", ".pnm", ".ppm", ".tif", ".tiff", ".webp")
-SPLITS = ("train", "val", "test")
 _COMPRESSED = {
     b"\x1f\x8b": "gzip",
     b"BZh": "bzip2",
@@ -27,13 +26,13 @@ _COMPRESSED = {
 
 
 class TarSource(FileSource):
-    """Image files in an uncompressed tar, read where they lie: `places` is (N, 2), the offset and size of each."""
+    """Image files in an uncompressed tar, read without unpacking; `places` is (N, 2), the offset and size of each."""
 
     def __init__(
         self,
         spec: str,
         path: Path,
-        places: NDArray[np.int64],
+        places: Ints,
         ids: Sequence[str],
         labels: Labels | None = None,
         label_names: Sequence[str] = (),
@@ -44,7 +43,10 @@ class TarSource(FileSource):
         self._places = places
 
     def raw(self, index: int) -> bytes:
-        """The bytes of the member; the tar is opened anew each time, so that there is no handle to share between processes or to leak."""
+        """Read the bytes of a member.
+
+        The tar is opened anew each time, so that no handle is shared between processes or leaks.
+        """
         offset, size = map(int, self._places[index])
         with self._path.open("rb", buffering=0) as file:
             file.seek(offset)
@@ -54,37 +56,80 @@ class TarSource(FileSource):
         return data
 
     def sizes(self) -> list[int]:
-        """The sizes of the members."""
+        """Return the sizes of the members in bytes."""
         sizes: list[int] = self._places[:, 1].tolist()
         return sizes
 
 
 def open_folder(spec: str, folder: Path, split: str | None) -> ImageSource:
-    """A folder of images: class subfolders, or flat; one folder for each split where it has them.
+    """Open a folder of images: class subfolders or a flat folder, possibly below a folder for each split.
 
     Raises:
-        DataError: no images, no such split, or images beside class folders.
+        DataError: the folder has no images or no such split, or has images beside class folders.
     """
-    found = _layout(spec, _walk(str(folder), "", ()), split, archive=False)
-    return PathSource(spec, folder / found.prefix, found.ids, *class_labels(found.ids, spec), found.split)
+    index = index_files(spec, _walk(str(folder), "", ()), split, archive=False)
+    return PathSource(spec, folder / index.prefix, index.ids, index.labels, index.label_names, index.split)
 
 
 def open_tar(spec: str, path: Path, split: str | None) -> ImageSource:
-    """An uncompressed tar of such a folder.
+    """Open an uncompressed tar of such a folder.
 
     Raises:
-        DataError: compressed, damaged, no tar, or as for `open_folder`.
+        DataError: the file is compressed, damaged or not a tar, or as for `open_folder`.
     """
+    _require_uncompressed(spec, path)
+    listing = _list_tar(spec, path)
+    index = index_files(spec, listing.places, split, archive=not listing.rooted)
+    places = np.array([listing.places[index.prefix + name] for name in index.ids], dtype=np.int64)
+    return TarSource(spec, path, places, index.ids, index.labels, index.label_names, index.split)
+
+
+def _walk(folder: str, prefix: str, parents: tuple[tuple[int, int], ...]) -> Iterator[str]:
+    """Yield the visible files below a folder, relative to it.
+
+    Linked folders are followed, but not into one of their own `parents` (device and inode of each).
+    """
+    status = os.stat(folder)  # noqa: PTH116
+    identity = (status.st_dev, status.st_ino)
+    if identity in parents:
+        return
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if is_hidden(entry.name):
+                continue
+            if entry.is_dir():
+                yield from _walk(entry.path, f"{prefix}{entry.name}/", (*parents, identity))
+            # a dangling link counts as an image that cannot be read; a pipe or a device is not a file
+            elif entry.is_file() or entry.is_symlink():
+                yield prefix + entry.name
+
+
+def _require_uncompressed(spec: str, path: Path) -> None:
     with path.open("rb") as file:
         start = file.read(6)
     for magic, kind in _COMPRESSED.items():
         if start.startswith(magic):
             raise DataError(
-                f"{spec} is {kind}-compressed, so its images cannot be read one by one: unpack it, or make it a plain .tar"
+                f"{spec} is {kind}-compressed, so its images cannot be read one by one: "
+                "unpack it, or make it a plain .tar"
             )
+
+
+@dataclass(frozen=True)
+class _TarListing:
+    """The files in a tar: the offset and size of each by its name.
+
+    `rooted` says that every name begins with `./`: the tar has the content of a folder, not the folder itself.
+    """
+
+    places: dict[str, tuple[int, int]]
+    rooted: bool
+
+
+def _list_tar(spec: str, path: Path) -> _TarListing:
     places: dict[str, tuple[int, int]] = {}
     links: dict[str, str] = {}
-    rooted = True  # every name begins with ./, so the tar holds the folder itself and no leading one
+    rooted = True
     try:
         with tarfile.open(path, "r:") as tar:
             for member in tar:
@@ -98,104 +143,11 @@ def open_tar(spec: str, path: Path, split: str | None) -> ImageSource:
                     links[name] = posixpath.normpath(member.linkname).lstrip("/")
             end = tar.offset
     except tarfile.TarError as err:
-        raise DataError(f"{spec} is no readable tar: {one_line(err)}") from err
+        raise DataError(f"{spec} is not a readable tar: {one_line(err)}") from err
+    # a tar ends with a block of zeros; tarfile also stops, without an error, at a truncated or damaged header
     with path.open("rb") as file:
         file.seek(end)
-        if file.read(tarfile.BLOCKSIZE) != bytes(
-            tarfile.BLOCKSIZE
-        ):  # tarfile takes a cut or damaged header for the end
+        if file.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
             raise DataError(f"{spec} is a damaged tar: it breaks off after {len(places)} files")
     places.update({name: places[target] for name, target in links.items() if target in places})
-    found = _layout(spec, places, split, archive=not rooted)
-    where = np.array([places[found.prefix + name] for name in found.ids], dtype=np.int64)
-    return TarSource(spec, path, where, found.ids, *class_labels(found.ids, spec), found.split)
-
-
-def _walk(folder: str, prefix: str, above: tuple[tuple[int, int], ...]) -> Iterator[str]:
-    """The files below a folder, relative to it; linked folders are followed, but not into a folder that they lie in."""
-    about = os.stat(folder)  # noqa: PTH116
-    here = (about.st_dev, about.st_ino)
-    if here in above:
-        return
-    with os.scandir(folder) as entries:
-        for entry in entries:
-            if _hidden(entry.name):
-                continue
-            if entry.is_dir():
-                yield from _walk(entry.path, f"{prefix}{entry.name}/", (*above, here))
-            elif (
-                entry.is_file() or entry.is_symlink()
-            ):  # a dangling link is an image that cannot be read; a pipe is none
-                yield prefix + entry.name
-
-
-def _hidden(name: str) -> bool:
-    return name.startswith(".") or name == "__MACOSX"
-
-
-class _Layout(NamedTuple):
-    prefix: str  # of the files that are read, before their ids
-    split: str | None
-    ids: list[str]
-
-
-def _layout(spec: str, files: Iterable[str], split: str | None, *, archive: bool) -> _Layout:
-    images, others = _images(files)
-    if not images:
-        seen = f" (its files are {', '.join(sorted(others)[:8])})" if others else ""
-        raise DataError(f"{spec} holds no images{seen}: images are {' '.join(IMAGE_TYPES)}")
-    prefix = ""
-    tops = {name.partition("/")[0] for name in images}
-    if (
-        len(tops) == 1
-        and tops.isdisjoint({*SPLITS, *images})
-        and (archive or all(name.count("/") > 1 for name in images))
-    ):
-        prefix = f"{tops.pop()}/"
-        tops = {name.split("/")[1] for name in images}
-    splits = [name for name in SPLITS if name in tops]
-    if split is not None and not splits:
-        raise DataError(f"{spec} has no split {split!r}: it has no splits, so leave --split out")
-    if splits:
-        split = split or "train"
-        if split not in splits:
-            raise DataError(f"{spec} has no split {split!r}: its splits are {', '.join(splits)}")
-        prefix += f"{split}/"
-    ids = sorted((name[len(prefix) :] for name in images if name.startswith(prefix)), key=lambda name: name.split("/"))
-    for name in ids:
-        if not name.isascii() and name != name.encode(errors="replace").decode():
-            raise DataError(f"{spec}: the file name {name!r} is not UTF-8, so it cannot be an id: rename it")
-    return _Layout(prefix, split, ids)
-
-
-def _images(files: Iterable[str]) -> tuple[list[str], set[str]]:
-    """The image files, and the types of the others."""
-    images, others = [], set()
-    for name in files:
-        if any(map(_hidden, name.split("/"))):
-            continue
-        kind = posixpath.splitext(name)[1].lower()
-        if kind in IMAGE_TYPES:
-            images.append(name)
-        else:
-            others.add(kind or "without a type")
-    return images, others
-
-
-def class_labels(ids: Sequence[str], spec: str) -> tuple[Labels | None, tuple[str, ...]]:
-    """Labels from the first folder of each id, numbered in the order of their names; none where no id has a folder.
-
-    Raises:
-        DataError: some ids have a folder and some have none.
-    """
-    folders = [name.partition("/")[0] if "/" in name else "" for name in ids]
-    names = sorted(set(folders))
-    if names == [""]:
-        return None, ()
-    if names[0] == "":
-        stray = ids[folders.index("")]
-        raise DataError(
-            f"{spec} holds images beside its class folders, such as {stray!r} beside {names[1]!r}: move them away"
-        )
-    number = {name: k for k, name in enumerate(names)}
-    return np.array([number[folder] for folder in folders], dtype=np.int64), tuple(names)
+    return _TarListing(places, rooted)

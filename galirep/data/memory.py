@@ -1,4 +1,4 @@
-"""An image set decoded into memory: `load_images`."""
+"""`load_images`: decode a whole image set into memory."""
 
 import re
 from collections.abc import Callable
@@ -19,7 +19,10 @@ if TYPE_CHECKING:
 
 @dataclass
 class Images:
-    """A set decoded into memory: `pixels` (N, C, S, S) uint8, and what they are of; `errors` are (id, reason) of the images left out."""
+    """A set decoded into memory: `pixels` (N, C, S, S) uint8 with their ids and labels.
+
+    `errors` are (id, reason) of the images that were left out.
+    """
 
     pixels: PixelArray
     ids: list[str]
@@ -34,18 +37,19 @@ class Images:
         return len(self.pixels)
 
     def tensor(self) -> "Tensor":
-        """The pixels as a torch tensor (N, C, S, S) uint8 on the CPU, in the same memory."""
-        import torch  # decoding needs no torch, and neither do its workers
+        """Return the pixels as a torch tensor (N, C, S, S) uint8 on the CPU, which shares their memory."""
+        # not at the top: decoding and its workers need no torch
+        import torch
 
         return torch.from_numpy(self.pixels)
 
 
-def _by_reason(errors: list[tuple[str, str]]) -> str:
-    """Which images cannot be used and why, each reason once: `a.png, b.png: the file is empty; c.png: ...`."""
-    ids: dict[str, list[str]] = {}
+def _group_by_reason(errors: list[tuple[str, str]]) -> str:
+    """Format errors with each reason once: `a.png, b.png: the file is empty; c.png: ...`."""
+    ids_by_reason: dict[str, list[str]] = {}
     for image_id, reason in errors:
-        ids.setdefault(reason, []).append(image_id)
-    return format_list((f"{format_list(which, 10)}: {reason}" for reason, which in ids.items()), 10, "; ")
+        ids_by_reason.setdefault(reason, []).append(image_id)
+    return format_list((f"{format_list(ids, 10)}: {reason}" for reason, ids in ids_by_reason.items()), 10, "; ")
 
 
 def load_images(
@@ -60,16 +64,18 @@ def load_images(
 ) -> Images:
     """Decode a whole set once, to (N, channels, size, size) uint8.
 
-    `channels` None gives 1 if every image is grey, else 3. `on_error="skip"` leaves out what cannot be used and lists it in `errors`.
-    `progress` is called with the number of images done since its last call.
+    `channels` None gives 1 if every image is grey, otherwise 3. `on_error="skip"` leaves out images that cannot be used
+    and lists them in `errors`. `progress` is called with the number of images decoded since its last call.
 
     Raises:
-        ConfigError: `size`, `channels` or `on_error` is none that exists.
-        DataError: images that cannot be used (all are found, ten are named), none left, or not enough memory.
+        ConfigError: `size`, `channels` or `on_error` has a value that is not allowed.
+        DataError: some images cannot be used (all are counted, ten are named), none are left, or memory does not
+            suffice.
     """
     if size < 1 or channels not in (None, 1, 3) or on_error not in ("fail", "skip"):
         raise ConfigError(
-            f"size {size}, channels {channels}, on_error {on_error!r}: expected 1 or more, 1, 3 or None, and fail or skip"
+            f"size {size}, channels {channels}, on_error {on_error!r}: "
+            "expected size 1 or more, channels 1, 3 or None, and on_error 'fail' or 'skip'"
         )
     pixels = _allocate(source, channels or 1, size)
     kept: list[int] = []
@@ -78,15 +84,19 @@ def load_images(
         if image.pixels is None:
             errors.append((image.id, image.error or ""))
         else:
-            if len(image.pixels) > pixels.shape[1]:  # the first in colour: what came before it was grey
-                grey, pixels = pixels, _allocate(source, 3, size)
+            # the first image in colour: all before it were grey
+            if len(image.pixels) > pixels.shape[1]:
+                grey = pixels
+                pixels = _allocate(source, 3, size)
                 pixels[: len(kept)] = grey[: len(kept)]
             pixels[len(kept)] = image.pixels
             kept.append(image.index)
         if progress is not None:
             progress(1)
     if errors and (on_error == "fail" or not kept):
-        raise DataError(f"{len(errors)} of {len(source)} images of {source.spec} cannot be used: {_by_reason(errors)}")
+        raise DataError(
+            f"{len(errors)} of {len(source)} images of {source.spec} cannot be used: {_group_by_reason(errors)}"
+        )
     return Images(
         pixels=pixels[: len(kept)],
         ids=[source.ids[i] for i in kept],
@@ -105,25 +115,28 @@ def _allocate(source: ImageSource, channels: int, size: int) -> PixelArray:
     free = _available_memory()
     if free is not None and needed > free:
         raise DataError(
-            f"{len(source)} images of {source.spec} at {channels}x{size}x{size} take {needed / 2**30:.1f} GiB of memory, "
+            f"{len(source)} images of {source.spec} at {channels}x{size}x{size} "
+            f"take {needed / 2**30:.1f} GiB of memory, "
             f"and {free / 2**30:.1f} GiB are free: choose a smaller --image-size or fewer images"
         )
     return np.empty(shape, dtype=np.uint8)
 
 
 def _available_memory() -> int | None:
-    """Bytes that this process may still take, under the limits of the machine and of its container; None where no Linux says so."""
+    """Return the bytes that this machine and this container can still allocate; None where Linux does not tell."""
     try:
-        found = re.search(r"MemAvailable: *(\d+) kB", Path("/proc/meminfo").read_text())
+        available = re.search(r"MemAvailable: *(\d+) kB", Path("/proc/meminfo").read_text())
     except OSError:
         return None
-    free = [int(found[1]) * 1024] if found else []
+    free = [int(available[1]) * 1024] if available else []
     group = Path("/sys/fs/cgroup")
     try:
-        limit, used = (group / "memory.max").read_text().strip(), int((group / "memory.current").read_text())
-        cached = re.search(r"^file (\d+)$", (group / "memory.stat").read_text(), re.MULTILINE)  # file pages give way
+        limit = (group / "memory.max").read_text().strip()
+        used = int((group / "memory.current").read_text())
+        # the page cache is dropped when memory is needed
+        cached = re.search(r"^file (\d+)$", (group / "memory.stat").read_text(), re.MULTILINE)
         if limit != "max":
             free.append(int(limit) - used + (int(cached[1]) if cached else 0))
-    except (OSError, ValueError):  # no container, or one of another kind
+    except (OSError, ValueError):  # not in a container with cgroup v2
         pass
     return min(free, default=None)

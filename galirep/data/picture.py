@@ -1,4 +1,4 @@
-"""One picture: file bytes -> (H, W, C) uint8 by fixed rules for every mode, and the square that a network takes."""
+"""Decoding of one image file to (H, W, C) uint8 by fixed rules for every mode, and cropping to a network's square."""
 
 import io
 import math
@@ -12,16 +12,17 @@ from galirep.errors import DataError
 PixelArray = NDArray[np.uint8]
 
 BACKGROUND = 255
-"""What shows through transparent pixels: white."""
+"""The grey value behind transparent pixels: white."""
 
 
 def read_image(data: bytes) -> PixelArray:
-    """Decode the bytes of an image file: (H, W, C) uint8 in 0..255, C = 1 for grey and 3 for colour.
+    """Decode the bytes of an image file to (H, W, C) uint8 in 0..255, C = 1 for grey and 3 for colour.
 
-    The first frame, turned as its EXIF orientation says.
+    Of several frames the first is decoded, and rotated by its EXIF orientation.
 
     Raises:
-        DataError: empty, truncated, no image, or of a mode without a rule; the message does not name the file.
+        DataError: the file is empty, truncated or not an image, or its mode is not supported; the message does not name
+            the file.
     """
     if not data:
         raise DataError("the file is empty (0 bytes)")
@@ -34,17 +35,16 @@ def read_image(data: bytes) -> PixelArray:
         raise
     except UnidentifiedImageError:
         raise DataError("not an image of a known type") from None
-    except (
-        Exception
-    ) as err:  # Pillow's decoders raise OSError, SyntaxError, ValueError, struct.error and more on damaged files
+    except Exception as err:
+        # Pillow's decoders raise OSError, SyntaxError, ValueError, struct.error and more for damaged files
         raise DataError(f"cannot be decoded: {one_line(err)}") from err
 
 
 def from_pillow(image: Image.Image) -> PixelArray:
-    """(H, W, C) uint8 of a loaded Pillow image, by the rules of docs/data.md.
+    """Convert a loaded Pillow image to (H, W, C) uint8, by the rules of docs/data.md.
 
     Raises:
-        DataError: 32-bit values without a stated range, or a mode that has no rule.
+        DataError: the mode is not supported, or 32-bit values are out of range.
     """
     mode = image.mode
     if mode.startswith("I"):
@@ -52,31 +52,34 @@ def from_pillow(image: Image.Image) -> PixelArray:
     if mode == "F":
         return from_unit(np.asarray(image))[:, :, None]
     if mode not in {"1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr", "HSV"}:
-        raise DataError(f"images of mode {mode!r} cannot be read: save it as grey or RGB")
+        raise DataError(f"mode {mode!r} is not supported: save the image as grey or RGB")
     grey = mode in {"1", "L", "LA", "La"}
     if image.has_transparency_data:
         return _over_background(np.asarray(image.convert("LA" if grey else "RGBA")))
-    wanted = "L" if grey else "RGB"
-    pixels = np.asarray(image if mode == wanted else image.convert(wanted))
+    target_mode = "L" if grey else "RGB"
+    pixels = np.asarray(image if mode == target_mode else image.convert(target_mode))
     return pixels[:, :, None] if grey else pixels
 
 
 def _from_16_bit(values: NDArray[np.integer]) -> PixelArray:
     low, high = int(values.min()), int(values.max())
-    if low < 0 or high > 65535:  # a 32-bit file does not say what is white
-        raise DataError(f"32-bit integer pixels from {low} to {high}: only 0..65535 has a rule")
-    return ((values.astype(np.uint32) + 128) // 257).astype(np.uint8)  # round(v * 255 / 65535), exactly
+    # a 32-bit file does not say which value is white
+    if low < 0 or high > 65535:
+        raise DataError(f"32-bit integer pixels from {low} to {high}: only 0..65535 is supported")
+    # round(v * 255 / 65535), exactly
+    return ((values.astype(np.uint32) + 128) // 257).astype(np.uint8)
 
 
 def from_unit(values: NDArray[np.floating]) -> PixelArray:
-    """Floats in [0, 1] -> uint8, rounded.
+    """Convert floats in [0, 1] to uint8, rounded.
 
     Raises:
         DataError: a value is NaN or outside [0, 1].
     """
     low, high = float(values.min()), float(values.max())
-    if not (low >= 0 and high <= 1):  # written so that NaN fails
-        raise DataError(f"float pixels from {low:g} to {high:g}: only 0..1 has a rule")
+    # written so that NaN fails
+    if not (low >= 0 and high <= 1):
+        raise DataError(f"float pixels from {low:g} to {high:g}: only 0..1 is supported")
     pixels: PixelArray = np.rint(values * 255).astype(np.uint8)
     return pixels
 
@@ -94,37 +97,39 @@ def resize_square(
     *,
     shrink_only: bool = False,
 ) -> PixelArray:
-    """The centre square of an image at the size and with the channels a network takes: (H, W, C) uint8 -> (channels, S, S) uint8.
+    """Crop the centre square and resize it for a network: (H, W, C) uint8 -> (channels, S, S) uint8.
 
-    Resized by Pillow's bicubic filter, which is antialiased when it reduces. `size` None keeps the square's own size; so does `shrink_only`
-    for a square smaller than `size`. `channels` None keeps the image's own. Grey becomes RGB by replication, RGB becomes grey by ITU-R 601
-    luma.
+    Pillow's bicubic filter is used, which is antialiased when it reduces. `size` None keeps the square's size; so does
+    `shrink_only` for a square smaller than `size`. `channels` None keeps the image's channels; grey becomes RGB by
+    replication, RGB becomes grey by ITU-R 601 luma.
 
     Raises:
         DataError: the square would be enlarged more than `max_upscale` times; the message does not name the image.
     """
-    height, width, own_channels = image.shape
+    height, width, image_channels = image.shape
     side = min(height, width)
     target = side if size is None or (shrink_only and side < size) else size
     if target > side * max_upscale:
         raise DataError(
             f"{width}x{height} pixels are too small for {target}x{target} (over {max_upscale:g} times enlarged): "
-            f"pass --image-size {math.floor(side * max_upscale)} or less, or --max-upscale {math.ceil(target / side * 10) / 10:g} or more"
+            f"pass --image-size {math.floor(side * max_upscale)} or less, "
+            f"or --max-upscale {math.ceil(target / side * 10) / 10:g} or more"
         )
     top, left = (height - side) // 2, (width - side) // 2
     square = image[top : top + side, left : left + side]
-    if target != side or (own_channels == 3 and channels == 1):
-        picture = Image.fromarray(square[:, :, 0] if own_channels == 1 else square)
-        if own_channels == 3 and channels == 1:
+    if target != side or (image_channels == 3 and channels == 1):
+        picture = Image.fromarray(square[:, :, 0] if image_channels == 1 else square)
+        if image_channels == 3 and channels == 1:
             picture = picture.convert("L")
         square = np.asarray(picture.resize((target, target), Image.Resampling.BICUBIC)).reshape(target, target, -1)
     planes = square.transpose(2, 0, 1)
-    if channels == 3 and own_channels == 1:
+    if channels == 3 and image_channels == 1:
         return np.repeat(planes, 3, axis=0)
-    copied: PixelArray = planes.copy()  # Pillow's arrays cannot be written to
+    # a copy, because Pillow's arrays cannot be written to
+    copied: PixelArray = planes.copy()
     return copied
 
 
 def one_line(err: BaseException) -> str:
-    """An exception's message on one line, or its type where it has none."""
+    """Return an exception's message on one line, or the name of its type if it has no message."""
     return " ".join(str(err).split()) or type(err).__name__

@@ -1,4 +1,4 @@
-"""Images in memory as a network takes them: uint8 in 0..255 -> float32 in [-1, 1]."""
+"""Conversion of images in memory to what networks take: uint8 in 0..255 -> float32 in [-1, 1]."""
 
 from collections.abc import Callable, Iterator
 
@@ -8,13 +8,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 ImageFunction = Callable[[Tensor], Tensor]
-"""Any function of images (B, C, H, W) float32 in [-1, 1]: a feature extractor, M(.), an encoder."""
+"""A function of images (B, C, H, W) float32 in [-1, 1]: a feature extractor, M, an encoder."""
 BLOCK = 256
-"""Images that a network is given at once where nothing else decides."""
+"""The default number of images in one call of a network."""
 
 
 def to_float(pixels: Tensor, device: torch.device | None = None) -> Tensor:
-    """Scale uint8 in 0..255 to float32 in [-1, 1], on `device` (default: where the pixels are)."""
+    """Scale uint8 in 0..255 to float32 in [-1, 1], on `device` (default: the device of the pixels)."""
     if device is not None:
         pixels = pixels.to(device, non_blocking=True)
     return pixels.float() / 127.5 - 1

@@ -1,10 +1,12 @@
-"""torchvision's data sets, from files that are there already or that the user asked to download."""
+"""torchvision's data sets, from local files, or downloaded if the user asks for it."""
 
 import contextlib
 import os
 import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -14,9 +16,12 @@ from galirep.data.sources import ImageSource, PathSource
 from galirep.errors import DataError, unknown
 
 
-class _Set(NamedTuple):
-    name: str  # of the class in torchvision.datasets
-    splits: dict[str, dict[str, Any]]  # our name of a split -> the arguments that choose it there
+@dataclass(frozen=True)
+class _Set:
+    """A class in torchvision.datasets, and for each of our split names the arguments that select it there."""
+
+    name: str
+    splits: Mapping[str, Mapping[str, Any]]
 
 
 _TRAIN_TEST = {"train": {"train": True}, "test": {"train": False}}
@@ -33,44 +38,49 @@ SETS = {
 
 
 def default_root() -> Path:
-    """Where torchvision's sets lie unless said otherwise: `$GALIREP_DATA`, or `~/.cache/galirep/data`."""
+    """Return the default folder of torchvision's sets: `$GALIREP_DATA`, or `~/.cache/galirep/data`."""
     return Path(os.environ.get("GALIREP_DATA") or Path.home() / ".cache" / "galirep" / "data")
 
 
 def open_torchvision(spec: str, split: str | None, root: str | Path | None, download: bool) -> ImageSource:
-    """The set that `spec`, `torchvision:NAME`, names; its training split by default.
+    """Open the torchvision set that `spec`, `torchvision:NAME`, names; its training split by default.
 
-    All are held in memory but for CelebA, whose files are read where they lie and which has no labels: its attributes exclude no other.
+    All sets are loaded into memory except CelebA, whose files are read from the folder. CelebA has no labels, because
+    its attributes do not exclude each other.
 
     Raises:
-        DataError: no such set or split, its files are not in `root`, or they are damaged or cannot be downloaded.
+        DataError: there is no such set or split, or its files are not in `root`, are damaged or cannot be downloaded.
     """
     name = spec.partition(":")[2]
     if name not in SETS:
         raise DataError(unknown("torchvision data set", name, SETS))
-    kind = SETS[name]
+    chosen = SETS[name]
     split = split or "train"
-    if split not in kind.splits:
-        raise DataError(f"{spec} has no split {split!r}: its splits are {', '.join(kind.splits)}")
+    if split not in chosen.splits:
+        raise DataError(f"{spec} has no split {split!r}: its splits are {', '.join(chosen.splits)}")
     folder = Path(root) if root is not None else default_root()
-    loaded = _load(spec, kind.name, folder, {**kind.splits[split], "download": download})
-    if kind.name == "CelebA":
+    loaded = _load(spec, chosen.name, chosen.splits[split], folder, download)
+    if chosen.name == "CelebA":
         return PathSource(spec, folder / "celeba" / "img_align_celeba", loaded.filename, split=split)
     targets = getattr(loaded, "targets", None)
     labels = np.asarray(loaded.labels if targets is None else targets).astype(np.int64)
     return ArraySource(spec, np.asarray(loaded.data), labels, getattr(loaded, "classes", ()), split)
 
 
-def _load(spec: str, name: str, folder: Path, arguments: dict[str, Any]) -> Any:
+def _load(spec: str, name: str, split_arguments: Mapping[str, Any], folder: Path, download: bool) -> Any:
     import torchvision.datasets  # takes seconds to import
 
     try:
-        with contextlib.redirect_stdout(sys.stderr):  # stdout is for results
-            return getattr(torchvision.datasets, name)(str(folder), **arguments)
-    except Exception as err:  # its readers raise RuntimeError for missing files and anything for damaged ones
-        if arguments["download"]:
+        # stdout is for results
+        with contextlib.redirect_stdout(sys.stderr):
+            return getattr(torchvision.datasets, name)(str(folder), **split_arguments, download=download)
+    except Exception as err:
+        # its readers raise RuntimeError for missing files and any exception for damaged ones
+        if download:
             raise DataError(f"{spec} could not be downloaded to {folder}: {one_line(err)}") from err
-        reason = one_line(err).partition(". ")[0]  # without its advice on torchvision's own arguments
+        # without its advice on torchvision's own arguments
+        reason = one_line(err).partition(". ")[0]
         raise DataError(
-            f"{spec} cannot be read from {folder} ({reason}): name its folder with --data-root, or fetch it with --download"
+            f"{spec} cannot be read from {folder} ({reason}): "
+            "name its folder with --data-root, or fetch it with --download"
         ) from err

@@ -1,5 +1,6 @@
-"""Differentiable augmentation of D's images (Zhao et al. 2020, DiffAugment): one draw for each image of a batch, applied to any number of
-its variables.
+"""Differentiable augmentation of D's images (DiffAugment, Zhao et al. 2020).
+
+Parameters are drawn once for each image of a batch and can then be applied to any number of variables.
 """
 
 from collections.abc import Callable, Sequence
@@ -11,24 +12,26 @@ Augment = Callable[[Tensor], Tensor]
 
 
 def draw(names: Sequence[str], batch: int, size: int, generator: torch.Generator, device: torch.device) -> Augment:
-    """A random augmentation of each of `batch` images of side `size`: a function of images (batch, C, size, size) in [-1, 1].
+    """Draw an augmentation for each of `batch` images: a function of images (batch, C, size, size) in [-1, 1].
 
-    It does the same to image i whenever it is called, is differentiable, and waits for no device. `names` are of `AUGMENTATIONS`, done in
-    this order.
+    It does the same to image i whenever it is called, is differentiable, and does not wait for the device. `names` are
+    keys of `AUGMENTATIONS`, applied in this order.
     """
-    drawn = [AUGMENTATIONS[name](batch, size, generator, device) for name in names]
+    steps = [AUGMENTATIONS[name](batch, size, generator, device) for name in names]
 
     def augment(images: Tensor) -> Tensor:
-        for one in drawn:
-            images = one(images)
+        for step in steps:
+            images = step(images)
         return images
 
     return augment
 
 
 def _color(batch: int, size: int, generator: torch.Generator, device: torch.device) -> Augment:  # noqa: ARG001
-    """Brightness: plus U(-1/2, 1/2). Saturation: the distance from the mean of the channels times U(0, 2). Contrast: that from the mean of
-    the image times U(1/2, 3/2).
+    """Draw brightness, saturation and contrast, applied in this order.
+
+    Brightness adds U(-1/2, 1/2); saturation multiplies the difference from the mean of the channels by U(0, 2);
+    contrast multiplies the difference from the mean of the image by U(1/2, 3/2).
     """
     brightness, saturation, contrast = torch.rand(3, batch, 1, 1, 1, generator=generator, device=device)
 
@@ -44,12 +47,11 @@ def _color(batch: int, size: int, generator: torch.Generator, device: torch.devi
 
 
 def _translation(batch: int, size: int, generator: torch.Generator, device: torch.device) -> Augment:
-    """A shift by whole pixels, uniform up to an eighth of the side (rounded) either way in each direction; 0 comes in from outside."""
-    most = int(size / 8 + 0.5)
-    shift = torch.randint(-most, most + 1, (2, batch, 1), generator=generator, device=device)
-    source = (
-        torch.arange(size, device=device) + shift
-    )  # (2, B, S): the row and the column that each pixel is taken from
+    """Draw a shift by whole pixels, uniform up to 1/8 of the side (rounded) in each direction, padded with 0."""
+    max_shift = int(size / 8 + 0.5)
+    shift = torch.randint(-max_shift, max_shift + 1, (2, batch, 1), generator=generator, device=device)
+    # (2, B, S): the row and the column that each pixel is taken from
+    source = torch.arange(size, device=device) + shift
     inside = (source >= 0) & (source < size)
     rows, columns = source.clamp(0, size - 1)
     kept = inside[0, :, None, :, None] & inside[1, :, None, None, :]  # (B, 1, S, S)
@@ -63,11 +65,14 @@ def _translation(batch: int, size: int, generator: torch.Generator, device: torc
 
 
 def _cutout(batch: int, size: int, generator: torch.Generator, device: torch.device) -> Augment:
-    """0 in a square of half the side (rounded), its centre uniform over the image, so that it may stand over the edge."""
+    """Draw a square of half the side (rounded) to set to 0.
+
+    Its centre is uniform over the image, so it may be cut off at the border.
+    """
     side = int(size / 2 + 0.5)
     corner = torch.randint(0, size + 1 - side % 2, (2, batch, 1), generator=generator, device=device) - side // 2
-    place = torch.arange(size, device=device)
-    covered = (place >= corner) & (place < corner + side)  # (2, B, S)
+    position = torch.arange(size, device=device)
+    covered = (position >= corner) & (position < corner + side)  # (2, B, S)
     kept = ~(covered[0, :, None, :, None] & covered[1, :, None, None, :])
     return lambda images: images * kept
 

@@ -1,4 +1,4 @@
-"""The chains x -> E(x) -> G(E(x)) -> ... and z -> G(z) -> E(G(z)) -> ...: each distinct sub-expression is evaluated once."""
+"""Evaluation of the chains x -> E(x) -> G(E(x)) -> ... and z -> G(z) -> E(G(z)) -> ..., each sub-expression once."""
 
 from collections.abc import Callable, Iterable, Mapping
 
@@ -10,10 +10,11 @@ from galirep.game.expression import Expr
 def evaluate(
     exprs: Iterable[Expr], known: Mapping[Expr, Tensor], apply: Callable[[Expr, tuple[Tensor, ...]], Tensor]
 ) -> dict[Expr, Tensor]:
-    """The value of each expression, in the order given.
+    """Return the value of each expression, in the order given.
 
-    `known` holds the leaves, and any other value that need not be computed (such as cached features M(x)); `apply(expr, arguments)`
-    computes the rest. A sub-expression is computed once, so the stochastic E(x) is one and the same sample in every tuple that holds it.
+    `known` gives the values of the leaves, and of any other expression that need not be computed (such as cached
+    features M(x)); `apply(expr, arguments)` computes the others. A sub-expression is computed once, so the stochastic
+    E(x) is the same sample in every tuple that contains it.
     """
     values = dict(known)
 

@@ -1,5 +1,6 @@
-"""D: the variables of a variant -> logits (n, B, n). Each distinct variable is embedded once, whatever the number of tuples that hold
-it.
+"""D: the variables of a variant -> logits (n, B, n).
+
+Each distinct variable is embedded once, however many tuples contain it.
 """
 
 from collections.abc import Mapping, Sequence
@@ -15,11 +16,16 @@ from galirep.networks.parts import Parts, init_normal
 
 
 class Discriminator(nn.Module):
-    """The n-way classifier of a variant's tuples: a trunk for each kind of variable, a joint head on the concatenated embeddings.
+    """The n-way classifier of a variant's tuples: a trunk for each kind of variable, and a joint head.
 
-    `regularizer`: `sn` puts spectral norm (Miyato et al. 2018) on every linear and convolution layer, as the paper does; `sn-scale` leaves
-    the last layer free and learns a scale of the logits (a D whose every layer is normalised is nearly 1-Lipschitz and may stay at
-    chance); others leave D as it is. `+r1r2` after them, a matter of the step, changes nothing here.
+    The head takes the concatenated embeddings of a tuple. `regularizer`:
+
+    - `sn`: spectral norm (Miyato et al. 2018) on every linear and convolution layer, as in the paper;
+    - `sn-scale`: as `sn`, but the last layer is free and a scale of the logits is learned (a D whose every layer is
+      normalised is nearly 1-Lipschitz and may stay at chance);
+    - others: no normalisation.
+
+    A suffix `+r1r2` changes nothing here: the gradient penalty is part of the step.
     """
 
     def __init__(self, variant: Variant, parts: Parts, regularizer: str = "sn") -> None:
@@ -39,36 +45,39 @@ class Discriminator(nn.Module):
                     parametrizations.spectral_norm(module)
 
     def forward(self, values: Mapping[Expr, Tensor]) -> Tensor:
-        """The value of each of the variant's variables -> logits (n, B, n); row i holds the tuples of class i."""
-        with parametrize.cached():  # one power iteration a forward, however often a trunk is called
+        """Map the values of the variant's variables to logits (n, B, n); row i contains the tuples of class i."""
+        # cached: one power iteration for each forward pass, however often a trunk is called
+        with parametrize.cached():
             embedded = self._embed(values)
             return self._head([[embedded[e] for e in row] for row in self.variant.tuples])
 
     def tuples(self, rows: Sequence[Sequence[Tensor]]) -> Tensor:
-        """n tuples of m tensors, none of them shared -> logits (n, B, n): the same function as `forward`, for gradients of one tuple at a
-        time.
+        """Map n tuples of m tensors to logits (n, B, n).
+
+        The same function as `forward`, but the tuples share no tensor, so that gradients are of one tuple at a time.
         """
         with parametrize.cached():
             batch = rows[0][0].shape[0]
             embedded: list[list[Tensor]] = [[] for _ in rows]
             for slot, kind in enumerate(self.variant.kinds):
-                for row, h in zip(
-                    embedded, self.trunks[kind](torch.cat([row[slot] for row in rows])).split(batch), strict=True
-                ):
-                    row.append(h)
+                outputs = self.trunks[kind](torch.cat([row[slot] for row in rows])).split(batch)
+                for embedded_row, output in zip(embedded, outputs, strict=True):
+                    embedded_row.append(output)
             return self._head(embedded)
 
     def _embed(self, values: Mapping[Expr, Tensor]) -> dict[Expr, Tensor]:
-        # One call of a trunk for the variables that take a gradient and one for those that do not: the way back to G and E never passes the
-        # latter.
+        """Embed each distinct variable.
+
+        A trunk is called once for the variables that take a gradient and once for those that do not, so that the
+        backward pass to G and E does not run through the latter.
+        """
         groups: dict[tuple[str, bool], list[Expr]] = {}
         for e in self.variant.variables:
             groups.setdefault((e.kind, values[e].requires_grad), []).append(e)
         embedded: dict[Expr, Tensor] = {}
         for (kind, _), group in groups.items():
-            embedded |= zip(
-                group, self.trunks[kind](torch.cat([values[e] for e in group])).chunk(len(group)), strict=True
-            )
+            outputs = self.trunks[kind](torch.cat([values[e] for e in group])).chunk(len(group))
+            embedded |= zip(group, outputs, strict=True)
         return embedded
 
     def _head(self, embedded: Sequence[Sequence[Tensor]]) -> Tensor:

@@ -1,7 +1,7 @@
-"""The paper's notation as data: "E(G(E(x)))" is a typed expression tree over images, latents, masks and the networks.
+"""The paper's notation as data: "E(G(E(x)))" is a typed expression tree over images, latents, masks and networks.
 
-An `Expr` is hashable and prints as it was written, so it is at once the key of a tensor, the label of a curve and the text kept in a
-checkpoint.
+An `Expr` is hashable and prints as it was written, so it serves as the key of a tensor, as the label of a curve and as
+text in a checkpoint.
 """
 
 import ast
@@ -24,14 +24,17 @@ LEAVES = {"x": "image", "z": "latent", "M1": "mask", "M2": "mask", "M3": "mask",
 
 @dataclass(frozen=True)
 class Expr:
-    """One expression: an operator with its arguments, or a leaf. Equal text means equal value, so E(x) is one sample wherever it stands."""
+    """One expression: an operator with its arguments, or a leaf.
+
+    Expressions of equal text have the same value, so E(x) is the same sample wherever it occurs.
+    """
 
     head: str
     args: "tuple[Expr, ...]" = ()
 
     @cached_property
     def kind(self) -> str:
-        """What the value is: image, latent, features or mask."""
+        """The kind of the value: `image`, `latent`, `features` or `mask`."""
         return OPERATORS[self.head][1] if self.args else LEAVES[self.head]
 
     @cached_property
@@ -41,11 +44,11 @@ class Expr:
 
     @property
     def learned(self) -> bool:
-        """Whether E or G had a part in the value, so that it can pass a gradient to them."""
+        """Whether the value depends on E or G, so that it can pass a gradient to them."""
         return bool(self.heads & {"E", "G"})
 
     def walk(self) -> "Iterator[Expr]":
-        """The expression and all below it."""
+        """Yield the expression and all its sub-expressions, depth first."""
         yield self
         for arg in self.args:
             yield from arg.walk()
@@ -57,10 +60,13 @@ class Expr:
 
 
 def parse(text: str, where: Mapping[str, Expr] | None = None) -> Expr:
-    """Read one expression; `where` gives names for sub-expressions, e.g. {"y": parse("G(E(x))")}. Nothing is ever evaluated as code.
+    """Parse one expression; nothing is ever evaluated as code.
+
+    `where` gives names of sub-expressions, e.g. {"y": parse("G(E(x))")}.
 
     Raises:
-        SpecError: it cannot be read, or an operator is given the wrong kind; the message quotes `text`.
+        SpecError: the text is not an expression, or an operator has an argument of the wrong kind; the message quotes
+            `text`.
     """
     try:
         return _build(ast.parse(text.strip(), mode="eval").body, where or {})
@@ -76,18 +82,24 @@ def _build(node: ast.AST, where: Mapping[str, Expr]) -> Expr:
         case ast.Name(id=name) if name in LEAVES:
             return Expr(name)
         case ast.Call(func=ast.Name(id=name), args=args, keywords=[]):
-            built = tuple(_build(a, where) for a in args)
+            operands = tuple(_build(a, where) for a in args)
+            head = name
             if LEAVES.get(name) == "mask":
-                name, built = "Erase", (*built, Expr(name))
-            if name not in OPERATORS:
+                # M1(x) is written as an operator, and means Erase(x, M1)
+                head = "Erase"
+                operands = (*operands, Expr(name))
+            if head not in OPERATORS:
                 raise SpecError(f"unknown operator {name!r}; known: E, G, M, M1..M4, Mix")
-            wanted, got = OPERATORS[name][0], tuple(a.kind for a in built)
-            if got != wanted:
-                raise SpecError(f"{ast.unparse(node.func)} takes {_kinds(wanted, name)}, not {_kinds(got, name)}")
-            return Expr(name, built)
+            expected, _ = OPERATORS[head]
+            kinds = tuple(operand.kind for operand in operands)
+            if kinds != expected:
+                raise SpecError(f"{name} takes {_format_kinds(expected, head)}, not {_format_kinds(kinds, head)}")
+            return Expr(head, operands)
     names = ", ".join([*where, *LEAVES])
     raise SpecError(f"{ast.unparse(node)!r} is neither a variable ({names}) nor a call of E, G, M, M1..M4 or Mix")
 
 
-def _kinds(kinds: tuple[str, ...], name: str) -> str:
-    return f"({', '.join(kinds[:-1] if name == 'Erase' else kinds)})"  # the mask of M1(x) is in its name
+def _format_kinds(kinds: tuple[str, ...], head: str) -> str:
+    # the mask of M1(x) is its name, not one of the arguments that the user wrote
+    written = kinds[:-1] if head == "Erase" else kinds
+    return f"({', '.join(written)})"

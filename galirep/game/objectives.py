@@ -1,7 +1,7 @@
 """The objectives as pure functions of D's logits l (n, B, n): row = true class, column = named class.
 
-With p = softmax(l), w_D = 2/n and w_G = 2/(n(n-1)), sums run over the classes and means over the batch. At uniform p the loss of D and the
-product of terms are both 2 ln n: 1.386, 2.773, 4.159 for n = 2, 4, 8.
+With p = softmax(l), w_D = 2/n and w_G = 2/(n(n-1)), sums run over the classes and means over the batch. At uniform p
+the loss of D and the product of terms are both 2 ln n: 1.386, 2.773, 4.159 for n = 2, 4, 8.
 """
 
 import math
@@ -13,66 +13,74 @@ from torch import Tensor
 
 
 def chance(n: int, objective: str = "product") -> float:
-    """The loss of D where it cannot tell the n classes apart: 2 ln n, like the product of terms; 2 ln 2 where it compares pairs."""
+    """Return D's loss when it cannot tell the n classes apart: 2 ln n, or 2 ln 2 if the objective compares pairs.
+
+    The product of terms has the same value there.
+    """
     return 2 * math.log(2 if objective == "relativistic" else n)
 
 
 def discriminator_loss(logits: Tensor) -> Tensor:
-    """Cross-entropy of naming each tuple's own class, w_D sum_y mean[lse(l) - l_y] (Dandi et al. 2021, Eq. 3). Logits (n, B, n) ->
-    scalar.
+    """Return the cross-entropy of naming each tuple's own class; (n, B, n) -> scalar.
+
+    w_D sum_y mean[lse(l) - l_y] (Dandi et al. 2021, Eq. 3).
     """
-    own = logits.diagonal(dim1=0, dim2=2)  # (B, n)
-    return 2 * (logits.logsumexp(-1).T - own).mean()
+    l_y = logits.diagonal(dim1=0, dim2=2)  # (B, n)
+    return 2 * (logits.logsumexp(-1).T - l_y).mean()
 
 
 def product_loss(logits: Tensor) -> Tensor:
-    """Product of terms, w_G sum_y mean[(n-1) lse(l) - sum_j l_j + l_y] (Dandi et al. 2021, Eq. 4): every other class is as likely. Logits
-    (n, B, n) -> scalar.
+    """Return the product of terms, in which every other class is a target for G and E; (n, B, n) -> scalar.
+
+    w_G sum_y mean[(n-1) lse(l) - sum_j l_j + l_y] (Dandi et al. 2021, Eq. 4).
     """
     n = logits.shape[-1]
-    own = logits.diagonal(dim1=0, dim2=2)
-    return 2 / (n - 1) * ((n - 1) * logits.logsumexp(-1) - logits.sum(-1) + own.T).mean()
+    l_y = logits.diagonal(dim1=0, dim2=2)  # (B, n)
+    return 2 / (n - 1) * ((n - 1) * logits.logsumexp(-1) - logits.sum(-1) + l_y.T).mean()
 
 
 def minimax_loss(logits: Tensor) -> Tensor:
-    """G and E maximise D's loss; saturates where D is sure (Goodfellow et al. 2014; Dandi et al. 2021, section 3.2). Logits (n, B, n) ->
-    scalar.
+    """Return minus D's loss, which saturates where D is certain; (n, B, n) -> scalar.
+
+    Goodfellow et al. (2014); Dandi et al. (2021, section 3.2).
     """
     return -discriminator_loss(logits)
 
 
 def misclassification_loss(logits: Tensor) -> Tensor:
-    """Misclassification likelihood, -w_D sum_y mean log(1 - p_y) (Dandi et al. 2021, section 3.2): any one other class will do. Logits (n,
-    B, n) -> scalar.
+    """Return the misclassification likelihood, which any one other class satisfies; (n, B, n) -> scalar.
+
+    -w_D sum_y mean log(1 - p_y) (Dandi et al. 2021, section 3.2).
     """
     n = logits.shape[-1]
     others = logits.masked_fill(torch.eye(n, dtype=torch.bool, device=logits.device).unsqueeze(1), float("-inf"))
     return 2 * (logits.logsumexp(-1) - others.logsumexp(-1)).mean()
 
 
-def _relativistic(logits: Tensor, sign: int) -> Tensor:
-    n = logits.shape[-1]
-    a, b = torch.triu_indices(n, n, 1, device=logits.device)
-    partner = logits.roll(1, 1)  # t_b of another image, so that a pair shares neither x nor z
-    delta = (logits[a, :, a] - logits[a, :, b]) - (partner[b, :, a] - partner[b, :, b])  # (n(n-1)/2, B)
-    return 2 * F.softplus(sign * delta).mean()
-
-
 def relativistic_discriminator_loss(logits: Tensor) -> Tensor:
-    """Mean over class pairs a < b of 2 softplus(-D_ab), D_ab = [l_a - l_b](t_a) - [l_a - l_b](t_b) with t_b from another image of the
-    batch.
+    """Return the mean over class pairs a < b of 2 softplus(-D_ab); (n, B, n) -> scalar.
 
-    n = 2 is twice the relativistic pairing GAN loss (Jolicoeur-Martineau 2019; Huang et al. 2024, R3GAN); twice, so that equality of the
-    classes gives 2 ln 2 here too. Logits (n, B, n) -> scalar.
+    D_ab = [l_a - l_b](t_a) - [l_a - l_b](t_b), with t_b from another image of the batch. For n = 2 it is twice the
+    relativistic pairing GAN loss (Jolicoeur-Martineau 2019; Huang et al. 2024, R3GAN); twice, so that indistinguishable
+    classes give 2 ln 2 here too.
     """
     return _relativistic(logits, -1)
 
 
 def relativistic_generator_loss(logits: Tensor) -> Tensor:
-    """Mean over class pairs of 2 softplus(+D_ab): the same pairs as `relativistic_discriminator_loss`, the other way. Logits (n, B, n) ->
-    scalar.
+    """Return the mean over class pairs a < b of 2 softplus(+D_ab); (n, B, n) -> scalar.
+
+    D_ab is that of `relativistic_discriminator_loss`.
     """
     return _relativistic(logits, 1)
+
+
+def _relativistic(logits: Tensor, sign: int) -> Tensor:
+    n = logits.shape[-1]
+    a, b = torch.triu_indices(n, n, 1, device=logits.device)
+    partner = logits.roll(1, 1)  # t_b of another image, so that a pair shares neither x nor z
+    delta = (logits[a, :, a] - logits[a, :, b]) - (partner[b, :, a] - partner[b, :, b])  # D_ab: (n(n-1)/2, B)
+    return 2 * F.softplus(sign * delta).mean()
 
 
 # name -> (loss of D, loss of G and E)

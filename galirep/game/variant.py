@@ -1,4 +1,7 @@
-"""A GALI variant: n classes of m-tuples and, if wanted, penalties. Everything else about the game is derived from it."""
+"""A GALI variant: n classes of m-tuples, and optional penalties.
+
+Everything else about the game is derived from it.
+"""
 
 import sys
 from collections.abc import Mapping
@@ -20,7 +23,10 @@ DISTANCES = ("l1", "l2")
 
 @dataclass(frozen=True)
 class Penalty:
-    """`weight` times the mean absolute (l1) or squared (l2) difference of two expressions, added to the loss of G and E."""
+    """A term added to the loss of G and E: `weight` times a distance of two expressions.
+
+    `distance` is `l1` (mean absolute difference) or `l2` (mean squared difference).
+    """
 
     distance: str
     left: str
@@ -30,13 +36,16 @@ class Penalty:
 
 @dataclass(frozen=True)
 class Variant:
-    """n classes of m expressions in the paper's notation, with `where` naming long sub-expressions.
+    """The n classes of a game, each a tuple of m expressions in the paper's notation.
+
+    `where` gives names to long sub-expressions.
 
     >>> Variant("mine", (("x", "E(x)"), ("G(z)", "z"), ("G(E(x))", "E(x)"))).n
     3
 
     Raises:
-        SpecError: an expression cannot be read, the classes are fewer than 2, of differing kinds or not distinct, or E or G has no part.
+        SpecError: an expression cannot be parsed; there are fewer than 2 classes; they differ in kind or repeat; or E,
+            G, x or z does not occur.
     """
 
     name: str
@@ -47,28 +56,37 @@ class Variant:
 
     def __post_init__(self) -> None:
         try:
-            self._check()
+            self._check_names()
+            self._check_classes()
+            self._check_penalties()
         except SpecError as err:
             raise SpecError(f"variant {self.name!r}: {err}") from None
 
-    def _check(self) -> None:
+    def _check_names(self) -> None:
         for name, _ in self.where:
             if name in LEAVES or name in OPERATORS or not name.isidentifier():
-                raise SpecError(f"in where: {name!r} cannot name an expression (it is taken, or no plain word)")
+                raise SpecError(f"in where: {name!r} cannot name an expression: it is reserved or not an identifier")
+
+    def _check_classes(self) -> None:
         if self.n < 2:
             raise SpecError(f"a game needs at least 2 classes, got {self.n}")
         for row in self.tuples:
-            if "mask" in (kinds := tuple(e.kind for e in row)):
-                raise SpecError(f"({', '.join(map(str, row))}) holds a bare mask: write M1(x) for x erased by M1")
+            written = f"({', '.join(map(str, row))})"
+            kinds = tuple(e.kind for e in row)
+            if "mask" in kinds:
+                raise SpecError(f"{written} contains a bare mask: write M1(x) for x erased by M1")
             if kinds != self.kinds:
-                raise SpecError(
-                    f"({', '.join(map(str, row))}) is {' x '.join(kinds)}, but the first class is {' x '.join(self.kinds)}"
-                )
+                raise SpecError(f"{written} is {' x '.join(kinds)}, but the first class is {' x '.join(self.kinds)}")
         if len(set(self.tuples)) < self.n:
-            raise SpecError("two classes hold the same tuple, so nothing can tell them apart")
+            raise SpecError("two classes are the same tuple, so D cannot distinguish them")
         used = frozenset().union(*(e.heads for e in self.expressions))
-        if missing := {"E", "G", "x", "z"} - used:
-            raise SpecError(f"{', '.join(sorted(missing))} occurs in no class, so it cannot be trained")
+        missing = {"E", "G", "x", "z"} - used
+        if missing:
+            raise SpecError(
+                f"no class contains {' or '.join(sorted(missing))}: E, G, x and z must each occur in at least one"
+            )
+
+    def _check_penalties(self) -> None:
         for penalty in self.penalties:
             if penalty.distance not in DISTANCES:
                 raise SpecError(f"unknown distance {penalty.distance!r} of a penalty; known: {', '.join(DISTANCES)}")
@@ -77,7 +95,8 @@ class Variant:
             left, right = (self._parse(t) for t in (penalty.left, penalty.right))
             if left.kind != right.kind or left.kind == "mask" or not (left.learned or right.learned):
                 raise SpecError(
-                    f"the penalty on {left} and {right} needs two images, latents or features of which E or G makes at least one"
+                    f"the penalty on {left} and {right} needs two images, latents or features, "
+                    "at least one of which depends on E or G"
                 )
 
     @cached_property
@@ -92,7 +111,7 @@ class Variant:
 
     @cached_property
     def tuples(self) -> tuple[tuple[Expr, ...], ...]:
-        """The classes, read: n tuples of m expressions."""
+        """The classes as n tuples of m expressions."""
         return tuple(tuple(self._parse(t) for t in row) for row in self.classes)
 
     @property
@@ -117,7 +136,7 @@ class Variant:
 
     @cached_property
     def expressions(self) -> tuple[Expr, ...]:
-        """Everything that a full update evaluates: the variables and both sides of each penalty."""
+        """The expressions of a full update: the variables and both sides of each penalty."""
         return tuple(dict.fromkeys([*self.variables, *(e for _, left, right in self.penalized for e in (left, right))]))
 
     @cached_property
@@ -127,11 +146,11 @@ class Variant:
 
     @property
     def needs_features(self) -> bool:
-        """Whether M(.) occurs, so that training needs a feature extractor."""
+        """Whether M occurs, so that training needs a feature extractor."""
         return any("M" in e.heads for e in self.expressions)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain data (strings, lists, numbers) from which `from_dict` makes an equal variant."""
+        """Return the variant as plain data (strings, lists, numbers), which `from_dict` reads."""
         return {
             "name": self.name,
             "classes": [list(row) for row in self.classes],
@@ -142,21 +161,19 @@ class Variant:
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any], default_name: str = "unnamed") -> "Variant":
-        """The variant that `to_dict` or a TOML file describes.
+        """Build a variant from the plain data of `to_dict` or of a TOML file.
 
         Raises:
             SpecError: a key is unknown, missing or of the wrong type, or the variant cannot be trained.
         """
         name = data.get("name", default_name)
-        if unknown := sorted(set(data) - {"name", "classes", "where", "penalties", "about"}):
+        unknown_keys = sorted(set(data) - {"name", "classes", "where", "penalties", "about"})
+        if unknown_keys:
             raise SpecError(
-                f"variant {name!r}: unknown key {unknown[0]!r}; known: name, classes, where, penalties, about"
+                f"variant {name!r}: unknown key {unknown_keys[0]!r}; known: name, classes, where, penalties, about"
             )
         classes, where, penalties = data.get("classes"), data.get("where", {}), data.get("penalties", [])
-        if not (
-            isinstance(classes, list)
-            and all(isinstance(row, list) and row and all(isinstance(t, str) for t in row) for row in classes)
-        ):
+        if not (isinstance(classes, list) and all(_is_class(row) for row in classes)):
             raise SpecError(
                 f"variant {name!r}: classes must be a list of lists of expressions, e.g. [['x', 'E(x)'], ['G(z)', 'z']]"
             )
@@ -164,7 +181,8 @@ class Variant:
             raise SpecError(f"variant {name!r}: where must be a table of names and expressions, e.g. y = 'G(E(x))'")
         if not (isinstance(penalties, list) and all(_is_penalty(row) for row in penalties)):
             raise SpecError(
-                f"variant {name!r}: penalties must be a list of [distance, left, right, weight], e.g. ['l2', 'x', 'G(E(x))', 1.0]"
+                f"variant {name!r}: penalties must be a list of [distance, left, right, weight], "
+                "e.g. ['l2', 'x', 'G(E(x))', 1.0]"
             )
         return cls(
             str(name),
@@ -176,10 +194,10 @@ class Variant:
 
     @classmethod
     def from_toml(cls, path: str | Path) -> "Variant":
-        """Read a variant from a TOML file (keys as in `to_dict`; `name` defaults to the file's).
+        """Read a variant from a TOML file with the keys of `to_dict`; `name` defaults to the file's name.
 
         Raises:
-            SpecError: the file is missing, no TOML, or no variant; the message names the file.
+            SpecError: the file does not exist, is not TOML or is not a variant; the message names the file.
         """
         path = Path(path)
         try:
@@ -187,10 +205,14 @@ class Variant:
         except OSError as err:
             raise SpecError(f"cannot read the variant file {path}: {err.strerror}") from None
         except (tomllib.TOMLDecodeError, UnicodeDecodeError) as err:
-            raise SpecError(f"{path} is no valid TOML: {err}") from None
+            raise SpecError(f"{path} is not valid TOML: {err}") from None
         except SpecError as err:
             raise SpecError(f"{path}: {err}") from None
 
 
+def _is_class(row: Any) -> bool:
+    return isinstance(row, list) and bool(row) and all(isinstance(text, str) for text in row)
+
+
 def _is_penalty(row: Any) -> bool:
-    return isinstance(row, list) and len(row) in (3, 4) and all(isinstance(t, str) for t in row[:3])
+    return isinstance(row, list) and len(row) in (3, 4) and all(isinstance(text, str) for text in row[:3])

@@ -107,10 +107,10 @@ VARIANTS = {
 
 
 def get_variant(name: str | Path | Variant) -> Variant:
-    """The variant of a name (`gali-4`) or of a TOML file (`mine.toml`).
+    """Return a built-in variant by name (`gali-4`), or read one from a TOML file (`mine.toml`).
 
     Raises:
-        SpecError: the name is unknown, or the file is missing or holds no variant.
+        SpecError: the name is unknown, or the file does not exist or is not a variant.
     """
     if isinstance(name, Variant):
         return name

@@ -1,1 +1,1 @@
-"""Measures as pure functions of arrays: ranking, neighbours, the posterior, Fréchet distance, intervals."""
+"""Metrics as pure functions of arrays: ranking, k-NN vote, the posterior, reconstruction."""

@@ -1,4 +1,4 @@
-"""Names for the array types that measures and search share."""
+"""Names for the array types that metrics, data and search share."""
 
 import numpy as np
 from numpy.typing import NDArray

@@ -1,15 +1,19 @@
-"""Nearest-neighbour classification: a vote by cosine similarity."""
+"""k-NN classification: a vote of the nearest rows, weighted by cosine similarity (Wu et al. 2018)."""
 
 from collections.abc import Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 from tqdm import tqdm
 
-K, TEMPERATURE = 20, 0.07  # of the vote, where nothing else is asked for (Wu et al. 2018; protocol knn/v1)
-_BLOCK = 256  # rows whose neighbours are looked for at once
+from galirep.metrics.arrays import F32, Ints
 
-LabelledFeatures = tuple[NDArray[np.float32], NDArray[np.int64]]  # features (N, d) and labels (N,)
+# the defaults of the vote (Wu et al. 2018; protocol knn/v1)
+K = 20
+TEMPERATURE = 0.07
+_BLOCK = 256  # queries that are compared with the gallery at once
+
+LabelledFeatures = tuple[F32, Ints]
+"""Features (N, d) and labels (N,)."""
 
 
 def vote_errors(
@@ -20,17 +24,22 @@ def vote_errors(
     *,
     progress: bool = False,
 ) -> dict[int, float]:
-    """The share of queries whose label loses the vote of the k nearest gallery rows, for each k of at most as many as there are rows.
+    """Return the error of the k-NN vote for each k, as a share of the queries.
 
-    Votes weigh exp(cosine similarity / temperature) (Wu et al. 2018).
+    Each of the k nearest gallery rows votes for its class with weight exp(cosine similarity / temperature) (Wu et al.
+    2018, section 3.4). No k may exceed the number of gallery rows.
     """
-    classes, codes = np.unique(gallery[1], return_inverse=True)
-    units, most = _unit(gallery[0]).T, max(ks)
+    gallery_features, gallery_labels = gallery
+    query_features, query_labels = queries
+    classes, codes = np.unique(gallery_labels, return_inverse=True)
+    gallery_unit = _normalize(gallery_features).T
+    k_max = max(ks)
     wrong = dict.fromkeys(ks, 0)
-    for start in tqdm(range(0, len(queries[1]), _BLOCK), "nearest", unit="block", disable=not progress):
-        truth = queries[1][start : start + _BLOCK]
-        similarity = _unit(queries[0][start : start + _BLOCK]) @ units  # (B, N)
-        nearest = np.sort(np.argpartition(-similarity, most - 1, axis=1)[:, :most], axis=1)
+    for start in tqdm(range(0, len(query_labels), _BLOCK), "nearest", unit="block", disable=not progress):
+        truth = query_labels[start : start + _BLOCK]
+        similarity = _normalize(query_features[start : start + _BLOCK]) @ gallery_unit  # (B, N)
+        # ascending rows first, then a stable sort: of equally near rows the one with the lower number comes first
+        nearest = np.sort(np.argpartition(-similarity, k_max - 1, axis=1)[:, :k_max], axis=1)
         order = np.argsort(-np.take_along_axis(similarity, nearest, axis=1), axis=1, kind="stable")
         nearest = np.take_along_axis(nearest, order, axis=1)
         weight = np.exp(np.take_along_axis(similarity, nearest, axis=1) / temperature)
@@ -38,10 +47,11 @@ def vote_errors(
             votes = np.zeros((len(truth), len(classes)))
             np.add.at(votes, (np.arange(len(truth))[:, None], codes[nearest[:, :k]]), weight[:, :k])
             wrong[k] += int(np.sum(classes[votes.argmax(axis=1)] != truth))
-    return {k: count / len(queries[1]) for k, count in wrong.items()}
+    return {k: count / len(query_labels) for k, count in wrong.items()}
 
 
-def _unit(features: NDArray[np.float32]) -> NDArray[np.float32]:
+def _normalize(features: F32) -> F32:
+    """Scale rows to length 1; rows of zeros stay zero."""
     length = np.linalg.norm(features, axis=1, keepdims=True).astype(np.float32)
-    unit: NDArray[np.float32] = features / np.where(length > 0, length, np.float32(1))
+    unit: F32 = features / np.where(length > 0, length, np.float32(1))
     return unit

@@ -12,19 +12,20 @@ from galirep.errors import DataError
 
 
 def pixel_mse(pairs: Iterable[tuple[Tensor, Tensor]]) -> float:
-    """Return the mean squared error over images, channels and pixels of images in [0, 1].
+    """Return the mean squared error over images, channels and pixels, for images in [0, 1].
 
-    `pairs` are blocks (x, reconstruction) in [-1, 1]. Summed in float64, so that the size of the blocks does not matter
-    (Dandi et al. 2021, section 4, measure it so).
+    `pairs` are blocks (images, reconstructions) in [-1, 1]. Dandi et al. (2021, section 4) measure it so. The sum is in
+    float64, so that the size of the blocks does not matter.
 
     Raises:
         ZeroDivisionError: there are no images.
     """
     total, count = 0.0, 0
-    for images, rebuilt in pairs:
-        total += float((images - rebuilt).square().sum(dtype=torch.float64))
+    for images, reconstructions in pairs:
+        total += float((images - reconstructions).square().sum(dtype=torch.float64))
         count += images.numel()
-    return total / 4 / count  # [-1, 1] is twice as wide as [0, 1]
+    # [-1, 1] is twice as wide as [0, 1], so the square is 4 times as large
+    return total / 4 / count
 
 
 def feature_mse(features: NDArray[np.floating[Any]], rebuilt: NDArray[np.floating[Any]]) -> float:

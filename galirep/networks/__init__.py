@@ -1,1 +1,1 @@
-"""Encoder, generator and parts of D by family, and the files they are exported to."""
+"""Networks by family (E, G and the parts of D), and the files that they are exported to."""

@@ -6,19 +6,23 @@ from typing import Any
 from galirep.version import __version__
 
 
-def model_card(about: Mapping[str, Any]) -> str:
-    """README.md of an export: what the encoder is, what it was trained on and how to use it."""
-    shapes, data = about["shapes"], about["data"]
-    knowledge = (
-        f"\nIts training used the features of {about['adapter']['name']}, so it carries that network's supervision along.\n"
-        if about["adapter"]
-        else ""
-    )
+def model_card(header: Mapping[str, Any]) -> str:
+    """Return the README.md of an export: what the encoder is, what it was trained on and how to use it."""
+    shapes, data, config = header["shapes"], header["data"], header["config"]
+    split = f" ({data['split']})" if data["split"] else ""
+    knowledge = ""
+    if header["adapter"]:
+        knowledge = (
+            f"\nIts training used the features of {header['adapter']['name']}, "
+            "so it carries that network's supervision along.\n"
+        )
     return (
-        f"# {about['name']}\n\nA GALI encoder and generator (Dandi et al. 2021, arXiv 2006.08089) made by galirep {__version__}.\n\n"
-        f"- variant `{about['variant']['name']}`, {about['step']} updates, "
-        f"batch {about['config']['batch_size']}, seed {about['config']['seed']}\n"
-        f"- trained on `{data['spec']}`{' (' + data['split'] + ')' if data['split'] else ''}: {data['images']} images, without labels\n"
+        f"# {header['name']}\n\n"
+        "A GALI encoder and generator (Dandi et al. 2021, arXiv 2006.08089) "
+        f"made by galirep {__version__}.\n\n"
+        f"- variant `{header['variant']['name']}`, {header['step']} updates, "
+        f"batch {config['batch_size']}, seed {config['seed']}\n"
+        f"- trained on `{data['spec']}`{split}: {data['images']} images, without labels\n"
         f"- images {shapes['size']} x {shapes['size']}, {shapes['channels']} channels, in [-1, 1]; "
         f"latent dimension {shapes['latent']}\n{knowledge}\n"
         "```python\nimport galirep\n\nencoder = galirep.load_encoder('RUN')  # this run's directory\n"

@@ -1,4 +1,4 @@
-"""The families of networks by name, each a function of the shapes that it must fit."""
+"""The network families by name."""
 
 import math
 from collections.abc import Callable
@@ -13,7 +13,11 @@ from galirep.networks.resnet import resnet
 
 @dataclass(frozen=True)
 class Family:
-    """A network family: how to build it, which sizes it takes, its usual latent dimension, and one line about it."""
+    """A network family.
+
+    `build` makes its networks, `takes` says whether it has networks for images of a size, `sizes` lists these sizes for
+    the user, `latent` is the default latent dimension, and `about` describes the family in one line.
+    """
 
     build: Callable[[Shapes], Parts]
     takes: Callable[[int], bool]
@@ -37,32 +41,36 @@ NETWORKS = {
         lambda s: s in (8, 16, 32, 64, 128),
         "8, 16, 32, 64, 128",
         128,
-        "residual blocks, none of them normalised in D; 1.7 M parameters in E, 1.1 M in G, 1.9 M in D of GALI-4 at 32 pixels and width 32",
+        "residual blocks, none of them normalised in D; "
+        "1.7 M parameters in E, 1.1 M in G, 1.9 M in D of GALI-4 at 32 pixels and width 32",
     ),
 }
 
-
 _BY_SIZE = {"auto": ("compact",), "paper": ("svhn32", "celeba64")}
+"""Names that stand for one of several families, by the size of the images."""
 
 
 def family(name: str, size: int) -> tuple[str, Family]:
-    """The family of a name; `auto` is `compact`, and `paper` the one of the paper's that takes the size.
+    """Return the name and the family that `name` stands for at this image size.
+
+    `auto` is `compact`, and `paper` is the family of the paper for this size; other names stand for themselves.
 
     Raises:
-        ConfigError: the name is unknown, or the family does not take images of this size.
+        ConfigError: the name is unknown, or the family has no networks for this size.
     """
     if name in _BY_SIZE:
-        fitting = [n for n in _BY_SIZE[name] if NETWORKS[n].takes(size)]
-        if name == "paper" and not fitting:
+        candidates = [candidate for candidate in _BY_SIZE[name] if NETWORKS[candidate].takes(size)]
+        if name == "paper" and not candidates:
             raise ConfigError(
                 f"the paper has networks for images of 32 and 64 pixels, not {size}: pass --networks compact"
             )
-        name = (fitting or _BY_SIZE[name])[0]
+        # where no size fits, the error below names the first
+        name = candidates[0] if candidates else _BY_SIZE[name][0]
     if name not in NETWORKS:
         raise ConfigError(unknown("networks", name, [*NETWORKS, *_BY_SIZE]))
-    found = NETWORKS[name]
-    if not found.takes(size):
-        near = min(max(8, math.floor(size / 8 + 0.5) * 8), 128)
-        hint = f"; pass --image-size {near}" if name == "compact" else ""
-        raise ConfigError(f"the networks {name!r} take images of {found.sizes} pixels, not {size}{hint}")
-    return name, found
+    chosen = NETWORKS[name]
+    if not chosen.takes(size):
+        nearest = min(max(8, math.floor(size / 8 + 0.5) * 8), 128)
+        hint = f"; pass --image-size {nearest}" if name == "compact" else ""
+        raise ConfigError(f"the networks {name!r} take images of {chosen.sizes} pixels, not {size}{hint}")
+    return name, chosen

@@ -1,4 +1,4 @@
-"""What every family of networks is made of: E, G, the parts of D, and the layers in them."""
+"""The parts that every network family is built from: E, G, the parts of D, and their layers."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -9,13 +9,16 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 LOG_SIGMA_RANGE = (-7.0, 2.0)
-GRID = 4  # hidden convolutions are max-pooled to at most GRID x GRID before they become features (Radford et al. 2016, section 5.1)
+GRID = 4
+"""Convolutions are max-pooled to at most GRID x GRID before they become features (Radford et al. 2016, section 5.1)."""
 
 
 @dataclass(frozen=True)
 class Shapes:
-    """What the networks must fit: square images of `size` with `channels` colours, `latent` dimensions of z, `features` of M (0 without M),
-    `width`, and the `norm` of E and G (D has none): `batch`, or `group`, of one image alone.
+    """The sizes that networks are built for.
+
+    Square images of `size` pixels with `channels` channels, `latent` dimensions of z, `features` dimensions of M (0
+    without M), and the `width` of the layers. `norm` is the normalisation of E and G (D has none): `batch` or `group`.
     """
 
     size: int
@@ -28,8 +31,10 @@ class Shapes:
 
 @dataclass(frozen=True)
 class Parts:
-    """One family's networks: E, G, and D's trunk for each kind of variable with its output width, and the hidden widths of D's joint
-    head.
+    """The networks of one family: E, G and the parts of D.
+
+    D has a trunk for each kind of variable, with output width `trunk_dims`, and a joint head of hidden widths
+    `head_widths` with LeakyReLUs of slope `slope`.
     """
 
     encoder: "Encoder"
@@ -37,12 +42,13 @@ class Parts:
     trunks: Mapping[str, nn.Module]
     trunk_dims: Mapping[str, int]
     head_widths: tuple[int, ...]
-    slope: float  # of the LeakyReLU in D's head
+    slope: float
 
 
 class Encoder(nn.Module):
-    """Images (B, C, S, S) in [-1, 1] -> mu, log sigma, each (B, latent), of a Gaussian posterior; log sigma is clamped to
-    `LOG_SIGMA_RANGE`.
+    """E: images (B, C, S, S) in [-1, 1] -> mu and log sigma, each (B, latent), of a Gaussian posterior.
+
+    log sigma is clamped to `LOG_SIGMA_RANGE`.
     """
 
     def __init__(self, blocks: Mapping[str, nn.Module], hidden: int, latent: int) -> None:
@@ -59,8 +65,9 @@ class Encoder(nn.Module):
         return mu, log_sigma.clamp(*LOG_SIGMA_RANGE)
 
     def layers(self, images: Tensor) -> dict[str, Tensor]:
-        """Every hidden layer by name, then mu, each (B, d): convolutions are max-pooled to at most 4 x 4 and flattened as (channel, row,
-        column).
+        """Return every hidden layer by name, then mu, each (B, d).
+
+        Convolutions are max-pooled to at most 4 x 4 and flattened as (channel, row, column).
         """
         out: dict[str, Tensor] = {}
         for name, block in self.blocks.items():
@@ -72,7 +79,7 @@ class Encoder(nn.Module):
 
 
 class Generator(nn.Module):
-    """Latents (B, latent) -> images (B, C, S, S) in [-1, 1]: tanh of the body plus a bias for each pixel."""
+    """G: latents (B, latent) -> images (B, C, S, S) in [-1, 1], tanh of the body plus a bias for each pixel."""
 
     def __init__(self, body: nn.Module, channels: int, size: int) -> None:
         super().__init__()
@@ -85,20 +92,20 @@ class Generator(nn.Module):
 
     @torch.no_grad()
     def start_from(self, mean_image: Tensor) -> None:
-        """Set the output bias to atanh of the mean image (C, S, S) in [-1, 1], so that training starts from the mean."""
+        """Set the output bias to atanh of the mean image (C, S, S) in [-1, 1], so that training starts there."""
         self.bias.copy_(torch.atanh(mean_image.clamp(-0.98, 0.98)))
 
 
-def largest_divisor(number: int, most: float) -> int:
-    """The largest divisor of `number` up to `most`, at least 1."""
-    return next((d for d in range(min(number, int(most)), 1, -1) if number % d == 0), 1)
+def largest_divisor(number: int, limit: float) -> int:
+    """Return the largest divisor of `number` that is at most `limit`, and at least 1."""
+    return next((d for d in range(min(number, int(limit)), 1, -1) if number % d == 0), 1)
 
 
 def norm_layers(norm: str, channels: int, *, dense: bool = False) -> list[nn.Module]:
-    """The normalisation after a layer of `channels` outputs: one module, or none where `norm` is `none`.
+    """Return the normalisation after a layer of `channels` outputs as a list of one module; an empty list for `none`.
 
-    `group` takes groups of some 16 channels, at most 32 groups (Wu & He 2018, Table 3), whose number divides the channels; a dense layer is
-    one group, which is layer norm (Ba et al. 2016).
+    `group` takes groups of about 16 channels, at most 32 groups (Wu & He 2018, Table 3), whose number divides the
+    channels; a dense layer is one group, which is layer norm (Ba et al. 2016).
     """
     match norm:
         case "none":
@@ -110,33 +117,62 @@ def norm_layers(norm: str, channels: int, *, dense: bool = False) -> list[nn.Mod
 
 
 def conv_block(
-    cin: int, cout: int, kernel: int, stride: int, slope: float, norm: str, *, padding: int = 0
+    in_channels: int,
+    out_channels: int,
+    kernel_size: int,
+    stride: int,
+    slope: float,
+    norm: str,
+    *,
+    padding: int = 0,
 ) -> nn.Sequential:
-    """Convolution, normalisation, LeakyReLU."""
-    return nn.Sequential(nn.Conv2d(cin, cout, kernel, stride, padding), *norm_layers(norm, cout), nn.LeakyReLU(slope))
-
-
-def up_block(
-    cin: int, cout: int, kernel: int, stride: int, slope: float, norm: str, *, padding: int = 0, extra: int = 0
-) -> nn.Sequential:
-    """Transposed convolution, normalisation, LeakyReLU."""
+    """Return a convolution, normalisation and LeakyReLU."""
     return nn.Sequential(
-        nn.ConvTranspose2d(cin, cout, kernel, stride, padding, extra), *norm_layers(norm, cout), nn.LeakyReLU(slope)
+        nn.Conv2d(in_channels, out_channels, kernel_size, stride, padding),
+        *norm_layers(norm, out_channels),
+        nn.LeakyReLU(slope),
     )
 
 
-def dense_block(cin: int, cout: int, slope: float, norm: str) -> nn.Sequential:
-    """Flattening, linear layer, normalisation, LeakyReLU."""
-    return nn.Sequential(nn.Flatten(1), nn.Linear(cin, cout), *norm_layers(norm, cout, dense=True), nn.LeakyReLU(slope))
+def up_block(
+    in_channels: int,
+    out_channels: int,
+    kernel_size: int,
+    stride: int,
+    slope: float,
+    norm: str,
+    *,
+    padding: int = 0,
+    output_padding: int = 0,
+) -> nn.Sequential:
+    """Return a transposed convolution, normalisation and LeakyReLU."""
+    return nn.Sequential(
+        nn.ConvTranspose2d(in_channels, out_channels, kernel_size, stride, padding, output_padding),
+        *norm_layers(norm, out_channels),
+        nn.LeakyReLU(slope),
+    )
+
+
+def dense_block(in_features: int, out_features: int, slope: float, norm: str) -> nn.Sequential:
+    """Return flattening, a linear layer, normalisation and LeakyReLU."""
+    return nn.Sequential(
+        nn.Flatten(1),
+        nn.Linear(in_features, out_features),
+        *norm_layers(norm, out_features, dense=True),
+        nn.LeakyReLU(slope),
+    )
 
 
 def mlp(widths: Sequence[int], slope: float) -> nn.Sequential:
-    """Linear layers and LeakyReLUs, for D's trunks: no normalisation."""
+    """Return linear layers with LeakyReLUs and no normalisation, for D's trunks; `widths` begins with the input's."""
     return nn.Sequential(*(dense_block(a, b, slope, "none") for a, b in pairwise(widths)))
 
 
 def latent_projection(latent: int, channels: int, side: int, slope: float, norm: str) -> nn.Sequential:
-    """G's first layer: a transposed convolution of a 1 x 1 image, written as the matrix product it is."""
+    """Return G's first layer: latents (B, latent) -> (B, channels, side, side).
+
+    It is a transposed convolution of a 1 x 1 image, written as the matrix product that it is.
+    """
     return nn.Sequential(
         nn.Linear(latent, channels * side * side),
         nn.Unflatten(1, (channels, side, side)),
@@ -146,9 +182,12 @@ def latent_projection(latent: int, channels: int, side: int, slope: float, norm:
 
 
 def init_normal(module: nn.Module, std: float) -> None:
-    """Weights of linear and convolution layers from N(0, std), biases zero. To be called before spectral norm wraps the weights."""
-    for m in module.modules():
-        if isinstance(m, nn.Conv2d | nn.ConvTranspose2d | nn.Linear):
-            nn.init.normal_(m.weight, 0.0, std)
-            if m.bias is not None:
-                nn.init.zeros_(m.bias)
+    """Initialise the weights of linear and convolution layers from N(0, std^2) and their biases with 0.
+
+    Call it before spectral norm wraps the weights.
+    """
+    for layer in module.modules():
+        if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d | nn.Linear):
+            nn.init.normal_(layer.weight, 0.0, std)
+            if layer.bias is not None:
+                nn.init.zeros_(layer.bias)

@@ -1,4 +1,4 @@
-"""Exported networks of a run: written, read, copied."""
+"""Writing, reading and copying the exported networks of a run."""
 
 import shutil
 from collections.abc import Mapping
@@ -17,43 +17,45 @@ from galirep.system.files import atomic_write, write_json, write_text
 EXPORTED = ("encoder.safetensors", "generator.safetensors", "encoder.json", "README.md")
 
 
-def export_networks(folder: Path, nets: Mapping[str, nn.Module], about: Mapping[str, Any], card: str) -> None:
-    """Write `encoder.safetensors` and `generator.safetensors` with `about` in their header, `encoder.json` with the same, and the model
-    card README.md.
+def export_networks(folder: Path, nets: Mapping[str, nn.Module], header: Mapping[str, Any], card: str) -> None:
+    """Write `encoder.safetensors`, `generator.safetensors`, `encoder.json` (E's header) and README.md (the model card).
 
-    `about` needs `networks`, `shapes` and `name`. Each file is replaced in one step and can be read alone.
+    `header` needs `networks`, `shapes` and `name`. Each file is replaced atomically and can be read alone.
     """
     for kind, net in nets.items():
-        header = save_export(folder / f"{kind}.safetensors", kind, net, about)
+        written_header = save_export(folder / f"{kind}.safetensors", kind, net, header)
         if kind == "encoder":
-            write_json(folder / "encoder.json", header)
+            write_json(folder / "encoder.json", written_header)
     write_text(folder / "README.md", card)
 
 
-def load_network(run: Path, which: str, device: str | torch.device = "cpu") -> tuple[nn.Module, dict[str, Any]]:
-    """The exported `encoder` or `generator` of a run directory (or of an export folder itself) in eval mode, and what its header says.
+def load_network(run: Path, kind: str, device: str | torch.device = "cpu") -> tuple[nn.Module, dict[str, Any]]:
+    """Load the exported network of `kind` (`encoder` or `generator`), frozen and in eval mode, and its header.
+
+    `run` is a run directory or an export folder.
 
     Raises:
         CheckpointError: see `load_export`.
     """
-    tensors, about = load_export(run, which, device)
-    parts = NETWORKS[about["networks"]].build(Shapes(**about["shapes"]))
-    net: nn.Module = parts.encoder if which == "encoder" else parts.generator
+    tensors, header = load_export(run, kind, device)
+    parts = NETWORKS[header["networks"]].build(Shapes(**header["shapes"]))
+    net: nn.Module = parts.encoder if kind == "encoder" else parts.generator
     net.load_state_dict(tensors)
-    return net.requires_grad_(False).eval().to(device), about
+    return net.requires_grad_(False).eval().to(device), header
 
 
 def load_autoencoder(run: Path, device: str | torch.device = "cpu") -> tuple[Encoder, Generator, dict[str, Any]]:
-    """The exported E and G of a run and what their header says. Raises as `load_network`."""
-    encoder, about = load_network(run, "encoder", device)
+    """Load the exported E and G of a run, and E's header; raise as `load_network`."""
+    encoder, header = load_network(run, "encoder", device)
     generator, _ = load_network(run, "generator", device)
     assert isinstance(encoder, Encoder) and isinstance(generator, Generator)
-    return encoder, generator, about
+    return encoder, generator, header
 
 
 def export_run(run: str | Path, out: str | Path, *, overwrite: bool = False) -> list[Path]:
-    """Copy what a run (or its folder `best`) exported, encoder, generator, encoder.json and model card, into the folder `out`, checked on
-    the way; gives the files written.
+    """Check the export of a run (or of its folder `best`) and copy it into the folder `out`; return the files written.
+
+    They are the encoder, the generator, encoder.json and the model card.
 
     Raises:
         CheckpointError: see `load_network`.

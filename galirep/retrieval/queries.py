@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from galirep.data.catalog import open_data
-from galirep.data.folders import IMAGE_TYPES
+from galirep.data.file_index import IMAGE_TYPES
 from galirep.data.sources import ImageSource, PathSource
 from galirep.embeddings.encoder_of import extractor_of
 from galirep.embeddings.reader import Embeddings, load_embeddings

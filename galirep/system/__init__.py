@@ -1,1 +1,1 @@
-"""What the machine gives: atomic files and hashes, devices, signals, threads, settings from text."""
+"""The machine: atomic files and hashes, devices, signals, threads, settings from text."""

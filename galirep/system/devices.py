@@ -1,4 +1,4 @@
-"""Where networks run and in which arithmetic."""
+"""Devices, arithmetic precision and memory of a process."""
 
 import ctypes
 import sys
@@ -11,10 +11,10 @@ from galirep.errors import ConfigError
 
 
 def device_of(name: str) -> torch.device:
-    """`auto`, `cpu`, `cuda` or `cuda:N` as a device that is there.
+    """Return the torch device for `auto` (CUDA if available, else the CPU), `cpu`, `cuda` or `cuda:N`.
 
     Raises:
-        ConfigError: there is no such device.
+        ConfigError: the name is unknown, or this machine has no such device.
     """
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -30,7 +30,7 @@ def device_of(name: str) -> torch.device:
 
 
 def autocast_of(device: torch.device, precision: str) -> Callable[[], AbstractContextManager[object]]:
-    """A context in which networks compute in fp32, bf16 or fp16.
+    """Return a context manager factory in which networks compute in `fp32`, `bf16` or `fp16`.
 
     Raises:
         ConfigError: fp16 on a CPU, which has no fast fp16 and no need for it.
@@ -44,7 +44,7 @@ def autocast_of(device: torch.device, precision: str) -> Callable[[], AbstractCo
 
 
 def peak_memory(device: torch.device) -> float:
-    """The most memory held so far, MiB: of the device where it is a GPU, else of this process (0 where the system does not tell)."""
+    """Return the peak memory so far, in MiB: allocated on a GPU, else resident in this process (0 on Windows)."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 2**20
     try:
@@ -52,21 +52,27 @@ def peak_memory(device: torch.device) -> float:
     except ImportError:  # Windows
         return 0.0
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / 2**20 if sys.platform == "darwin" else peak / 2**10  # bytes there, KiB elsewhere
+    # in bytes on macOS, in KiB elsewhere
+    return peak / 2**20 if sys.platform == "darwin" else peak / 2**10
 
 
-_TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # mallopt(3)
-_MOST_ON_HEAP = 32 << 20  # bytes; the largest threshold that glibc takes
+# parameters of mallopt(3)
+_TRIM_THRESHOLD = -1
+_MMAP_THRESHOLD = -3
+_MAX_HEAP_BLOCK = 32 << 20  # bytes; the largest threshold that glibc accepts
 
 
 def keep_freed_memory() -> bool:
-    """Have glibc keep the memory of tensors that are freed for the next ones, up to 32 MiB each, instead of handing it back to the system,
-    which has to clear every page that it gives out again. It holds for the whole process, so only a command calls this, never the library.
+    """Make glibc reuse freed tensor memory (blocks of up to 32 MiB) instead of returning it to the system.
 
-    Gives whether it took effect; where the C library is another, nothing happens.
+    The system has to clear every page that it hands out again, so this saves page faults. It holds for the whole
+    process, so only a command calls it, never the library.
+
+    Returns:
+        Whether it took effect; with another C library nothing happens.
     """
     try:
         mallopt = ctypes.CDLL(None).mallopt
-    except (OSError, TypeError, AttributeError):  # Windows; a C library without it
+    except (OSError, TypeError, AttributeError):  # Windows; a C library without mallopt
         return False
-    return bool(mallopt(_MMAP_THRESHOLD, _MOST_ON_HEAP) and mallopt(_TRIM_THRESHOLD, 2**31 - 1))
+    return bool(mallopt(_MMAP_THRESHOLD, _MAX_HEAP_BLOCK) and mallopt(_TRIM_THRESHOLD, 2**31 - 1))

@@ -1,4 +1,4 @@
-"""Files that are either old and whole or new and whole, never half-written; and their hashes."""
+"""Atomic writes of files and folders (temporary name, fsync, rename), and SHA-256 helpers."""
 
 import errno
 import hashlib
@@ -15,7 +15,7 @@ from galirep.errors import ConfigError, DataError
 
 
 def require_free(path: Path, overwrite: bool) -> None:
-    """Refuse an output that exists, unless asked to overwrite, and one whose folder does not exist.
+    """Check that an output file can be written: it does not exist (or may be overwritten), and its folder does.
 
     Raises:
         ConfigError: `path` exists and `overwrite` is false, or it is a directory, or its parent is not a directory.
@@ -30,9 +30,10 @@ def require_free(path: Path, overwrite: bool) -> None:
 
 @contextmanager
 def atomic_write(path: Path, overwrite: bool = True, *, synced: bool = True) -> Iterator[Path]:
-    """Give a temporary path beside `path`; on a clean exit it takes the place of `path` in one step, on any error it is removed.
+    """Yield a temporary path beside `path` that replaces it on a clean exit and is removed on any error.
 
-    `synced=False` does not wait for the disk; a power cut may then leave a damaged file, so its reader must be able to tell.
+    `synced=False` does not wait for the disk: after a power cut the file may be damaged, so its reader must be able to
+    detect that.
 
     Raises:
         ConfigError: see `require_free`.
@@ -56,14 +57,14 @@ def atomic_write(path: Path, overwrite: bool = True, *, synced: bool = True) -> 
 
 
 def sync(path: Path) -> None:
-    """Wait until the content of a file is on the disk."""
+    """Wait until the content of a file is on the disk (fsync)."""
     with path.open("rb") as file:
         os.fsync(file.fileno())
 
 
 @contextmanager
 def atomic_folder(path: Path, overwrite: bool = False) -> Iterator[Path]:
-    """Give a temporary folder beside `path`; on a clean exit it takes the place of `path`, on any error it is removed.
+    """Yield a temporary folder beside `path` that replaces it on a clean exit and is removed on any error.
 
     Raises:
         ConfigError: `path` exists, unless it is a folder and `overwrite` is true; or its parent is not a folder.
@@ -86,18 +87,18 @@ def atomic_folder(path: Path, overwrite: bool = False) -> Iterator[Path]:
 
 
 def write_text(path: Path, text: str, overwrite: bool = True, *, synced: bool = True) -> None:
-    """Write `text` as UTF-8 in one step."""
+    """Write `text` as UTF-8, atomically."""
     with atomic_write(path, overwrite, synced=synced) as temporary:
         temporary.write_text(text, encoding="utf-8")
 
 
 def write_json(path: Path, value: Any, overwrite: bool = True, *, synced: bool = True) -> None:
-    """Write `value` as indented JSON in one step."""
+    """Write `value` as indented JSON, atomically."""
     write_text(path, json.dumps(value, indent=2) + "\n", overwrite, synced=synced)
 
 
 def sha256_file(path: Path) -> str:
-    """The SHA-256 of a file's bytes, in hex."""
+    """Return the SHA-256 of a file's bytes, in hex."""
     digest = hashlib.sha256()
     with path.open("rb") as file:
         while block := file.read(1 << 20):
@@ -106,5 +107,5 @@ def sha256_file(path: Path) -> str:
 
 
 def sha256_json(value: Any) -> str:
-    """The SHA-256 of a JSON value written with sorted keys, in hex: equal values have equal hashes."""
+    """Return the SHA-256 of a JSON value, in hex; keys are sorted, so equal values have equal hashes."""
     return hashlib.sha256(json.dumps(value, sort_keys=True, separators=(",", ":")).encode()).hexdigest()

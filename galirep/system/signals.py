@@ -1,4 +1,4 @@
-"""SIGINT and SIGTERM as a request to end between two steps."""
+"""SIGINT and SIGTERM as a request to stop after the current step."""
 
 import signal
 import threading
@@ -9,9 +9,13 @@ from types import FrameType
 
 @contextmanager
 def stop_signals() -> Iterator[threading.Event]:
-    """An event that the first SIGINT or SIGTERM sets, for a loop to end between two steps; the second raises KeyboardInterrupt at once."""
+    """Yield an event that SIGINT or SIGTERM sets, so that a loop can stop after its current step.
+
+    The second signal raises KeyboardInterrupt at once. Outside the main thread, which alone receives signals, the event
+    is never set.
+    """
     stop = threading.Event()
-    if threading.current_thread() is not threading.main_thread():  # only the main thread may take signals
+    if threading.current_thread() is not threading.main_thread():
         yield stop
         return
 
@@ -20,9 +24,9 @@ def stop_signals() -> Iterator[threading.Event]:
             raise KeyboardInterrupt
         stop.set()
 
-    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    previous = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield stop
     finally:
-        for number, handler in before.items():
+        for number, handler in previous.items():
             signal.signal(number, handler)

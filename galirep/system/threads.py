@@ -7,17 +7,21 @@ from contextlib import contextmanager
 from typing import Generic, TypeVar
 
 T = TypeVar("T")
-_DEPTH = 4  # items a queue holds
-_POLL = 0.1  # seconds after which a waiting stage looks whether the others still live
+_DEPTH = 4  # items that a queue holds
+_POLL = 0.1  # seconds between two looks at the stop event while the queue is full
 
 
 @contextmanager
 def prefetched(items: Iterator[T]) -> Iterator[Iterator[T]]:
-    """Run an iterator a few items ahead in a thread; its error is raised where its items are taken. It ends with the context."""
+    """Run an iterator a few items ahead in a thread, which ends with the context.
+
+    An error of the iterator is raised where its items are consumed.
+    """
+    # (item, error, is the last one)
     ready: queue.Queue[tuple[T | None, BaseException | None, bool]] = queue.Queue(_DEPTH)
     stop = threading.Event()
 
-    def hand_over(message: tuple[T | None, BaseException | None, bool]) -> None:
+    def enqueue(message: tuple[T | None, BaseException | None, bool]) -> None:
         while not stop.is_set():
             try:
                 ready.put(message, timeout=_POLL)
@@ -25,20 +29,22 @@ def prefetched(items: Iterator[T]) -> Iterator[Iterator[T]]:
             except queue.Full:
                 pass
 
-    def run() -> None:
+    def produce() -> None:
         try:
             for item in items:
-                hand_over((item, None, False))
+                enqueue((item, None, False))
                 if stop.is_set():
                     break
-            hand_over((None, None, True))
+            enqueue((None, None, True))
         except BaseException as err:
-            hand_over((None, err, True))
+            enqueue((None, err, True))
         finally:
-            if close := getattr(items, "close", None):  # a generator ends its worker processes here
+            # a generator ends its worker processes here
+            close = getattr(items, "close", None)
+            if close is not None:
                 close()
 
-    def take() -> Iterator[T]:
+    def consume() -> Iterator[T]:
         while True:
             item, err, last = ready.get()
             if err is not None:
@@ -47,19 +53,19 @@ def prefetched(items: Iterator[T]) -> Iterator[Iterator[T]]:
                 return
             yield item  # type: ignore[misc]
 
-    thread = threading.Thread(target=run, name="galirep-read", daemon=True)
+    thread = threading.Thread(target=produce, name="galirep-read", daemon=True)
     thread.start()
     try:
-        yield take()
+        yield consume()
     finally:
         stop.set()
         thread.join()
 
 
 class Sink(Generic[T]):
-    """A thread of its own that consumes what is `put`, in order. On leaving the context, for whatever reason, it finishes what it has.
+    """A thread that consumes what is `put`, in order, and finishes its queue when the context is left for any reason.
 
-    An error of the consumer is raised by the next `put`, or on leaving.
+    An error of the consumer is raised by the next `put`, or on leaving the context.
     """
 
     def __init__(self, consume: Callable[[T], None]) -> None:
@@ -69,8 +75,8 @@ class Sink(Generic[T]):
         self._thread = threading.Thread(target=self._run, name="galirep-write", daemon=True)
 
     def put(self, item: T) -> None:
-        """Hand over an item; waits while the queue is full."""
-        self._raise()
+        """Enqueue an item, waiting while the queue is full; raise the consumer's error if it has failed."""
+        self._raise_error()
         self._items.put(item)
 
     def __enter__(self) -> "Sink[T]":
@@ -81,16 +87,17 @@ class Sink(Generic[T]):
         self._items.put(None)
         self._thread.join()
         if kind is None:
-            self._raise()
+            self._raise_error()
 
     def _run(self) -> None:
         while (item := self._items.get()) is not None:
-            if self._error is None:  # after an error the queue is only emptied, so that nobody waits for room in it
+            # after an error the queue is only emptied, so that no `put` waits for room in it
+            if self._error is None:
                 try:
                     self._consume(item)
                 except BaseException as err:
                     self._error = err
 
-    def _raise(self) -> None:
+    def _raise_error(self) -> None:
         if self._error is not None:
             raise self._error

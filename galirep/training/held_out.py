@@ -40,12 +40,12 @@ class HeldOut:
     def __init__(self, images: Images, rows: Tensor, trained_on: Tensor, batches: Batches) -> None:
         pixels = images.tensor()[rows]
         self._held = Batches(pixels, 1, 0, batches.device)
-        self._batches, self._gallery = batches, batches.spread(_GALLERY)
+        self._batches, self._gallery = batches, batches.evenly_spaced(_GALLERY)
         self._labels = self._gallery_labels = np.empty(0, np.int64)
         if images.labels is not None:
             self._labels = images.labels[rows.numpy()]
             self._gallery_labels = images.labels[trained_on[self._gallery].numpy()]
-        averaged = batches.spread(_AVERAGED)
+        averaged = batches.evenly_spaced(_AVERAGED)
         mean = torch.stack([x.double().sum(0) for x in batches.blocks(averaged)]).sum(0)
         self._mean = (mean / len(averaged)).float()
         self._mean_image_mse = pixel_mse((x, self._mean.expand_as(x)) for x in self._held.blocks())

@@ -47,7 +47,7 @@ class Session:
             torch.manual_seed(derive_seed(config.seed, _INIT))
             parts = NETWORKS[config.networks].build(plan.shapes)
             discriminator = Discriminator(plan.variant, parts, config.d_regularizer)
-        parts.generator.start_from(batches.images(batches.spread(_MEAN_IMAGE)).mean(0).cpu())
+        parts.generator.start_from(batches.images(batches.evenly_spaced(_MEAN_IMAGE)).mean(0).cpu())
         self.game = Game(plan.variant, parts.encoder, parts.generator, discriminator, self.knowledge.extract)
         for net in self.game.players().values():
             net.to(device).to(memory_format=torch.channels_last)
@@ -58,7 +58,7 @@ class Session:
         self._autocast, self._generator = autocast_of(device, config.precision), torch.Generator(device)
 
         # what is shown of them
-        self.shown_images = batches.images(batches.spread(_SHOWN))
+        self.shown_images = batches.images(batches.evenly_spaced(_SHOWN))
         shown = torch.Generator().manual_seed(derive_seed(config.seed, _SHOW))
         self.shown_z = torch.randn(2 * _SHOWN, plan.shapes.latent, generator=shown).to(device)
         self._start_interval()
@@ -147,7 +147,7 @@ class Session:
             return
         self._calibrated_step = self.step
         count, size = _CALIBRATION
-        rows = self.batches.spread(count * size)
+        rows = self.batches.evenly_spaced(count * size)
         # shuffled, so that batches mix the classes
         rows = rows[torch.randperm(len(rows), generator=torch.Generator().manual_seed(0))]
         parts = [part for part in torch.split(rows, size) if len(part) > 1]

@@ -1,4 +1,4 @@
-"""The command line as a whole: help, suggestions, exit codes, errors of one line. What a command does is tested beside its module."""
+"""The command line as a whole: help, suggestions, exit codes, one-line errors. Commands are tested by room."""
 
 import signal
 import subprocess

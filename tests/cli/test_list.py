@@ -1,4 +1,4 @@
-"""`galirep list`: what it names can be used under that name."""
+"""`galirep list`: everything it lists can be used by that name."""
 
 import json
 from importlib.metadata import version
@@ -19,7 +19,7 @@ def _rows(cli, what):
     return rows
 
 
-def test_variants_can_be_had_by_their_names(cli):
+def test_variants_are_found_by_their_names(cli):
     names = [row["name"] for row in _rows(cli, "variants")]
     assert {
         "ali",
@@ -61,7 +61,7 @@ def test_an_adapter_that_cannot_be_loaded_hides_no_other(cli, tmp_path, monkeypa
     assert "timm" in rows
 
 
-def test_text_for_people_has_a_line_each(cli):
+def test_the_text_has_a_line_for_each(cli):
     shown = cli("list", "protocols").stdout.splitlines()
     assert [line.split()[0] for line in shown] == list(PROTOCOLS)
 

@@ -1,4 +1,4 @@
-"""Which images an update sees: permutations, positions and batches across the end of an epoch."""
+"""Batches: permutations, positions and batches across the end of an epoch."""
 
 import pytest
 import torch
@@ -12,18 +12,18 @@ def batches(n=10, size=4, seed=0):
     return Batches(pixels, size, seed, torch.device("cpu"))
 
 
-def order(found, count):
-    return torch.cat([found.indices(i) for i in range(count)]).tolist()
+def order(batches, count):
+    return torch.cat([batches.indices(i) for i in range(count)]).tolist()
 
 
-def test_every_epoch_is_a_permutation_of_its_own():
+def test_every_epoch_is_a_different_permutation():
     seen = order(batches(), 10)  # 40 indices: four epochs of 10, with batches across their ends
     epochs = [seen[i : i + 10] for i in range(0, 40, 10)]
     assert all(sorted(epoch) == list(range(10)) for epoch in epochs)
     assert len({tuple(epoch) for epoch in epochs}) == 4 and seen[:10] != list(range(10))
 
 
-def test_a_batch_follows_from_its_number_alone():
+def test_a_batch_depends_on_its_number_alone():
     one = batches()
     forwards = {i: one.indices(i).tolist() for i in range(12)}
     other = batches()
@@ -48,16 +48,16 @@ def test_a_batch_larger_than_the_set_is_refused():
 
 def test_images_are_float32_from_minus_1_to_1():
     pixels = torch.tensor([0, 51, 255], dtype=torch.uint8).view(3, 1, 1, 1).expand(3, 3, 8, 8).contiguous()
-    found = Batches(pixels, 2, 0, torch.device("cpu")).images(torch.tensor([2, 0, 1]))
-    assert found.shape == (3, 3, 8, 8) and found.dtype == torch.float32
-    torch.testing.assert_close(found[:, 0, 0, 0], torch.tensor([1.0, -1.0, -0.6]))
+    images = Batches(pixels, 2, 0, torch.device("cpu")).images(torch.tensor([2, 0, 1]))
+    assert images.shape == (3, 3, 8, 8) and images.dtype == torch.float32
+    torch.testing.assert_close(images[:, 0, 0, 0], torch.tensor([1.0, -1.0, -0.6]))
 
 
 @pytest.mark.parametrize(
-    ("n", "count", "spread"), [(10, 4, [0, 3, 6, 9]), (3, 32, [0, 1, 2]), (10, 10, list(range(10)))]
+    ("n", "count", "expected"), [(10, 4, [0, 3, 6, 9]), (3, 32, [0, 1, 2]), (10, 10, list(range(10)))]
 )
-def test_spread_indices_are_even_and_not_more_than_there_are(n, count, spread):
-    assert batches(n, 2).spread(count).tolist() == spread
+def test_evenly_spaced_indices_are_at_most_as_many_as_there_are_images(n, count, expected):
+    assert batches(n, 2).evenly_spaced(count).tolist() == expected
 
 
 def test_streams_of_different_positions_differ_and_fit_torch():

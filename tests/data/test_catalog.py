@@ -74,7 +74,7 @@ def test_npz_and_hdf5(tmp_path, images, expected, names):
 @pytest.mark.parametrize(
     ("arrays", "message"),
     [
-        ({"pictures": GREY}, r"no array named images or x or arr_0: it holds pictures"),
+        ({"pictures": GREY}, r"no array named images or x or arr_0; its arrays: pictures"),
         ({"images": GREY[0]}, r"shape \(6, 6\)"),
         ({"images": np.zeros((2, 4, 4, 4), np.uint8)}, "C = 1 or 3"),
         ({"images": GREY.astype(np.int64)}, "int64: images are uint8"),
@@ -83,7 +83,7 @@ def test_npz_and_hdf5(tmp_path, images, expected, names):
         ({"images": GREY, "labels": [1, 2]}, "expected 5 integers"),
         ({"images": GREY, "labels": [0.5] * 5}, "float64"),
         ({"images": GREY, "labels": [0, 1, 2, 3, -2]}, "go down to -2"),
-        ({"images": np.array([{}] * 3)}, "no readable npz"),
+        ({"images": np.array([{}] * 3)}, "is not a readable npz file"),
     ],
 )
 def test_npz_errors(tmp_path, arrays, message):
@@ -92,16 +92,16 @@ def test_npz_errors(tmp_path, arrays, message):
         open_data(f"npz:{tmp_path / 'x.npz'}")
 
 
-def test_array_files_that_are_none(tmp_path):
+def test_files_that_are_not_array_files(tmp_path):
     for kind, content in (("npz", b""), ("npz", b"junk" * 99), ("hdf5", b""), ("hdf5", b"junk" * 99)):
         (tmp_path / "x").write_bytes(content)
-        with pytest.raises(DataError, match=f"no readable {kind}" if kind == "npz" else "no readable HDF5"):
+        with pytest.raises(DataError, match=f"is not a readable {'npz' if kind == 'npz' else 'HDF5'} file"):
             open_data(f"{kind}:{tmp_path / 'x'}")
     np.save(tmp_path / "x.npy", GREY)
     with pytest.raises(DataError, match="single array"):
         open_data(f"npz:{tmp_path / 'x.npy'}")
     for kind in ("npz", "hdf5", "csv"):
-        with pytest.raises(DataError, match="there is no file 'gone'"):
+        with pytest.raises(DataError, match="the file 'gone' does not exist"):
             open_data(f"{kind}:gone")
         with pytest.raises(DataError, match="no splits"):
             open_data(f"{kind}:{tmp_path / 'x'}", "train")
@@ -160,7 +160,7 @@ def test_torchvision_reads_a_local_root(tmp_path, monkeypatch):
 
 
 def test_torchvision_sets_with_other_orders_of_axes_or_files(tmp_path, monkeypatch):
-    """SVHN and CelebA as torchvision reads them, but for the checksums of the real files, which no small set can have."""
+    """Read SVHN and CelebA with torchvision, without the checksums of the real files, which no small set can have."""
     for name in ("svhn", "celeba"):
         monkeypatch.setattr(f"torchvision.datasets.{name}.check_integrity", lambda path, md5=None: Path(path).is_file())
     savemat(
@@ -204,9 +204,9 @@ def test_torchvision_without_files_says_where_it_looked(tmp_path, name):
         ("torchvision:cifar", "unknown torchvision data set 'cifar': did you mean 'cifar10'"),
         ("sklearn:digit", "did you mean 'sklearn:digits'"),
         ("torchvison:svhn", "did you mean 'torchvision:svhn'"),
-        ("svhn", "there is no folder or .tar 'svhn': did you mean 'torchvision:svhn'"),
-        ("some/where", "there is no folder or .tar 'some/where'; data sets are FOLDER"),
-        ("", "there is no folder or .tar ''"),
+        ("svhn", "the folder or .tar 'svhn' does not exist: did you mean 'torchvision:svhn'"),
+        ("some/where", "the folder or .tar 'some/where' does not exist; data sets are FOLDER"),
+        ("", "the folder or .tar '' does not exist"),
     ],
 )
 def test_unknown_specs(tmp_path, monkeypatch, spec, message):
@@ -230,7 +230,7 @@ def test_specs_describe_every_kind():
 
 @pytest.fixture
 def mixed(tmp_path):
-    """Grey images, then one in colour, then grey; `bad` is no image."""
+    """Grey images, then one in colour, then grey; `bad` is not an image."""
     folder = tmp_path / "mixed"
     for name, colour in (("a/0", 10), ("a/1", 11), ("b/2", (1, 2, 3)), ("b/3", 13)):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)

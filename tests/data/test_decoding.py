@@ -22,7 +22,7 @@ COUNT = 600  # three tasks
 
 @pytest.fixture(scope="module")
 def numbered(tmp_path_factory):
-    """A flat folder; image i is 6x6 of the grey i % 251, but 7 is empty, 300 truncated, 301 text and 302 too small."""
+    """Write a flat folder: image i is 6x6 of grey i % 251, but 7 is empty, 300 truncated, 301 text, 302 too small."""
     root = tmp_path_factory.mktemp("numbered")
     for i in range(COUNT):
         Image.new("L", (2, 2) if i == 302 else (6, 6), i % 251).save(root / f"{i:03}.png")
@@ -34,7 +34,7 @@ def numbered(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def large(tmp_path_factory):
-    """A flat folder of 60 colour pictures whose tasks are much larger than a pipe holds."""
+    """Write a flat folder of 60 colour pictures whose tasks are much larger than the buffer of a pipe."""
     root = tmp_path_factory.mktemp("large")
     Image.new("RGB", (512, 512), (1, 2, 3)).save(root / "00.png")
     for i in range(1, 60):
@@ -90,7 +90,7 @@ def test_workers_are_taken_where_they_pay(numbered):
     assert auto_workers(open_data("sklearn:digits"), 10**6) == 0
 
 
-def test_a_killed_worker_is_an_error_and_no_wait(large):
+def test_a_killed_worker_is_an_error_without_delay(large):
     images = decode(open_data(str(large)), size=512, channels=3, num_workers=2)
     assert next(images).index == 0
     for process in multiprocessing.active_children():
@@ -145,7 +145,7 @@ def test_workers_end_with_a_killed_parent(tmp_path, large):
     assert_gone(pids)
 
 
-def test_interrupting_ends_parent_and_workers_in_silence(tmp_path, large):
+def test_interrupting_ends_parent_and_workers_without_messages_of_workers(tmp_path, large):
     with script(tmp_path, large, "time.sleep(600)") as program:
         pids = [int(pid) for pid in program.stdout.readline().split()]
         os.killpg(program.pid, signal.SIGINT)  # as a terminal does on ^C
@@ -157,7 +157,7 @@ def test_interrupting_ends_parent_and_workers_in_silence(tmp_path, large):
 
 @pytest.fixture(scope="module")
 def many(tmp_path_factory):
-    """A flat folder of 2,000 images; their names alone are more than a pipe holds."""
+    """Write a flat folder of 2,000 images; their names alone are larger than the buffer of a pipe."""
     root = tmp_path_factory.mktemp("many")
     Image.new("L", (6, 6)).save(root / f"{'n' * 100}-0000.png")
     for i in range(1, 2000):
@@ -175,7 +175,7 @@ def test_a_script_without_a_guard_is_told_so(tmp_path, many):
     assert "`if __name__ == '__main__':`" in last and "num_workers=0" in last
 
 
-def test_a_worker_that_dies_before_it_has_its_orders_is_an_error_and_no_wait(tmp_path, many):
+def test_a_worker_that_dies_before_it_has_its_tasks_is_an_error_without_delay(tmp_path, many):
     with script(
         tmp_path, many, "pass", guard="if multiprocessing.current_process().name == 'MainProcess' or sys.exit(3):"
     ) as program:
@@ -185,5 +185,8 @@ def test_a_worker_that_dies_before_it_has_its_orders_is_an_error_and_no_wait(tmp
 
 
 def test_workers_do_not_import_torch():
-    code = "import sys, galirep.data.decoding, galirep.data.folders; assert not {'torch', 'h5py', 'sklearn'} & set(sys.modules)"
+    code = (
+        "import sys, galirep.data.decoding, galirep.data.folders; "
+        "assert not {'torch', 'h5py', 'sklearn'} & set(sys.modules)"
+    )
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from galirep.data import folders, sources
+from galirep.data import file_index, sources
 from galirep.data.catalog import open_data
 from galirep.data.memory import load_images
 from galirep.errors import DataError
@@ -27,7 +27,7 @@ def tar_of(folder, path, arcname=None):
 
 @pytest.fixture
 def classes(tmp_path):
-    """A folder of two classes whose images are flat: b/10.png is 10, and so on."""
+    """Write a folder of two classes whose images have one value: b/10.png is 10, and so on."""
     root = tmp_path / "set"
     for name in ("b/10", "b/2", "a/30", "a/sub/40"):
         write(root / f"{name}.png", int(name.rpartition("/")[2]))
@@ -70,7 +70,7 @@ def test_capitals_in_file_types_do_not_matter(tmp_path):
 
 
 def test_a_folder_without_images_says_what_it_holds(tmp_path):
-    with pytest.raises(DataError, match=r"holds no images: images are \.bmp"):
+    with pytest.raises(DataError, match=r"has no images: images are \.bmp"):
         open_data(str(tmp_path))
     (tmp_path / "a.csv").write_text("")
     (tmp_path / "README").write_text("")
@@ -173,12 +173,12 @@ def test_a_truncated_tar_is_refused(classes, keep):
         open_data(str(path))
 
 
-def test_a_file_that_is_no_tar_is_refused(tmp_path):
+def test_a_file_that_is_not_a_tar_is_refused(tmp_path):
     (tmp_path / "x.tar").write_bytes(b"hello" * 1000)
-    with pytest.raises(DataError, match="no readable tar"):
+    with pytest.raises(DataError, match="is not a readable tar"):
         open_data(str(tmp_path / "x.tar"))
     (tmp_path / "x.npz").write_bytes(b"")
-    with pytest.raises(DataError, match="write npz:"):
+    with pytest.raises(DataError, match=r"is not a folder or \.tar: write npz:"):
         open_data(str(tmp_path / "x.npz"))
 
 
@@ -248,7 +248,7 @@ def test_the_fingerprint_of_a_large_set_covers_all_sizes_and_some_content(classe
     monkeypatch.setattr(sources, "HASHED_BYTES", 1)
     monkeypatch.setattr(sources, "HASHED_IMAGES", 2)
     before = open_data(str(classes)).fingerprint
-    write(classes / "a/sub/40.png", 41)  # not of the first and last, which are looked into
+    write(classes / "a/sub/40.png", 41)  # not the first or last, whose content is hashed
     assert open_data(str(classes)).fingerprint == before
     write(classes / "b/2.png", 3)
     assert open_data(str(classes)).fingerprint != before
@@ -279,8 +279,11 @@ def test_a_csv_list(classes):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("file,label\nx.png,1\n", "no column 'path' .* it has file, label"),
-        ("", "it has none"),
+        (
+            "file,label\nx.png,1\n",
+            r"no column 'path' in its first line \(its columns: file, label\): expected path,label",
+        ),
+        ("", r"\(its columns: none\)"),
         ("path,label\n", "no rows"),
         ("path,label\nx.png,1\nx.png,2\n", "'x.png' twice"),
         ("path,label\nx.png,1\n,2\n", "empty path in its row 2"),
@@ -293,12 +296,12 @@ def test_csv_errors(tmp_path, text, message):
         open_data(f"csv:{tmp_path / 'x.csv'}")
 
 
-def test_a_csv_that_is_no_text(tmp_path):
+def test_a_csv_that_is_not_text(tmp_path):
     (tmp_path / "x.csv").write_bytes(b"path\n\xff\xfe\n")
-    with pytest.raises(DataError, match="no readable CSV"):
+    with pytest.raises(DataError, match="is not a readable CSV file"):
         open_data(f"csv:{tmp_path / 'x.csv'}")
 
 
-def test_a_file_name_that_is_no_text_is_refused():
+def test_a_file_name_that_is_not_utf8_is_refused():
     with pytest.raises(DataError, match="not UTF-8"):
-        folders._layout("set", ["a/\udcff.png"], None, archive=False)
+        file_index.index_files("set", ["a/\udcff.png"], None, archive=False)

@@ -1,4 +1,4 @@
-"""Every mode of picture file becomes exact bytes; the centre square at the size of a network."""
+"""Pixels of every mode of image file, and the centre square at the size of a network."""
 
 import io
 
@@ -74,16 +74,16 @@ def test_16_bit_grey_is_scaled_by_its_range(kind):
     assert_reads(encoded(picture(values, np.uint16), kind), [[0, 255, 100, 100, 101, 0, 1]])
 
 
-def test_32_bit_integers_have_a_rule_only_in_the_range_of_16():
+def test_32_bit_integers_are_supported_only_in_the_range_of_16_bits():
     assert_reads(encoded(picture([[0, 65535, 257]], np.int32), "tiff"), [[0, 255, 1]])
-    with pytest.raises(DataError, match=r"from 0 to 70000: only 0\.\.65535"):
+    with pytest.raises(DataError, match=r"from 0 to 70000: only 0\.\.65535 is supported"):
         read_image(encoded(picture([[0, 70000]], np.int32), "tiff"))
 
 
-def test_floats_have_a_rule_only_in_0_to_1():
+def test_floats_are_supported_only_in_0_to_1():
     assert_reads(encoded(picture([[0, 0.5, 1, 0.1]], np.float32), "tiff"), [[0, 128, 255, 26]])
     for bad in (1.5, -0.1, np.nan):
-        with pytest.raises(DataError, match=r"only 0\.\.1"):
+        with pytest.raises(DataError, match=r"only 0\.\.1 is supported"):
             read_image(encoded(picture([[0, bad]], np.float32), "tiff"))
 
 
@@ -94,8 +94,8 @@ def test_cmyk():
     )
 
 
-def test_a_mode_without_a_rule_is_refused():
-    with pytest.raises(DataError, match="mode 'LAB'"):
+def test_an_unsupported_mode_is_refused():
+    with pytest.raises(DataError, match="mode 'LAB' is not supported"):
         read_image(encoded(picture([[[1, 2, 3]]], mode="LAB"), "tiff"))
 
 
@@ -119,37 +119,36 @@ def test_a_truncated_file_is_refused(kind):
     assert "\n" not in str(caught.value)
 
 
-def test_an_empty_file_and_no_image_are_refused():
+def test_an_empty_file_and_one_that_is_not_an_image_are_refused():
     with pytest.raises(DataError, match="empty"):
         read_image(b"")
     with pytest.raises(DataError, match="not an image"):
         read_image(b"id,label\n1,2\n")
 
 
-def test_fit_takes_the_centre_square():
+def test_resize_square_takes_the_centre_square():
     image = np.arange(4 * 7, dtype=np.uint8).reshape(4, 7, 1)
     np.testing.assert_array_equal(resize_square(image, None), image[None, :, 1:5, 0])
     np.testing.assert_array_equal(resize_square(image.transpose(1, 0, 2), 4), image.transpose(1, 0, 2)[None, 1:5, :, 0])
 
 
-def test_fit_converts_channels():
+def test_resize_square_converts_channels():
     grey = np.array([[[7]]], dtype=np.uint8)
     np.testing.assert_array_equal(resize_square(grey, 1, 3), [[[7]]] * 3)
     colour = np.array([[[255, 0, 0], [0, 255, 0]], [[0, 0, 255], [10, 20, 30]]], dtype=np.uint8)
-    np.testing.assert_array_equal(
-        resize_square(colour, None, 1), [[[76, 150], [29, 18]]]
-    )  # 0.299 R + 0.587 G + 0.114 B
+    # 0.299 R + 0.587 G + 0.114 B
+    np.testing.assert_array_equal(resize_square(colour, None, 1), [[[76, 150], [29, 18]]])
     np.testing.assert_array_equal(resize_square(colour, None, 3), colour.transpose(2, 0, 1))
     assert resize_square(colour, None).shape == (3, 2, 2) and resize_square(grey, None).shape == (1, 1, 1)
 
 
-def test_fit_reduces_without_aliasing():
+def test_resize_square_reduces_without_aliasing():
     checks = (np.indices((64, 64)).sum(0) % 2 * 255).astype(np.uint8)[:, :, None]
     reduced = resize_square(checks, 8)[0].astype(int)
     assert reduced.shape == (8, 8) and abs(reduced - 127.5).max() < 8  # taking every eighth pixel would give 0 or 255
 
 
-def test_fit_keeps_flat_colours_at_any_size():
+def test_resize_square_keeps_flat_colours_at_any_size():
     flat = np.full((6, 9, 3), (1, 128, 254), dtype=np.uint8)
     for size in (3, 6, 12):
         np.testing.assert_array_equal(
@@ -157,18 +156,19 @@ def test_fit_keeps_flat_colours_at_any_size():
         )
 
 
-def test_fit_gives_arrays_that_can_be_written_to():
+def test_resize_square_gives_arrays_that_can_be_written_to():
     for size, channels in ((2, None), (4, 3), (4, 1)):
-        fitted = resize_square(read_image(encoded(picture([[1, 2], [3, 4]]))), size, channels)
-        assert fitted.flags.writeable and fitted.flags.c_contiguous
+        resized = resize_square(read_image(encoded(picture([[1, 2], [3, 4]]))), size, channels)
+        assert resized.flags.writeable and resized.flags.c_contiguous
 
 
-def test_fit_refuses_to_enlarge_too_much_and_says_what_fits():
+def test_resize_square_refuses_to_enlarge_too_much_and_says_what_fits():
     image = np.zeros((10, 8, 1), dtype=np.uint8)
     assert resize_square(image, 16).shape == (1, 16, 16)
     with pytest.raises(
         DataError,
-        match=r"8x10 pixels are too small for 20x20 \(over 2 times enlarged\): pass --image-size 16 or less, or --max-upscale 2\.5",
+        match=r"8x10 pixels are too small for 20x20 \(over 2 times enlarged\): "
+        r"pass --image-size 16 or less, or --max-upscale 2\.5",
     ):
         resize_square(image, 20)
     assert resize_square(image, 20, max_upscale=2.5).shape == (1, 20, 20)
@@ -176,7 +176,7 @@ def test_fit_refuses_to_enlarge_too_much_and_says_what_fits():
         resize_square(image, 9, max_upscale=1)
 
 
-def test_fit_only_shrinks_where_asked():
+def test_resize_square_only_shrinks_where_asked():
     image = np.zeros((10, 8, 3), dtype=np.uint8)
     assert resize_square(image, 224, shrink_only=True).shape == (3, 8, 8)
     assert resize_square(image, 4, shrink_only=True).shape == (3, 4, 4)

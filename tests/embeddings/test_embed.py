@@ -273,7 +273,7 @@ def test_bad_options(images, tmp_path, cli):
     )
     assert "--encoder" in failing()
     toy = ("--encoder", "galirep_toy:build")
-    assert "there is no folder" in failing(*toy, "--data", tmp_path / "nowhere")
+    assert "nowhere' does not exist" in failing(*toy, "--data", tmp_path / "nowhere")
     assert "the folder" in failing(*toy, "--out", tmp_path / "no" / "x.h5")
     assert "'int8'" in failing(*toy, "--dtype", "int8")
     (tmp_path / "x.h5").write_text("mine")

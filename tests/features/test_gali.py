@@ -156,14 +156,14 @@ def test_a_flipped_bit_in_an_export(run):
     data = bytearray(path.read_bytes())
     data[-100] ^= 1
     path.write_bytes(data)
-    assert "its tensors do not have the hash that was written with them" in refused(run)
+    assert "its tensors do not match the SHA-256 in its header" in refused(run)
 
 
 def test_exports_of_others(run):
     path = run / "export" / "encoder.safetensors"
     tensors = load_file(path)
     save_file(tensors, path)
-    assert "is no encoder that galirep exported" in refused(run)
+    assert "is not a galirep export of kind 'encoder'" in refused(run)
     save_file(tensors, path, metadata={"galirep": json.dumps({"kind": "encoder", "format": 9})})
     assert "has export format 9; this galirep reads 1" in refused(run)
 
@@ -171,7 +171,7 @@ def test_exports_of_others(run):
 def test_folders_without_an_export(tmp_path):
     with pytest.raises(CheckpointError, match=r"the run directory .*none does not exist"):
         build_run(str(tmp_path / "none"))
-    with pytest.raises(CheckpointError, match=r"holds no exported encoder \(export/encoder\.safetensors\)"):
+    with pytest.raises(CheckpointError, match=r"has no exported encoder \(export/encoder\.safetensors\)"):
         build_run(str(tmp_path))
     with pytest.raises(PluginError, match="run: needs a run directory"):
         build_run("")

@@ -1,4 +1,4 @@
-"""D: each distinct variable embedded once, two ways to the same logits, spectral norm, and initialisation from before it."""
+"""D: embedding each distinct variable once, two ways to the same logits, spectral norm, and initialisation."""
 
 import pytest
 import torch
@@ -53,8 +53,8 @@ def test_each_distinct_variable_passes_its_trunk_once(variant, learned):
     images, latents = {"ali": (2, 2), "gali-4": (3, 3), "gali-8": (4, 4), "gali-mix": (5, 4), "gali-pt": (3, 3)}[
         variant
     ]
-    wanted = {"image": images * BATCH, "latent": latents * BATCH}
-    assert rows == (wanted | {"features": 3 * BATCH} if variant == "gali-pt" else wanted)
+    expected = {"image": images * BATCH, "latent": latents * BATCH}
+    assert rows == (expected | {"features": 3 * BATCH} if variant == "gali-pt" else expected)
 
 
 def largest_singular_values(d):
@@ -69,8 +69,9 @@ def test_spectral_norm_makes_the_largest_singular_value_of_every_layer_1():
     d = make(regularizer="sn")
     for _ in range(30):
         d(values_of(d))
-    found = largest_singular_values(d)
-    assert len(found) == 2 + 1 + 2 + 3 and all(s == pytest.approx(1, abs=0.05) for s in found)
+    singular_values = largest_singular_values(d)
+    assert len(singular_values) == 2 + 1 + 2 + 3
+    assert all(s == pytest.approx(1, abs=0.05) for s in singular_values)
     assert d.log_scale is None
 
 

@@ -1,4 +1,4 @@
-"""The notation: what is read, what is derived, and how faults are told."""
+"""The notation: parsing, derived properties, and error messages."""
 
 import pickle
 
@@ -13,7 +13,8 @@ X, Z = Expr("x"), Expr("z")
 @pytest.mark.parametrize(
     ("text", "kind"),
     [
-        ("x", "image"), ("z", "latent"), ("E(x)", "latent"), ("G(z)", "image"), ("E(G(E(x)))", "latent"), ("M(G(z))", "features"),
+        ("x", "image"), ("z", "latent"), ("E(x)", "latent"), ("G(z)", "image"), ("E(G(E(x)))", "latent"),
+        ("M(G(z))", "features"),
         ("E(M1(x))", "latent"), ("M4(G(z))", "image"), ("Mix(x, G(z), M1)", "image"), ("M(M2(x))", "features"),
     ],
 )  # fmt: skip
@@ -33,7 +34,7 @@ def test_an_expression_survives_pickling():
     assert pickle.loads(pickle.dumps(expr)) == expr
 
 
-def test_walk_and_heads_hold_every_part():
+def test_walk_and_heads_contain_every_part():
     expr = parse("E(M1(G(z)))")
     assert [str(e) for e in expr.walk()] == ["E(M1(G(z)))", "M1(G(z))", "G(z)", "z", "M1"]
     assert expr.heads == {"E", "Erase", "G", "z", "M1"}
@@ -43,7 +44,7 @@ def test_walk_and_heads_hold_every_part():
     ("text", "learned"),
     [("x", False), ("z", False), ("M(x)", False), ("M1(x)", False), ("E(x)", True), ("M(G(z))", True)],
 )
-def test_learned_is_what_e_or_g_had_a_part_in(text, learned):
+def test_learned_is_whether_the_value_depends_on_e_or_g(text, learned):
     assert parse(text).learned is learned
 
 
@@ -81,7 +82,7 @@ def test_names_stand_for_expressions():
     ],
     ids=lambda text: text[:12],
 )
-def test_a_fault_quotes_the_text_and_says_what_fits(text, says):
+def test_an_error_quotes_the_text_and_says_what_fits(text, says):
     with pytest.raises(SpecError) as caught:
         parse(text)
     message = str(caught.value)

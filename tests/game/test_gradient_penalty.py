@@ -1,4 +1,4 @@
-"""The penalty on the gradients of D that `compute_gradients` adds: against the spelled-out one, finite differences, and R1 + R2."""
+"""D's gradient penalty in `compute_gradients`, against a slow implementation, finite differences and R1 + R2."""
 
 import copy
 
@@ -12,7 +12,7 @@ from galirep.game.step import Rules, compute_gradients
 
 
 def game_with_smooth_d(variant, regularizer="r1r2"):
-    """Double precision, smooth activations and no power iterations: a penalty with derivatives that finite differences can see."""
+    """Make a game of double precision, smooth activations and no power iterations, for finite differences."""
     game = make(variant, regularizer, double=True)
     game.discriminator.eval()
     for module in list(game.discriminator.modules()):
@@ -27,10 +27,11 @@ def spelled_out_penalty(d, values, gamma):
     n, total = d.variant.n, 0.0
     for y, row in enumerate(d.variant.tuples):
         for i in range(BATCH):
-            own = [values[e][i : i + 1].detach().requires_grad_() for e in row]
-            logits = d.last(d.hidden(torch.cat([d.trunks[e.kind](v) for e, v in zip(row, own, strict=True)], 1)))[0]
+            inputs = [values[e][i : i + 1].detach().requires_grad_() for e in row]
+            embedded = [d.trunks[e.kind](v) for e, v in zip(row, inputs, strict=True)]
+            logits = d.last(d.hidden(torch.cat(embedded, 1)))[0]
             psi = logits[y] - torch.stack([logits[j] for j in range(n) if j != y]).mean()
-            for e, g in zip(row, torch.autograd.grad(psi, own, create_graph=True), strict=True):
+            for e, g in zip(row, torch.autograd.grad(psi, inputs, create_graph=True), strict=True):
                 if e.kind != "features":
                     total = total + g.square().sum() / BATCH
     return gamma / n * total
@@ -45,7 +46,10 @@ def values_for(game):
 
 
 def penalty_gradient(game, values, gamma):
-    """What `compute_gradients` adds to D's gradient: the variables are given as known, so that only the penalty is at work."""
+    """Return the penalty and what `compute_gradients` adds to D's gradient for it.
+
+    All variables are given as known, so that only the penalty differs.
+    """
     with_penalty, without = copy.deepcopy(game), copy.deepcopy(game)
     statistics = compute_gradients(
         with_penalty, values[Expr("x")], source(), Rules(r1_gamma=gamma), known=values, d_only=True
@@ -63,10 +67,10 @@ def test_it_is_the_spelled_out_one(variant):
     slow = spelled_out_penalty(game.discriminator, values, gamma)
     torch.testing.assert_close(value, slow.detach())
     weights = dict(game.discriminator.named_parameters())
-    expected = torch.autograd.grad(slow, list(weights.values()), allow_unused=True)
-    wanted = {k: torch.zeros_like(w) if g is None else g for (k, w), g in zip(weights.items(), expected, strict=True)}
-    for name, g in wanted.items():
-        torch.testing.assert_close(added[name], g, rtol=1e-6, atol=1e-12)
+    slow_gradients = torch.autograd.grad(slow, list(weights.values()), allow_unused=True)
+    for (name, weight), g in zip(weights.items(), slow_gradients, strict=True):
+        expected = torch.zeros_like(weight) if g is None else g
+        torch.testing.assert_close(added[name], expected, rtol=1e-6, atol=1e-12)
 
 
 @pytest.mark.parametrize("regularizer", ("r1r2", "sn+r1r2", "sn-scale+r1r2"))

@@ -1,4 +1,4 @@
-"""One update: what is evaluated how often, and both gradients against ordinary backward passes."""
+"""One update: how often each network runs, and both gradients against ordinary backward passes."""
 
 import copy
 
@@ -8,7 +8,7 @@ from tiny_games import BATCH, LATENT, SIZE, count_calls, gradients, images, make
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from galirep.game import augmentation as augment
+from galirep.game import augmentation
 from galirep.game.expression import Expr, parse
 from galirep.game.masks import erase, mix, random_boxes
 from galirep.game.objectives import OBJECTIVES
@@ -17,11 +17,11 @@ from galirep.game.variant import Penalty, Variant
 from galirep.game.variants import VARIANTS
 
 
-def assert_same(got, wanted):
+def assert_same(got, expected):
     """Equal up to rounding: a bias before BatchNorm has no gradient but for that."""
-    assert got.keys() == wanted.keys()
-    largest = max(float(g.abs().max()) for g in wanted.values())
-    for name, g in wanted.items():
+    assert got.keys() == expected.keys()
+    largest = max(float(g.abs().max()) for g in expected.values())
+    for name, g in expected.items():
         torch.testing.assert_close(
             got[name], g, rtol=1e-4, atol=1e-5 * largest, msg=lambda text, name=name: f"{name}: {text}"
         )
@@ -31,26 +31,26 @@ def assert_same(got, wanted):
 
 
 def reference(game, x, generator, objective="product", penalty_weight=1.0, noise=0.0, augmentations=()):
-    """Losses of D and of G and E as anyone would write them: each tuple by its own call of D, no detour over leaves."""
-    known = {Expr("x"): x, Expr("z"): torch.randn(BATCH, LATENT, generator=generator)}
+    """Return the losses of D and of G and E written plainly: a call of D for each tuple, no detached leaves."""
+    cache = {Expr("x"): x, Expr("z"): torch.randn(BATCH, LATENT, generator=generator)}
     for name in game.variant.masks:
-        known[Expr(name)] = random_boxes(BATCH, SIZE, generator)
+        cache[Expr(name)] = random_boxes(BATCH, SIZE, generator)
 
     def value(e):
-        if e in known:
-            return known[e]
+        if e in cache:
+            return cache[e]
         args = [value(a) for a in e.args]
         if e.head == "E":
             mu, log_sigma = game.encoder(*args)
-            known[e] = mu + log_sigma.exp() * torch.randn(mu.shape, generator=generator, dtype=mu.dtype)
+            cache[e] = mu + log_sigma.exp() * torch.randn(mu.shape, generator=generator, dtype=mu.dtype)
         else:
-            known[e] = {"G": game.generator, "M": game.extract, "Erase": erase, "Mix": mix}[e.head](*args)
-        return known[e]
+            cache[e] = {"G": game.generator, "M": game.extract, "Erase": erase, "Mix": mix}[e.head](*args)
+        return cache[e]
 
     values = {e: value(e) for e in game.variant.expressions}
     seen = {e: values[e] for e in game.variant.variables}
     if augmentations:
-        augmented = augment.draw(augmentations, BATCH, SIZE, generator, x.device)
+        augmented = augmentation.draw(augmentations, BATCH, SIZE, generator, x.device)
         seen = {e: augmented(v) if e.kind == "image" else v for e, v in seen.items()}
     if noise:
         seen = {
@@ -120,14 +120,14 @@ def test_spectral_norm_takes_part_in_the_gradient_and_moves_by_one_iteration():
 
 
 def test_gradients_are_replaced_not_added():
-    game, again = make(), make()
-    compute_gradients(again, images(1), source(1), Rules())
+    game, reference_game = make(), make()
+    compute_gradients(reference_game, images(1), source(1), Rules())
     for net in (*game.players().values(),):
         for p in net.parameters():
             p.grad = torch.full_like(p, 1e6)
     compute_gradients(game, images(1), source(1), Rules())
     for name, net in game.players().items():
-        assert_same(gradients(net), gradients(again.players()[name]))
+        assert_same(gradients(net), gradients(reference_game.players()[name]))
 
 
 @pytest.mark.parametrize("variant", ("gali-4", "gali-pt", "gali-mix"))
@@ -179,7 +179,7 @@ def test_statistics_of_an_update():
 
 
 class NoHostSync(TorchDispatchMode):
-    """Fails where a value of a tensor is asked for, which on a GPU would make the host wait."""
+    """A mode that fails where a value of a tensor is read, which on a GPU makes the host wait."""
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         name = func.overloadpacket.__name__
@@ -216,13 +216,11 @@ def test_running_statistics_of_e_follow_the_real_stream_alone():
     compute_gradients(game, images(1), source(), Rules(), d_only=True)
     alone(images()), alone(images(1))
     norms = [m for m in game.encoder.modules() if isinstance(m, nn.BatchNorm2d | nn.BatchNorm1d)]
-    for mine, theirs in zip(
-        norms, [m for m in alone.modules() if isinstance(m, nn.BatchNorm2d | nn.BatchNorm1d)], strict=True
-    ):
-        torch.testing.assert_close(
-            (mine.running_mean, mine.running_var), (theirs.running_mean, theirs.running_var), rtol=0, atol=0
-        )
-        assert mine.momentum == theirs.momentum == 0.1
+    norms_alone = [m for m in alone.modules() if isinstance(m, nn.BatchNorm2d | nn.BatchNorm1d)]
+    for norm, norm_alone in zip(norms, norms_alone, strict=True):
+        torch.testing.assert_close(norm.running_mean, norm_alone.running_mean, rtol=0, atol=0)
+        torch.testing.assert_close(norm.running_var, norm_alone.running_var, rtol=0, atol=0)
+        assert norm.momentum == norm_alone.momentum == 0.1
 
 
 def test_noise_is_shared_by_the_tuples_of_a_variable_and_only_on_images():
@@ -233,9 +231,8 @@ def test_noise_is_shared_by_the_tuples_of_a_variable_and_only_on_images():
     for noise in (0.0, 0.5):
         compute_gradients(game, images(), source(), Rules(), noise=noise)
     clean, noisy = seen["image"][:2], seen["image"][2:]
-    assert (
-        [len(v) for v in clean] == [len(v) for v in noisy] == [BATCH, 2 * BATCH]
-    )  # x once for its two tuples; G(z), G(E(G(z)))
+    # x once for its two tuples; G(z), G(E(G(z)))
+    assert [len(v) for v in clean] == [len(v) for v in noisy] == [BATCH, 2 * BATCH]
     added = torch.cat(noisy) - torch.cat(clean)
     assert (
         float(added.std()) == pytest.approx(0.5, rel=0.15) and abs(torch.corrcoef(added.flatten(1))[0, 1:]).max() < 0.6

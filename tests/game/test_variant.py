@@ -1,4 +1,4 @@
-"""Variants: every one of the paper, a user's own as a TOML file, and how faults are told."""
+"""Variants: those of the paper, a user's own as a TOML file, and error messages."""
 
 import itertools
 
@@ -10,14 +10,14 @@ from galirep.game.variants import ALI, VARIANTS, get_variant
 
 
 def permuted(images, latents):
-    """The four tuples (image, latent, image, latent) that permuting two images and two latents gives."""
+    """Return the four tuples (image, latent, image, latent) of permuted images and permuted latents."""
     return {
         (*i[:1], *la[:1], *i[1:], *la[1:])
         for i, la in itertools.product(itertools.permutations(images), itertools.permutations(latents))
     }
 
 
-# The table of docs/design, every name written in full: n, m and the classes, whose order is immaterial.
+# The classes of each variant with every name written in full; their order is immaterial.
 FOUR = {("x", "E(x)"), ("G(z)", "z"), ("x", "E(G(E(x)))"), ("G(E(G(z)))", "z")}
 Y, W = "G(E(M1(x)))", "Mix(x, G(E(M1(x))), M1)"
 CLASSES = {
@@ -29,7 +29,10 @@ CLASSES = {
         ("x", "E(M1(x))"), ("G(z)", "z"), ("x", f"E(M2({Y}))"), ("G(E(M3(G(z))))", "z"),
         (W, "E(M1(x))"), (W, f"E(M2({Y}))"), ("x", f"E(M4({W}))"), (Y, f"E(M4({W}))"),
     },
-    "gali-pt": {("x", "E(x)", "M(x)"), ("G(z)", "z", "M(G(z))"), ("x", "E(G(E(x)))", "M(G(E(x)))"), ("G(E(G(z)))", "z", "M(G(z))")},
+    "gali-pt": {
+        ("x", "E(x)", "M(x)"), ("G(z)", "z", "M(G(z))"),
+        ("x", "E(G(E(x)))", "M(G(E(x)))"), ("G(E(G(z)))", "z", "M(G(z))"),
+    },
     "masked-ali": {("x", "E(M1(x))"), ("G(z)", "z")},
     "masked-alice": {("x", "E(M1(x))"), ("G(z)", "z")},
     "masked-gali-4": {("x", "E(M1(x))"), ("G(z)", "z"), ("x", "E(M2(G(E(M1(x)))))"), ("G(E(M3(G(z))))", "z")},
@@ -68,9 +71,7 @@ def test_a_variant_is_that_of_the_table(name):
     assert variant.about
 
 
-@pytest.mark.parametrize(
-    ("name", "count"), [("ali", 4), ("gali-4", 6), ("gali-8", 8), ("gali-mix", 9), ("gali-pt", 9)]
-)  # what is embedded in D: each distinct variable once
+@pytest.mark.parametrize(("name", "count"), [("ali", 4), ("gali-4", 6), ("gali-8", 8), ("gali-mix", 9), ("gali-pt", 9)])
 def test_distinct_variables(name, count):
     variant = get_variant(name)
     assert len(variant.variables) == count and set(variant.variables) == {e for row in variant.tuples for e in row}
@@ -92,7 +93,9 @@ def test_plain_data_and_toml_give_the_variant_back(name, tmp_path):
 def test_a_toml_variant_is_named_after_its_file_where_it_has_no_name(tmp_path):
     path = tmp_path / "three.toml"
     path.write_text(
-        'classes = [["x", "E(x)"], ["G(z)", "z"], ["y", "E(x)"]]\nwhere = {y = "G(E(x))"}\npenalties = [["l1", "x", "y", 0.5]]\n'
+        'classes = [["x", "E(x)"], ["G(z)", "z"], ["y", "E(x)"]]\n'
+        'where = {y = "G(E(x))"}\n'
+        'penalties = [["l1", "x", "y", 0.5]]\n'
     )
     variant = get_variant(path)
     assert variant.name == "three" and variant.n == 3 and str(variant.tuples[2][0]) == "G(E(x))"
@@ -115,10 +118,10 @@ PAIRS = (("x", "E(x)"), ("G(z)", "z"))
         ((*PAIRS, ("x", "E(z)")), (), (), "in 'E(z)': E takes (image), not (latent)"),
         ((*PAIRS, ("z", "x")), (), (), "(z, x) is latent x image, but the first class is image x latent"),
         ((*PAIRS, ("x",)), (), (), "(x) is image, but the first class is image x latent"),
-        ((*PAIRS, ("x", "E( x )")), (), (), "two classes hold the same tuple"),
-        ((("x", "z"), ("G(z)", "z")), (), (), "E occurs in no class"),
-        ((("x", "E(x)"), ("x", "z")), (), (), "G occurs in no class"),
-        ((*PAIRS, ("M1", "z")), (), (), "(M1, z) holds a bare mask"),
+        ((*PAIRS, ("x", "E( x )")), (), (), "two classes are the same tuple, so D cannot distinguish them"),
+        ((("x", "z"), ("G(z)", "z")), (), (), "no class contains E: E, G, x and z must each occur in at least one"),
+        ((("x", "E(x)"), ("x", "z")), (), (), "no class contains G: E, G, x and z must each occur in at least one"),
+        ((*PAIRS, ("M1", "z")), (), (), "(M1, z) contains a bare mask"),
         (PAIRS, (("E", "x"),), (), "'E' cannot name an expression"),
         (PAIRS, (("x", "G(z)"),), (), "'x' cannot name an expression"),
         (PAIRS, (("a b", "G(z)"),), (), "'a b' cannot name an expression"),
@@ -155,11 +158,11 @@ def test_a_variant_that_cannot_be_trained_is_refused_with_its_name(classes, wher
             "must be a number of 0 or more, not 'much'",
         ),
         ("classes = [['x', 'E(x'], ['G(z)', 'z']]", "in 'E(x': write calls of E, G"),
-        ("classes = [['x' 'E(x)']]", "is no valid TOML"),
+        ("classes = [['x' 'E(x)']]", "is not valid TOML"),
         ("classes = [['x', 'E(y)'], ['G(z)', 'z']]", "in 'E(y)': 'y' is neither a variable"),
     ],
 )
-def test_a_fault_in_a_toml_file_is_told_with_the_file(text, says, tmp_path):
+def test_an_error_in_a_toml_file_names_the_file(text, says, tmp_path):
     path = tmp_path / "mine.toml"
     path.write_text(text)
     with pytest.raises(SpecError) as caught:
@@ -171,7 +174,7 @@ def test_a_toml_file_that_cannot_be_read(tmp_path):
     with pytest.raises(SpecError, match=r"cannot read the variant file .*none\.toml: No such file"):
         get_variant(tmp_path / "none.toml")
     (tmp_path / "latin.toml").write_bytes(b"name = '\xe9'")
-    with pytest.raises(SpecError, match="is no valid TOML"):
+    with pytest.raises(SpecError, match="is not valid TOML"):
         get_variant(tmp_path / "latin.toml")
 
 
@@ -183,6 +186,5 @@ def test_an_unknown_name_is_answered_with_the_nearest():
 
 
 def test_variants_are_values():
-    assert (
-        len({ALI, get_variant("ali"), Variant("ali", ALI.classes)}) == 2
-    )  # differing in what they say about themselves
+    # the last differs in `about`
+    assert len({ALI, get_variant("ali"), Variant("ali", ALI.classes)}) == 2

@@ -1,4 +1,4 @@
-"""The objectives spelled out as sums of cross-entropies and loops over classes: slow, plain, what galirep.game.objectives must equal.
+"""The objectives as sums of cross-entropies and loops over classes: slow references of galirep.game.objectives.
 
 Logits are (n, B, n): row = true class, column = named class.
 """
@@ -9,13 +9,13 @@ from torch import Tensor
 
 
 def discriminator(logits: Tensor) -> Tensor:
-    """n cross-entropies, each with its own class as target, weight 2/n."""
+    """Sum n cross-entropies, each with its own class as target, weight 2/n."""
     n, batch, _ = logits.shape
     return 2 / n * sum(F.cross_entropy(logits[y], torch.full((batch,), y)) for y in range(n))
 
 
 def product(logits: Tensor) -> Tensor:
-    """n(n-1) cross-entropies, each class with every other class as target, weight 2/(n(n-1))."""
+    """Sum n(n-1) cross-entropies, each class with every other class as target, weight 2/(n(n-1))."""
     n, batch, _ = logits.shape
     terms = [F.cross_entropy(logits[y], torch.full((batch,), j)) for y in range(n) for j in range(n) if j != y]
     assert len(terms) == n * (n - 1)
@@ -23,13 +23,13 @@ def product(logits: Tensor) -> Tensor:
 
 
 def misclassification(logits: Tensor) -> Tensor:
-    """-log(1 - p_y) of each class, weight 2/n."""
+    """Sum -log(1 - p_y) of each class, weight 2/n."""
     n = len(logits)
     return -2 / n * sum(torch.log(1 - logits[y].softmax(-1)[:, y]).mean() for y in range(n))
 
 
 def relativistic(logits: Tensor, sign: int) -> Tensor:
-    """Mean over class pairs a < b and images i of 2 log(1 + exp(sign D)), with the tuple of b from image i-1."""
+    """Return the mean over class pairs a < b and images i of 2 log(1 + exp(sign D)); the tuple of b is of image i-1."""
     n, batch, _ = logits.shape
     terms = []
     for a in range(n):

@@ -1,4 +1,4 @@
-"""Games of two networks and D small enough to spell out what an update does."""
+"""Games small enough for slow references of an update."""
 
 import torch
 from torch import nn
@@ -13,7 +13,7 @@ BATCH, SIZE, LATENT, FEATURES = 4, 8, 5, 6
 
 
 def extractor():
-    """A smooth M(.) that is an ordinary module, with weights of its own."""
+    """Return a smooth M that is an ordinary module with weights."""
     return nn.Sequential(nn.Conv2d(1, 3, 3), nn.Tanh(), nn.Flatten(), nn.Linear(3 * 36, FEATURES))
 
 
@@ -47,7 +47,7 @@ def gradients(net):
 
 
 def count_calls(game):
-    """How often E, G and M run from now on, as a dict that counts."""
+    """Return a dict that counts the calls of E, G and M from now on."""
     calls = dict.fromkeys("EGM", 0)
 
     def hook(name):

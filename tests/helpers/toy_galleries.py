@@ -1,4 +1,4 @@
-"""Small embedding files with classes that lie in clusters, and what is true of them by a full sort."""
+"""Small embedding files whose classes are clusters, their cosine similarities, and small picture folders."""
 
 import numpy as np
 from PIL import Image
@@ -42,7 +42,7 @@ def cosines_of(path, other=None):
 
 
 def draw_pictures(folder, n, seed, classes=3):
-    """n noisy pictures, of about the same colour in each class, not so different that no neighbour is of another class."""
+    """Write n noisy pictures of similar colours within a class; some neighbours are still of another class."""
     r = np.random.default_rng(seed)
     colours = np.array([[200, 60, 60], [60, 180, 90], [70, 90, 210], [200, 180, 60]])
     for i in range(n):

@@ -105,7 +105,7 @@ def test_an_index(cli, embeddings):
         ("cut.h5", b"\x89HDF\r\n\x1a\n" + bytes(30), "cut.h5"),
         ("foreign.pt", b"PK\x03\x04" + bytes(30), "truncated or damaged"),
         ("foreign.faiss", b"IxFI" + bytes(30), "no sidecar"),
-        ("foreign.safetensors", b"\x02\x00\x00\x00\x00\x00\x00\x00{}", "no foreign that galirep exported"),
+        ("foreign.safetensors", b"\x02\x00\x00\x00\x00\x00\x00\x00{}", "is not a galirep export of kind 'foreign'"),
         ("cut.safetensors", b"\x02\x00\x00", "truncated or damaged"),
     ],
 )

@@ -1,4 +1,4 @@
-"""Measures of a ranking against loops that spell out their definitions."""
+"""Metrics of a ranking, against loops over their definitions."""
 
 import math
 
@@ -17,7 +17,7 @@ def _cases(seed):
 
 
 def _spelled_out(gallery, label, order, k):
-    """(P@1, R@k, RR@k, AP@R) of one query from a ranking of the whole gallery, in plain Python; None where it has no relevant row."""
+    """Return (P@1, R@k, RR@k, AP@R) of one query from a ranking of the gallery; None if it has no relevant row."""
     relevant = sum(1 for other in gallery if other == label and label >= 0)
     if relevant == 0:
         return None

@@ -1,4 +1,4 @@
-"""The networks: shapes layer by layer, the paper's parameter counts, initialisation, and the sizes each family takes."""
+"""The networks: shapes of the layers, the paper's parameter counts, initialisation, and sizes of each family."""
 
 import dataclasses
 
@@ -33,7 +33,7 @@ def weighted(module):
 
 
 def conv_shapes(module, value):
-    """The shape (channels, side) or (width,) after each convolution and linear layer."""
+    """Return the shape (channels, side) or (width,) after each convolution and linear layer."""
     out = []
     hooks = [
         m.register_forward_hook(lambda m, args, value: out.append((value.shape[1], *value.shape[3:])))
@@ -62,12 +62,12 @@ def test_parameter_counts_on_svhn(parts):
 )
 def test_joint_heads_of_the_paper(networks, variant, features, joint):
     shapes = Shapes(PAPER[networks].size, 3, 256, features=features)
-    found = NETWORKS[networks].build(shapes)
-    d = Discriminator(get_variant(variant), found, "none")
+    parts = NETWORKS[networks].build(shapes)
+    d = Discriminator(get_variant(variant), parts, "none")
     head = [*weighted(d.hidden), d.last]
     assert [head[0].in_features, *(m.out_features for m in head)] == joint
     wide = {"svhn32": 512, "celeba64": 1024}[networks]
-    assert [m.out_features for m in weighted(found.trunks["latent"])] == [wide, wide]
+    assert [m.out_features for m in weighted(parts.trunks["latent"])] == [wide, wide]
     if features:
         assert [m.in_features for m in weighted(d.trunks["features"])] == [features, 512]
         assert [m.out_features for m in weighted(d.trunks["features"])] == [512, 512]
@@ -107,22 +107,22 @@ def test_celeba_layer_by_layer(parts):
 
 @pytest.mark.parametrize("name", PAPER)
 def test_the_papers_initialisation_and_normalisation(parts, name):
-    found = parts[name]
+    built = parts[name]
     for module in (
-        weighted(found.encoder) + weighted(found.generator) + [m for t in found.trunks.values() for m in weighted(t)]
+        weighted(built.encoder) + weighted(built.generator) + [m for t in built.trunks.values() for m in weighted(t)]
     ):
         assert float(module.weight.detach().std()) == pytest.approx(0.01, rel=0.1) and not module.bias.detach().any()
     slopes = {
         m.negative_slope
-        for net in (found.encoder, found.generator)
+        for net in (built.encoder, built.generator)
         for m in net.modules()
         if isinstance(m, nn.LeakyReLU)
     }
-    assert slopes == {{"svhn32": 0.01, "celeba64": 0.02}[name]} == {found.slope}
-    norms = [m for m in found.encoder.modules() if isinstance(m, nn.BatchNorm1d | nn.BatchNorm2d)]
-    assert len(norms) == len(weighted(found.encoder)) - 1  # everywhere but last
+    assert slopes == {{"svhn32": 0.01, "celeba64": 0.02}[name]} == {built.slope}
+    norms = [m for m in built.encoder.modules() if isinstance(m, nn.BatchNorm1d | nn.BatchNorm2d)]
+    assert len(norms) == len(weighted(built.encoder)) - 1  # everywhere but last
     assert not any(
-        isinstance(m, nn.BatchNorm2d | nn.BatchNorm1d | nn.Dropout) for t in found.trunks.values() for m in t.modules()
+        isinstance(m, nn.BatchNorm2d | nn.BatchNorm1d | nn.Dropout) for t in built.trunks.values() for m in t.modules()
     )
 
 
@@ -183,7 +183,7 @@ def test_g_starts_from_the_mean_image():
 
 
 @pytest.mark.parametrize(
-    ("name", "size", "found"),
+    ("name", "size", "chosen"),
     [
         ("paper", 32, "svhn32"),
         ("paper", 64, "celeba64"),
@@ -192,8 +192,8 @@ def test_g_starts_from_the_mean_image():
         ("compact", 32, "compact"),
     ],
 )
-def test_names_by_size(name, size, found):
-    assert family(name, size)[0] == found and family(name, size)[1] is NETWORKS[found]
+def test_names_by_size(name, size, chosen):
+    assert family(name, size)[0] == chosen and family(name, size)[1] is NETWORKS[chosen]
 
 
 @pytest.mark.parametrize(
@@ -235,8 +235,8 @@ def test_group_norm_takes_the_place_of_batchnorm_in_e_and_g(name, shapes):
         assert [m.num_features for m in norms] == [m.num_channels for m in groups] != []
         assert not any(isinstance(m, nn.BatchNorm1d | nn.BatchNorm2d) for m in getattr(group, net).modules())
         for one, other in zip(norms, groups, strict=True):
-            most = 1 if isinstance(one, nn.BatchNorm1d) else max(1, min(32, one.num_features // 16))
-            assert other.num_groups == max(g for g in range(1, most + 1) if one.num_features % g == 0)
+            max_groups = 1 if isinstance(one, nn.BatchNorm1d) else max(1, min(32, one.num_features // 16))
+            assert other.num_groups == max(g for g in range(1, max_groups + 1) if one.num_features % g == 0)
 
 
 @pytest.mark.parametrize("name", NETWORKS)

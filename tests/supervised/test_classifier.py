@@ -267,7 +267,7 @@ def test_every_setting_has_an_option_with_help_and_a_net_behind_its_name(cli):
 def test_exports_that_cannot_be_loaded(trained, tmp_path):
     with pytest.raises(PluginError, match="needs the directory that galirep train-classifier made"):
         load_extractor("classifier:")
-    with pytest.raises(CheckpointError, match="holds no exported classifier"):
+    with pytest.raises(CheckpointError, match="has no exported classifier"):
         load_extractor(f"classifier:{tmp_path}")
     content = (trained / "export" / "classifier.safetensors").read_bytes()
     file = tmp_path / "classifier.safetensors"
@@ -276,7 +276,7 @@ def test_exports_that_cannot_be_loaded(trained, tmp_path):
         with pytest.raises(CheckpointError, match="damaged"):
             load_extractor(f"classifier:{tmp_path}")
     save_file({"weight": torch.ones(2)}, file)
-    with pytest.raises(CheckpointError, match="is no classifier that galirep exported"):
+    with pytest.raises(CheckpointError, match="is not a galirep export of kind 'classifier'"):
         load_extractor(f"classifier:{tmp_path}")
     save_file({"weight": torch.ones(2)}, file, metadata={"galirep": json.dumps({"kind": "classifier", "format": 99})})
     with pytest.raises(CheckpointError, match="has export format 99; this galirep reads 1"):

@@ -1,4 +1,4 @@
-"""Memory that a command keeps: seen in the page faults of a fresh process."""
+"""`keep_freed_memory`, measured by the page faults of a fresh process."""
 
 import subprocess
 import sys
