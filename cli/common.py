@@ -16,7 +16,7 @@ def _debug(ctx: click.Context, _: click.Parameter, value: bool) -> None:
 
 
 def workers(value: str) -> int | None:
-    """The number of decoding workers; None for `auto`."""
+    """Return the number of decoding workers; None for `auto`."""
     if value == "auto":
         return None
     if not value.isdigit():
@@ -37,7 +37,7 @@ class Choice(click.Choice[str]):
     """A choice among words that names the nearest one where it is misspelt."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
-        """The word, or a usage error."""
+        """Return the word, or raise a usage error."""
         if str(value) not in self.choices:
             self.fail(unknown("value", str(value), self.choices), param, ctx)
         return str(value)
@@ -95,7 +95,7 @@ _SHARED: dict[str, Any] = {
 
 
 def shared(*names: str) -> Callable[[F], F]:
-    """Add shared options: --json and --debug always, and those named (seed, device, precision, workers, overwrite, data-root, download)."""
+    """Add shared options: --json and --debug always, and those named in `_SHARED`."""
 
     def decorate(function: F) -> F:
         for name in reversed((*names, "json", "debug")):

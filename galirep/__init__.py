@@ -1,4 +1,4 @@
-"""galirep: train GALI encoders, embed image sets, probe and search the embeddings. Importing it does not import torch."""
+"""Train GALI encoders, embed image sets, probe and search the embeddings. Importing galirep does not import torch."""
 
 import importlib
 from typing import TYPE_CHECKING, Any

@@ -15,7 +15,8 @@ from galirep.data.memory import Images, load_images
 
 pytest.register_assert_rewrite("tiny_runs")
 
-# A shell ignores SIGINT in what it runs in the background, and children inherit that; programs under test must be interruptible.
+# a shell ignores SIGINT in what it runs in the background, and children inherit that;
+# programs under test must be interruptible
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
@@ -33,7 +34,7 @@ def cli() -> Callable[..., Result]:
 
 @pytest.fixture(scope="session")
 def digit_images() -> Images:
-    """The training digits at 8 x 8."""
+    """Load the training digits at 8 x 8."""
     return load_images(open_data("sklearn:digits"), 8, num_workers=0)
 
 
@@ -47,7 +48,7 @@ def galleries(tmp_path: Path) -> tuple[Path, Path]:
 
 @pytest.fixture(scope="session")
 def pictured(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder of a gallery `train.h5` and queries `test.h5` with their pictures, embedded as 2 x 2 pixels."""
+    """Make a folder of a gallery `train.h5` and queries `test.h5` with their pictures, embedded as 2 x 2 pixels."""
     folder = tmp_path_factory.mktemp("pictured")
     for name, n, seed in (("train", 60, 0), ("test", 30, 1)):
         draw_pictures(folder / name, n, seed)

@@ -18,13 +18,13 @@ GROUP = POINT.load()
 
 
 def _blocks(page, *languages):
-    """The fenced blocks of a page in one of these languages."""
+    """Return the fenced blocks of a page in one of these languages."""
     found = re.findall(r"^```(\w*)\n(.*?)^```$", page.read_text(encoding="utf-8"), flags=re.S | re.M)
     return [text for language, text in found if language in languages]
 
 
 def _commands(page):
-    """The `galirep ...` lines of the blocks, split as a shell does; a line that ends in a backslash goes on."""
+    """Yield the `galirep ...` lines, split as a shell does; a line that ends in a backslash goes on."""
     for block in _blocks(page, "", "sh", "bash", "console", "shell", "text"):
         for line in block.replace("\\\n", " ").splitlines():
             words = line.strip().removeprefix("$ ")

@@ -1,4 +1,4 @@
-"""What loads no torch, seen in fresh interpreters. Which room may import which is checked by import-linter (pyproject.toml, `make lint`)."""
+"""What loads no torch, seen in fresh interpreters. import-linter checks which room imports which (`make lint`)."""
 
 import subprocess
 import sys
@@ -22,7 +22,7 @@ TORCH_FREE = (
 
 
 def _loaded_after(code: str, folder: Path) -> set[str]:
-    """The top-level modules that a fresh interpreter holds after `code`; it starts in `folder`, away from the source folder."""
+    """Return the top-level modules that a fresh interpreter has after `code`, away from the source folder."""
     script = f"{code}\nimport sys\nprint('LOADED', *sorted({{name.split('.')[0] for name in sys.modules}}))"
     done = subprocess.run([sys.executable, "-c", script], cwd=folder, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

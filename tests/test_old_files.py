@@ -1,4 +1,4 @@
-"""Files that earlier versions wrote: a run, an embedding file and an index of commit 04408f9 (fixtures/, with make.py)."""
+"""Files of earlier versions: a run, an embedding file and an index of commit 04408f9 (fixtures/, with make.py)."""
 
 import shutil
 from pathlib import Path
@@ -16,7 +16,7 @@ WRITTEN = Path(__file__).parent / "fixtures" / "written_by_04408f9"
 
 @pytest.fixture
 def old(tmp_path):
-    """A copy that may be changed."""
+    """Copy the files, so that they may be changed."""
     return Path(shutil.copytree(WRITTEN, tmp_path / "old"))
 
 

@@ -19,7 +19,7 @@ DATA = (".html", ".css", ".js", "py.typed")
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory):
-    """The wheel built from a copy of the tree, as {name: text}."""
+    """Build the wheel from a copy of the tree, as {name: text}."""
     copy = tmp_path_factory.mktemp("tree")
     for folder in PACKAGES:
         shutil.copytree(ROOT / folder, copy / folder, ignore=shutil.ignore_patterns("__pycache__"))

@@ -78,7 +78,7 @@ class _Output:
             return embeddings.errors
 
 
-def embed(
+def embed(  # noqa: PLR0913
     encoder: str | FeatureExtractor,
     data: str | ImageSource,
     out: str | Path,

@@ -26,7 +26,7 @@ from galirep.visuals.projection import require_projection
 _BATCH = 4096
 
 
-def retrieve(
+def retrieve(  # noqa: PLR0913
     gallery: str | Path,
     queries: str | Path | Sequence[str | Path] | None = None,
     *,

@@ -185,7 +185,7 @@ def test_a_signal_is_exit_code_130_and_the_same_command_with_resume_goes_on(cli,
 
 
 def test_a_process_that_is_killed_resumes_to_the_same_numbers(cli, data, tmp_path):
-    """SIGKILL at whatever moment it comes, then --resume: every tensor and every metric as of a run never interrupted."""
+    """SIGKILL at any moment, then --resume: every tensor and every metric as of a run never interrupted."""
     args = [
         *TINY,
         "--data",

@@ -45,7 +45,7 @@ def config(**settings):
 
 
 def metrics_of(run):
-    """The lines of metrics.jsonl without what a clock or a machine decides."""
+    """Read the lines of metrics.jsonl without what a clock or a machine decides."""
     rows = [json.loads(line) for line in (Path(run) / "metrics.jsonl").read_text().splitlines()]
     return [{k: v for k, v in row.items() if k not in TIMING} for row in rows]
 
@@ -80,7 +80,7 @@ def contents(folder):
 
 
 def stop_at(monkeypatch, step, number=signal.SIGTERM):
-    """The process gets a real signal within that update."""
+    """Send the process a real signal within that update."""
     advance = Session.advance
 
     def advance_and_signal(self):
@@ -106,7 +106,7 @@ def break_weights(monkeypatch, times, at=5):
 
 
 def scripted_evaluations(monkeypatch, values):
-    """The evaluations give these numbers."""
+    """Let the evaluations give these numbers."""
     evaluate, left = HeldOut.evaluate, iter(values)
     monkeypatch.setattr(
         HeldOut, "evaluate", lambda self, *nets: dataclasses.replace(evaluate(self, *nets), pixel_mse=next(left))

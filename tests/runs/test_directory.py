@@ -1,4 +1,4 @@
-"""The log of a run: train.log has everything, the user's handlers what their levels let pass, else stderr the warnings."""
+"""The log of a run: train.log has all of it, the user's handlers what their levels pass, else stderr the warnings."""
 
 import logging
 import subprocess

@@ -89,7 +89,8 @@ from galirep.supervised.loop import train_classifier
 def kill(row):
     if row["epoch"] == 2:
         os.kill(os.getpid(), signal.SIGKILL)
-train_classifier(ClassifierConfig("sklearn:digits", epochs=3, batch_size=64, device="cpu", num_workers=0), out=sys.argv[1], on_epoch=kill)
+config = ClassifierConfig("sklearn:digits", epochs=3, batch_size=64, device="cpu", num_workers=0)
+train_classifier(config, out=sys.argv[1], on_epoch=kill)
 """
 
 

@@ -49,7 +49,8 @@ def test_every_setting_has_help_a_type_and_a_default_that_fits():
         ({"steps": 5, "epochs": 2.0}, "steps 5 and epochs 2: give one of them"),
         (
             {"objective": "prodct"},
-            "unknown objective 'prodct': did you mean 'product'? known: minimax, misclassification, product, relativistic",
+            "unknown objective 'prodct': did you mean 'product'? "
+            "known: minimax, misclassification, product, relativistic",
         ),
         ({"d_regularizer": "r1r2", "compile": True}, "take d_regularizer sn, sn-scale or none with it"),
         ({"d_regularizer": "sn+r1r2", "compile": True}, "d_regularizer sn+r1r2 needs second derivatives"),
@@ -136,7 +137,8 @@ def test_a_missing_file_is_named(tmp_path):
 
 
 def test_assignments():
-    assert parse_assignments(["lr=2e-4", "steps=5", "lr_e=null", "compile=true", "data=npz:a=b.npz", "batch-size = 7", "split={"]) == {
+    texts = ["lr=2e-4", "steps=5", "lr_e=null", "compile=true", "data=npz:a=b.npz", "batch-size = 7", "split={"]
+    assert parse_assignments(texts) == {
         "lr": "2e-4", "steps": 5, "lr_e": None, "compile": True, "data": "npz:a=b.npz", "batch_size": 7, "split": "{",
     }  # fmt: skip
     with pytest.raises(ConfigError, match="--set 'lr': write KEY=VALUE"):

@@ -27,7 +27,7 @@ def test_the_default_preset_is_the_defaults():
 
 
 def test_the_papers_own_numbers():
-    """Dandi et al. 2021, SVHN: Adam 2e-4 (0.5, 0.999) for all, batch 100, 100 epochs, spectral norm, noise 0.1, nothing averaged."""
+    """Dandi et al. 2021, SVHN: Adam 2e-4 (0.5, 0.999), batch 100, 100 epochs, spectral norm, noise 0.1, no averages."""
     config = TrainConfig.from_dict({"preset": "paper", **DATA})
     assert (config.lr, config.lr_d, config.lr_e, config.beta1, config.beta2) == (2e-4, 2e-4, None, 0.5, 0.999)
     assert (config.batch_size, config.epochs, config.d_steps, config.schedule, config.warmup) == (

@@ -1,4 +1,4 @@
-"""A run that was interrupted or made longer ends as one that was not; what cannot be resumed is told. A killed process: test_cli_train."""
+"""A resumed run equals one never interrupted; what cannot be resumed is refused. A killed process: tests/cli."""
 
 import errno
 import signal
@@ -66,7 +66,8 @@ def test_evaluation_survives_an_interruption_to_the_bit(tmp_path, monkeypatch, s
 def test_a_users_variant_resumes_after_its_file_is_gone(tmp_path, monkeypatch):
     path = tmp_path / "mine.toml"
     path.write_text(
-        'classes = [["x", "E(x)"], ["G(z)", "z"], ["y", "E(x)"]]\npenalties = [["l1", "E(x)", "E(y)", 0.1]]\n[where]\ny = "G(E(x))"\n'
+        'classes = [["x", "E(x)"], ["G(z)", "z"], ["y", "E(x)"]]\n'
+        'penalties = [["l1", "E(x)", "E(y)", 0.1]]\n[where]\ny = "G(E(x))"\n'
     )
     settings, run = config(variant=str(path), steps=4), tmp_path / "run"
     with monkeypatch.context() as patch:
