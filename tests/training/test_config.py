@@ -6,7 +6,7 @@ import pytest
 import yaml
 
 from galirep.errors import ConfigError
-from galirep.system.settings import parse_assignments, read_settings, setting_types
+from galirep.system.settings import read_settings, setting_types
 from galirep.training.config import TrainConfig
 
 
@@ -111,38 +111,6 @@ def test_numbers_as_yaml_reads_them(tmp_path):
     assert (config.lr, config.lr_d, config.epochs, config.grad_clip) == (2e-4, 1.0, 3.0, 0.5) and isinstance(
         config.lr_d, float
     )
-
-
-@pytest.mark.parametrize(
-    ("text", "says"),
-    [
-        ("- a\n- b\n", "not list"),
-        ("", "not NoneType"),
-        ("a: [", "is not valid YAML"),
-        ("just words", "not str"),
-        ("\x80", "is not valid YAML"),
-    ],
-)
-def test_a_file_that_is_no_mapping_is_refused(tmp_path, text, says):
-    path = tmp_path / "settings.yaml"
-    path.write_bytes(text.encode("latin-1"))
-    with pytest.raises(ConfigError) as caught:
-        read_settings(path)
-    assert str(path) in str(caught.value) and says in str(caught.value) and "\n" not in str(caught.value)
-
-
-def test_a_missing_file_is_named(tmp_path):
-    with pytest.raises(ConfigError, match=r"cannot read .*none\.yaml: No such file"):
-        read_settings(tmp_path / "none.yaml")
-
-
-def test_assignments():
-    texts = ["lr=2e-4", "steps=5", "lr_e=null", "compile=true", "data=npz:a=b.npz", "batch-size = 7", "split={"]
-    assert parse_assignments(texts) == {
-        "lr": "2e-4", "steps": 5, "lr_e": None, "compile": True, "data": "npz:a=b.npz", "batch_size": 7, "split": "{",
-    }  # fmt: skip
-    with pytest.raises(ConfigError, match="--set 'lr': write KEY=VALUE"):
-        parse_assignments(["lr"])
 
 
 def test_differences_leave_out_what_cannot_change_the_result():
