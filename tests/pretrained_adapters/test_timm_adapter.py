@@ -156,7 +156,8 @@ def test_order_does_not_match_where_roles_differ(small, tmp_path):
     names = list(small[0].state_dict())
     first = names.index("norm.weight")
     names[first], names[first + 1] = names[first + 1], names[first]
-    torch.save({f"other.{name}": small[0].state_dict()[name] for name in names}, tmp_path / "w.pth")
+    state = small[0].state_dict()
+    torch.save({f"other.{name.replace('norm', 'ln')}": state[name] for name in names}, tmp_path / "w.pth")
     with pytest.raises(PluginError, match=r"does not fit timm's test_vit: .* is missing in the file"):
         load_extractor(f"timm:test_vit@{tmp_path / 'w.pth'}")
 
