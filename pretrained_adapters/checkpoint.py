@@ -65,7 +65,9 @@ class Checkpoint:
             parts = Counter(name.partition(".")[0] for name in tensors)
             first = ", ".join(f"{part} {count}" for part, count in parts.most_common(4))
             rest = f" and {len(parts) - 4} more" if len(parts) > 4 else ""
-            texts.append(f"{key or 'the file itself'} ({len(tensors)} tensor{"s" if len(tensors) > 1 else ""}: {first}{rest})")
+            texts.append(
+                f"{key or 'the file itself'} ({len(tensors)} tensor{'s' if len(tensors) > 1 else ''}: {first}{rest})"
+            )
         return "; ".join(texts)
 
 

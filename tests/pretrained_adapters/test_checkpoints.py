@@ -9,12 +9,11 @@ import numpy as np
 import pytest
 import timm
 import torch
+from galirep.pretrained_adapters.checkpoint import read_checkpoint
 
 from galirep.errors import PluginError
 from galirep.features.protocol import describe
 from galirep.features.registry import load_extractor
-
-from galirep.pretrained_adapters.checkpoint import read_checkpoint
 
 IMAGES = torch.rand(2, 3, 160, 160) * 2 - 1
 
@@ -124,7 +123,10 @@ def test_a_name_that_is_a_layer_and_a_key_is_a_layer(tmp_path, one):
 def test_moco_queries_and_keys_behind_data_parallel(tmp_path, one, two, caplog):
     state = {**_under("module.encoder_q.", one), **_under("module.encoder_k.", two)}
     for encoder in ("encoder_q", "encoder_k"):
-        state |= {f"module.{encoder}.head.0.weight": torch.ones(8, 64), f"module.{encoder}.head.2.weight": torch.ones(8)}
+        state |= {
+            f"module.{encoder}.head.0.weight": torch.ones(8, 64),
+            f"module.{encoder}.head.2.weight": torch.ones(8),
+        }
     state |= {"module.queue": torch.ones(8, 16), "module.queue_ptr": torch.zeros(1)}
     file = _save(tmp_path / "moco.pth.tar", {"arch": "vit", "state_dict": state})
     with pytest.raises(PluginError, match=r"more than one set .*: encoder_q, encoder_k; choose one, .*#encoder_q$"):
