@@ -2,9 +2,7 @@
 
 import contextlib
 import difflib
-import logging
 import re
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,22 +13,23 @@ from huggingface_hub.errors import EntryNotFoundError
 from timm.data.config import resolve_model_data_config
 
 from galirep.errors import PluginError
-from galirep.features.network import NetworkExtractor
+from galirep.features.network import OUTPUT, NetworkExtractor
+from galirep.features.pooling import split_layer
 from galirep.system.files import sha256_file
 
-from .weights import match_by_order, mismatches, read_weights
+from .checkpoint import read_checkpoint
+from .timm_loading import create_untrained, load_model, size_option_of
 
-_log = logging.getLogger(__name__)
-_create: Callable[..., Any] = timm.create_model
 _HUB_FILES = ("model.safetensors", "pytorch_model.bin")
 
 
 def build(argument: str, *, download: bool = False) -> NetworkExtractor:
-    """Build `timm:NAME[,size=N][@WEIGHTS]`: the pooled features of a timm model.
+    """Build `timm:NAME[,size=N][@WEIGHTS[#KEY]]`: the pooled features of a timm model.
 
     Other layers are the names of its modules.
-    WEIGHTS is a .safetensors, .pth, .pt or .bin file with the state dict of that model, with or without its
-    classification head; without it the weights that timm names are taken from the local cache, or downloaded if
+    WEIGHTS is a .safetensors, .pth, .pt, .ckpt or .bin file with the state dict of that model, with or without its
+    classification head, at the top or under a key, with or without a prefix; KEY names the key or the prefix where
+    several would do. Without WEIGHTS the weights that timm names are taken from the local cache, or downloaded if
     `download` is true. Image size, interpolation, mean and standard deviation are those of the model's pretrained
     configuration; `size=N` sets another image size. Nothing is cropped.
 
@@ -45,8 +44,9 @@ def build(argument: str, *, download: bool = False) -> NetworkExtractor:
         )
     name, size = match[1], int(match[2] or 0)
     config = _pretrained_config(name)
+    weights, key = _split_key(weights)
     path = Path(weights) if weights else _timm_weights(name, config, download)
-    model = _load(name, config, path, size)
+    model = load_model(name, config, path, key, size)
     data_config = resolve_model_data_config(model)  # type: ignore[no-untyped-call]
     channels, height, width = data_config["input_size"]
     if height != width or channels not in (1, 3):
@@ -56,7 +56,7 @@ def build(argument: str, *, download: bool = False) -> NetworkExtractor:
     return NetworkExtractor(
         model,
         name=name.partition(".")[0],
-        tag=path.name if weights else config.get("tag") or "",
+        tag=f"{path.name}#{key}".rstrip("#") if weights else config.get("tag") or "",
         sha256=sha256_file(path),
         image_size=size or height,
         channels=channels,
@@ -65,6 +65,33 @@ def build(argument: str, *, download: bool = False) -> NetworkExtractor:
         interpolation="bilinear" if data_config["interpolation"] == "bilinear" else "bicubic",
         channels_last=str(getattr(model, "output_fmt", "NCHW")) == "NHWC",
     )
+
+
+def _names_key(argument: str, word: str) -> bool:
+    """Return whether `word`, which follows `timm:argument#`, is a key of the weight file and no layer of the model."""
+    model_spec, _, weights = argument.partition("@")
+    weights, key = _split_key(weights)
+    if not weights or key:
+        return False
+    try:
+        if read_checkpoint(Path(weights), mmap=True).under(word) is None:
+            return False
+        name, _, size = model_spec.partition(",size=")
+        config = _pretrained_config(name)
+        model = create_untrained(name, 0, size_option_of(config, int(size or 0)), device="meta")
+    # what is wrong will be told when the extractor is built
+    except (PluginError, ValueError):
+        return False
+    return split_layer(word)[0] not in {OUTPUT, *(module for module, _ in model.named_modules())}
+
+
+build.__dict__["names_key"] = _names_key
+
+
+def _split_key(weights: str) -> tuple[str, str]:
+    """Split `FILE[#KEY]`; a file whose own name has a `#` is taken as it is."""
+    path, mark, key = weights.rpartition("#")
+    return (path, key) if mark and not Path(weights).exists() else (weights, "")
 
 
 def _pretrained_config(name: str) -> dict[str, Any]:
@@ -108,55 +135,3 @@ def _timm_weights(name: str, config: dict[str, Any], download: bool) -> Path:
     raise PluginError(
         f"the weights of timm's {name} are not on this machine: {hint}, or allow the download with --download"
     )
-
-
-def _load(name: str, config: dict[str, Any], path: Path, size: int) -> Any:
-    """Return the model without its classification head, with all its tensors from the file.
-
-    The head is removed at the end. Until then it is as wide as the one in the file, so that timm can load the file
-    strictly, whatever number of classes it was trained for.
-    """
-    state = read_weights(path)
-    head = config.get("classifier") or ""
-    head = head if isinstance(head, str) else head[0]
-    head_in_state = f"{head}.weight" in state
-    widths = [state[f"{head}.weight"].shape[0]] if head_in_state else [config.get("num_classes", 1000), 0]
-    size_option = {"img_size": size} if size and config.get("fixed_input_size") else {}
-    errors = []
-    for width in widths:
-        overlay = {"state_dict": dict(state), "num_classes": width, "label_offset": 0}
-        try:
-            model = _create(name, pretrained=True, num_classes=width, pretrained_cfg_overlay=overlay, **size_option)
-        except (RuntimeError, KeyError, AttributeError, IndexError, TypeError, ValueError, AssertionError) as err:
-            errors.append(err)
-            continue
-        model.reset_classifier(0)
-        return model
-    # in a file with other names the head cannot be identified, but it is usually the last tensor
-    if not head_in_state:
-        widths += list(state.values())[-1].shape[:1]
-    for width in widths:
-        model = _create_untrained(name, width, size_option)
-        renamed = match_by_order(state, model.state_dict())
-        if renamed is not None:
-            _log.warning(
-                "%s has other names for its %d tensors than timm's %s: they were matched by order and shape",
-                path,
-                len(state),
-                name,
-            )
-            model.load_state_dict(renamed)
-            model.reset_classifier(0)
-            return model
-    problem = mismatches(state, model.state_dict()) or str(errors[0])
-    raise PluginError(f"{path} does not fit timm's {name}: {problem}") from errors[0]
-
-
-def _create_untrained(name: str, classes: int, size_option: dict[str, int]) -> Any:
-    try:
-        return _create(name, pretrained=False, num_classes=classes, **size_option)
-    # the model is timm's own, so any error here is about the size
-    except Exception as err:
-        raise PluginError(
-            f"timm's {name} cannot take {size_option.get('img_size', 'its own')} pixels: {type(err).__name__}: {err}"
-        ) from err

@@ -1,43 +1,109 @@
-"""Weight files for the adapters: read them without unpickling objects, and match them to a network."""
+"""Match the tensors of a weight file to a network: by name, under a prefix, or by order and shape."""
 
-import pickle
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
-from timm.models import load_state_dict
 from torch import Tensor
 
 from galirep.errors import PluginError
 
-State = Mapping[str, Tensor]
+from .checkpoint import Checkpoint, State, read_checkpoint
+
 # a counter that eval mode does not read and not every exporter keeps
 _COUNTER = "num_batches_tracked"
 _ROLES = frozenset({"weight", "bias", "running_mean", "running_var"})
+# first parts of the names of what a training program keeps beside the network
+_TRAINING = re.compile(r"(?i).*(loss|criterion|metric|queue|accuracy|auroc)|acc|center|train_.*|val_.*")
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
-    """Read the tensors of a .safetensors, .pth, .pt or .bin file by name.
-
-    Wrappers and prefixes (`state_dict`, `model`, `module.`) are removed as in timm.
+    """Read the tensors of a weight file by name, under the usual key or the only one.
 
     Raises:
-        PluginError: the file does not exist, is damaged, contains pickled objects other than tensors, or no tensors.
+        PluginError: the file cannot be read (see `read_checkpoint`), or has tensors under several keys.
     """
-    if not path.is_file():
-        raise PluginError(f"the weight file {path} does not exist")
-    try:
-        state = load_state_dict(str(path), weights_only=True)
-    # timm, torch, safetensors and pickle raise errors of their own
-    except Exception as err:
-        if isinstance(err, pickle.UnpicklingError) or "weights_only" in str(err):
-            raise PluginError(
-                f"{path} is refused: it contains pickled objects other than tensors, which can run code"
-            ) from err
-        raise PluginError(f"{path} is not a readable weight file: {_first_line(err)}") from err
-    tensors = {name: value for name, value in state.items() if isinstance(value, Tensor)}
-    if not tensors:
-        raise PluginError(f"{path} contains no named tensors")
-    return tensors
+    checkpoint = read_checkpoint(path)
+    if checkpoint.usual is None:
+        raise PluginError(f"{path} has tensors under several keys: {checkpoint.describe()}")
+    return dict(checkpoint.sets[checkpoint.usual])
+
+
+@dataclass(frozen=True)
+class Found:
+    """A set of tensors of a file that has all that a network needs: `under` says where, `left_out` names the rest."""
+
+    under: str
+    state: State
+    left_out: tuple[str, ...]
+
+
+def find_fitting(
+    checkpoint: Checkpoint, key: str, required: frozenset[str], heads: Sequence[str], example: str
+) -> Found | None:
+    """Return the one set of tensors that has all `required` names, under a prefix or none; None if there is none.
+
+    The set is that of `key`, or else the usual one, or else any. Left out are tensors outside the prefix, a head
+    (`heads` are names of modules) that is no single layer, as for contrastive losses, and what training programs keep
+    beside a network (losses, metrics, queues). `example` is how the file is spelled in a spec.
+
+    Raises:
+        PluginError: more than one set fits: they are listed.
+    """
+    if key:
+        found = _fitting({key: checkpoint.under(key) or {}}, required, heads)
+    else:
+        usual = checkpoint.usual
+        found = [] if usual is None else _fitting({usual: checkpoint.sets[usual]}, required, heads)
+        found = found or _fitting(checkpoint.sets, required, heads)
+    if len(found) > 1:
+        sets = {name for name, _, _ in found}
+        # a set is named by its key, several prefixes in one set by the prefix
+        names = [name if len(sets) == len(found) else prefix.rstrip(".") or name for name, prefix, _ in found]
+        raise PluginError(
+            f"{checkpoint.path} has more than one set of tensors that fits: {', '.join(names)}; "
+            f"choose one, as in {example}#{names[0]}"
+        )
+    return found[0][2] if found else None
+
+
+def _fitting(sets: Mapping[str, State], required: frozenset[str], heads: Sequence[str]) -> list[tuple[str, str, Found]]:
+    """Return (key, prefix, found) for each set and prefix under which all `required` names are."""
+    fitting = []
+    for key, state in sets.items():
+        prefixes = _prefixes(state, required)
+        # names that fit as they are, beside a copy under a prefix (an average, a teacher), are the network's own
+        for prefix in [""] if "" in prefixes else prefixes:
+            fitting.append((key, prefix, _take(key, prefix, state, required, heads)))
+    return fitting
+
+
+def _prefixes(state: State, required: frozenset[str]) -> list[str]:
+    # the longest name is in few places
+    probe = max(required, key=len)
+    prefixes = [name.removesuffix(probe) for name in state if name == probe or name.endswith(f".{probe}")]
+    return [prefix for prefix in prefixes if all(f"{prefix}{name}" in state for name in required)]
+
+
+def _take(key: str, prefix: str, state: State, required: frozenset[str], heads: Sequence[str]) -> Found:
+    inside = {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
+    left_out = [name for name in state if not name.startswith(prefix)]
+    layers = {f"{head}.{role}" for head in heads for role in ("weight", "bias")}
+    taken = {}
+    for name, value in inside.items():
+        is_head = any(name.startswith(f"{head}.") for head in heads) and name not in layers
+        is_training = _TRAINING.fullmatch(name.partition(".")[0]) is not None
+        if name not in required and (is_head or is_training):
+            left_out.append(f"{prefix}{name}")
+        else:
+            taken[name] = value
+    return Found(f"{key}: {prefix.rstrip('.')}".strip(": "), taken, tuple(left_out))
+
+
+def required_names(target: State) -> frozenset[str]:
+    """Return the names that a file must have for a network with the state dict `target`."""
+    return frozenset(name for name in target if not name.endswith(_COUNTER))
 
 
 def match_by_order(state: State, target: State) -> dict[str, Tensor] | None:
@@ -72,7 +138,3 @@ def mismatches(state: State, target: State, limit: int = 3) -> str:
     ]
     rest = f"; and {len(problems) - limit} more" if len(problems) > limit else ""
     return "; ".join(problems[:limit]) + rest
-
-
-def _first_line(err: Exception) -> str:
-    return (str(err).strip().splitlines() or [type(err).__name__])[0]

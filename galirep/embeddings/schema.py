@@ -13,6 +13,7 @@ from typing import Any
 import h5py
 import numpy as np
 
+from galirep.system.pooling_record import POOLING, pooling_differences
 from galirep.version import __version__
 
 FORMAT = "galirep-embeddings"
@@ -121,9 +122,20 @@ def read_errors(file: h5py.File) -> list[tuple[str, str]]:
 
 
 def differences(first: StoreMeta, second: StoreMeta, fields: Iterable[str]) -> list[str]:
-    """Return one text for each field that differs: `encoder_sha256 '12ab' is not '34cd'`."""
-    pairs = ((name, getattr(first, name), getattr(second, name)) for name in fields)
-    return [f"{name} {_abbreviate(a)} is not {_abbreviate(b)}" for name, a, b in pairs if a != b]
+    """Return one text for each field that differs: `encoder_sha256 '12ab' is not '34cd'`.
+
+    In the preprocessing, how layers are pooled is compared for the layers that both have.
+    """
+    texts = []
+    for name in fields:
+        a, b = getattr(first, name), getattr(second, name)
+        if name == "preprocessing":
+            both = [layer for layer, _ in first.layers if layer in dict(second.layers)]
+            texts += pooling_differences(a, b, both)
+            a, b = ({key: record[key] for key in record if key != POOLING} for record in (a, b))
+        if a != b:
+            texts.append(f"{name} {_abbreviate(a)} is not {_abbreviate(b)}")
+    return texts
 
 
 def _versions() -> dict[str, str]:

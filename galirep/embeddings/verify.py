@@ -236,7 +236,8 @@ def _compare(
         ids = format_list(images.ids[i] for i in errors)
         findings.problems.append(f"images that could be read before and cannot be read now ({len(errors)}): {ids}")
     readable = np.setdiff1d(np.arange(len(rows)), list(errors))
-    stored = embeddings.features[rows[readable]]
+    # in float64, where the squares of large features are finite
+    stored = np.asarray(embeddings.features[rows[readable]], np.float64)
     distance = np.linalg.norm(features[readable] - stored, axis=1) / np.maximum(np.linalg.norm(stored, axis=1), 1e-12)
     findings.compared, findings.worst = len(readable), float(distance.max(initial=0))
     tolerance = findings.tolerance or 0

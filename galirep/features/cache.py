@@ -18,6 +18,7 @@ from galirep.errors import DataError, PluginError
 from galirep.features.protocol import Description, FeatureExtractor, describe
 from galirep.metrics.arrays import F32
 from galirep.system.files import atomic_write, sha256_file, sha256_json, write_json
+from galirep.system.pooling_record import comparable
 
 _log = logging.getLogger(__name__)
 
@@ -89,7 +90,7 @@ def _cache_key(
         "extractor": description.name,
         "weights": weights,
         "layers": [list(layer) for layer in description.layers],
-        "preprocessing": json.loads(json.dumps(dict(description.preprocessing))),
+        "preprocessing": json.loads(json.dumps(comparable(description.preprocessing))),
         "data": fingerprint,
         "images": list(pixels.shape),
     }

@@ -45,6 +45,9 @@ def load_extractor(
     extractor has several; so does `#LAYER[,LAYER...]` at the end of the spec. Nothing is downloaded unless `download`
     is true.
 
+    An adapter's function may have an attribute `names_key`: called with the text after the colon and the one name after
+    `#`, it says whether that is no layer but belongs to the text, as the key of a file does (`timm:NAME@FILE#teacher`).
+
     The current folder is at the end of `sys.path` while this function runs, so that `module:function` is found there
     and what its module imports lazily in the function or in the first call on images is, too. An import that a later
     call makes for the first time finds modules of that folder only if the caller has it on `sys.path`.
@@ -54,13 +57,16 @@ def load_extractor(
             extractor.
     """
     base, spec_layers = _split_layers(spec)
-    if spec_layers and layers is not None:
-        raise PluginError(
-            f"the extractor {spec!r} already names its layers: "
-            f"leave out #{','.join(spec_layers)} or the other list of layers"
-        )
     with _current_folder_importable():
         factory, argument = _resolve(base)
+        names_key = getattr(factory, "names_key", None)
+        if names_key is not None and len(spec_layers) == 1 and names_key(argument, spec_layers[0]):
+            base, argument, spec_layers = spec, f"{argument}#{spec_layers[0]}", ()
+        if spec_layers and layers is not None:
+            raise PluginError(
+                f"the extractor {spec!r} already names its layers: "
+                f"leave out #{','.join(spec_layers)} or the other list of layers"
+            )
         try:
             extractor = factory(argument, download=download)
             extractor = select_layers(extractor, layers or spec_layers or None, base)

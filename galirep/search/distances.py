@@ -9,6 +9,8 @@ from galirep.errors import ConfigError, DataError, format_list, unknown
 from galirep.metrics.arrays import F32
 
 METRICS = ("cosine", "l2", "ip")
+MAX_LENGTH = float(np.sqrt(np.finfo(np.float32).max)) / 2
+"""Length of a vector up to which products and squared distances of two such vectors are float32: 9.2e18."""
 
 
 def require_metric(metric: str) -> None:
@@ -30,10 +32,12 @@ def prepare_vectors(
     that is given.
 
     Raises:
-        DataError: a row has NaN or infinity, or is zero under cosine. The message names `what` and the first ids, by
-        `id_of(row)`.
+        DataError: a row has NaN or infinity, is zero under cosine, or is longer than MAX_LENGTH under l2 and ip. The
+            message names `what` and the first ids, by `id_of(row)`.
     """
-    vectors = np.ascontiguousarray(rows, dtype=np.float32)
+    # a float64 beyond float32 becomes infinity, which is told below
+    with np.errstate(over="ignore"):
+        vectors = np.ascontiguousarray(rows, dtype=np.float32)
     squared_norms = np.einsum("nd,nd->n", vectors, vectors)
     # In float32 these may have underflowed to 0 or overflowed to infinity: compute them again in float64.
     uncertain = ~(squared_norms > np.finfo(np.float32).tiny) | ~np.isfinite(squared_norms)
@@ -43,12 +47,32 @@ def prepare_vectors(
     if metric == "cosine":
         problem = f"{what} has zero vectors, which have no direction (use --metric l2 or leave them out)"
         _raise_if_any(squared_norms == 0, id_of, problem)
-        norms: F32 = np.sqrt(squared_norms).astype(np.float32)[:, None]
-        return np.divide(vectors, norms, out=out)
+        return _scale_to_unit_length(vectors, squared_norms, uncertain, out)
+    too_long = np.flatnonzero(squared_norms > MAX_LENGTH**2)
+    if len(too_long):
+        largest = np.abs(vectors[too_long]).max(axis=1)
+        raise DataError(
+            f"{what} has features too large for metric {metric}: up to {largest.max():.3g}, in "
+            f"{id_of(int(too_long[largest.argmax()]))!r}; vectors longer than {MAX_LENGTH:.2g} have squares that are "
+            f"no float32: {len(too_long)} of {len(vectors)} rows here (use --metric cosine, or divide all features by "
+            "one number)"
+        )
     if out is None:
         return vectors
     out[...] = vectors
     return out
+
+
+def _scale_to_unit_length(
+    vectors: F32, squared_norms: NDArray[np.float64], uncertain: NDArray[np.bool_], out: F32 | None
+) -> F32:
+    """Divide rows by their lengths; where squares are no float32 (`uncertain`), lengths may be none either."""
+    lengths = np.sqrt(squared_norms)
+    safe: F32 = np.where(uncertain, 1, lengths).astype(np.float32)[:, None]
+    units = np.divide(vectors, safe, out=out)
+    if uncertain.any():
+        units[uncertain] = vectors[uncertain] / lengths[uncertain, None]
+    return units
 
 
 def _raise_if_any(bad: NDArray[np.bool_], id_of: Callable[[int], str], problem: str) -> None:

@@ -8,8 +8,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from galirep.errors import DataError
 from galirep.metrics.arrays import F32, Ints
-from galirep.search.distances import distance
+from galirep.search.distances import MAX_LENGTH, distance
 from galirep.search.faiss_library import copy_to_gpu
 
 # scratch memory for one block of queries
@@ -83,6 +84,9 @@ class Search:
     With `vectors`, the (N, D) float32 that `scan` searches exhaustively, the result is exact: `distances.distance` of
     each pair decides, not the rounding of a matrix product, so faiss and torch give the same neighbours for any batch
     size. Without `vectors` (an index of codes) distances and recall are those of the scan.
+
+    Raises:
+        DataError: vectors are longer than `distances.MAX_LENGTH` under l2 or ip.
     """
 
     def __init__(self, scan: Scan, metric: str, size: int, vectors: F32 | None = None) -> None:
@@ -94,6 +98,12 @@ class Search:
         self._max_norm = 1.0
         if vectors is not None and metric != "cosine":
             self._max_norm = float(np.sqrt(np.einsum("nd,nd->n", vectors, vectors).max()))
+            # an index of a version that did not check
+            if not self._max_norm <= MAX_LENGTH:
+                raise DataError(
+                    f"the index has vectors longer than {MAX_LENGTH:.2g}, beyond which squares are no float32: build "
+                    "it again, with --metric cosine or from smaller features"
+                )
 
     def __call__(self, queries: F32, k: int, exclude: Ints | None = None) -> tuple[F32, Ints]:
         """Map (Q, D) prepared queries to (Q, k) distances and (Q, k) rows.
@@ -188,7 +198,9 @@ class Search:
         """
         norms = np.linalg.norm(queries, axis=1)
         scale = np.square(norms + self._max_norm) if self._metric == "l2" else norms * self._max_norm
-        rounding = 4 * np.finfo(np.float32).eps * np.sqrt(queries.shape[1]) * scale
+        # squares below `tiny` lose digits or become 0
+        smallest = queries.shape[1] * np.finfo(np.float32).tiny
+        rounding = 4 * (np.finfo(np.float32).eps * np.sqrt(queries.shape[1]) * scale + smallest)
         return np.asarray((np.square(distance) if self._metric == "l2" else distance) + rounding, dtype=np.float32)
 
     def _rescan(self, query: F32, limit: np.float32, k: int, vectors: F32) -> tuple[F32, Ints]:

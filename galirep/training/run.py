@@ -18,6 +18,7 @@ from galirep.runs.directory import RunDirectory
 from galirep.runs.metrics import MetricsRow
 from galirep.runs.summary import summary
 from galirep.system.files import write_text
+from galirep.system.pooling_record import comparable
 from galirep.training.config import TrainConfig
 from galirep.training.preparation import Prepared
 from galirep.training.watch import Watch
@@ -208,9 +209,16 @@ def _fact_differences(facts: Mapping[str, Any], stored: Mapping[str, Any]) -> li
     if stored["data"]["fingerprint"] != facts["data"]["fingerprint"]:
         differences.append("data: the images are not those of the run (their ids, sizes or contents differ)")
     for name in ("adapter", "variant"):
-        if stored[name] != facts[name]:
+        if _comparable(stored[name]) != _comparable(facts[name]):
             differences.append(f"{name}: {facts[name]}, not {stored[name]}")
     return differences
+
+
+def _comparable(fact: Any) -> Any:
+    """Return a fact without what earlier versions did not record of an adapter."""
+    if isinstance(fact, Mapping) and "preprocessing" in fact:
+        return {**fact, "preprocessing": comparable(fact["preprocessing"])}
+    return fact
 
 
 def status_line(row: MetricsRow, chance: float) -> str:

