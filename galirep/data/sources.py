@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from galirep.data.picture import PixelArray, one_line, read_image
+from galirep.data.report import DataReport, LeftOut
 from galirep.errors import DataError
 from galirep.metrics.arrays import Ints
 
@@ -46,6 +47,18 @@ class ImageSource(ABC):
         self.ids = ids
         self.labels = labels
         self.label_names = tuple(label_names)
+        self.notes: tuple[str, ...] = ()
+        self.left_out: tuple[LeftOut, ...] = ()
+
+    @property
+    def report(self) -> DataReport:
+        """What the set holds, what was left out of it, and how it was read."""
+        rows = np.full(len(self), -1) if self.labels is None else self.labels
+        numbers, counts = np.unique(rows, return_counts=True)
+        names = {-1: "", **dict(enumerate(self.label_names))}
+        classes = {names.get(k, str(k)): n for k, n in zip(numbers.tolist(), counts.tolist(), strict=True)}
+        splits = () if self.split is None else (self.split,)
+        return DataReport(self.spec, self.split, splits, len(self), self.left_out, self.notes, classes)
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -104,6 +117,7 @@ class _Subset(ImageSource):
         labels = None if source.labels is None else source.labels[self._indices]
         super().__init__(source.spec, [source.ids[i] for i in self._indices], labels, source.label_names, source.split)
         self.in_memory = source.in_memory
+        self.notes, self.left_out = source.notes, source.left_out
 
     def read(self, index: int) -> PixelArray:
         return self._source.read(self._indices[index])
@@ -114,26 +128,6 @@ class _Subset(ImageSource):
     def sizes(self) -> list[int]:
         sizes = self._source.sizes()
         return [sizes[i] for i in self._indices]
-
-
-def check_labels(spec: str, labels: Any, count: int) -> Labels | None:
-    """Convert labels to (N,) int64; None stays None.
-
-    Raises:
-        DataError: they are not one integer of at least -1 (none) for each image.
-    """
-    if labels is None:
-        return None
-    labels = np.asarray(labels)
-    if labels.shape not in ((count,), (count, 1)) or labels.dtype.kind not in "iu":
-        raise DataError(
-            f"the labels of {spec} are {labels.dtype} of shape {labels.shape}: "
-            f"expected {count} integers, one for each image"
-        )
-    checked: Labels = labels.reshape(-1).astype(np.int64)
-    if checked.min() < -1:
-        raise DataError(f"the labels of {spec} go down to {checked.min()}: a label is 0 or more, or -1 for none")
-    return checked
 
 
 def row_numbers(count: int) -> list[str]:
