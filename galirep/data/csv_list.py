@@ -60,7 +60,9 @@ def _require_one_line(spec: str, name: str, cells: Sequence[str], table: Table) 
     """Refuse a cell with a line break, which a quote that is not closed makes of the rows after it."""
     for cell, line in zip(cells, table.lines, strict=True):
         if "\n" in cell or "\r" in cell:
-            raise DataError(f"{spec}: the {name} that ends in line {line} has a line break in it: is a quote left open?")
+            raise DataError(
+                f"{spec}: the {name} that ends in line {line} has a line break in it: is a quote left open?"
+            )
 
 
 def _note_ignored(table: Table, used: Sequence[int | None]) -> list[str]:

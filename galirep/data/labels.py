@@ -45,9 +45,7 @@ def number_of(name: str) -> int | None:
     return int(match[1]) if match and int(match[1]) <= _MAX_LABEL else None
 
 
-def read_labels(
-    what: str, values: Any, count: int, place: Callable[[int], str] = "row {}".format
-) -> LabelColumn:
+def read_labels(what: str, values: Any, count: int, place: Callable[[int], str] = "row {}".format) -> LabelColumn:
     """Read one label an image from an array or list of numbers, texts, bytes and nulls.
 
     `what` begins an error, and `place` says in it where a label stands.

@@ -27,9 +27,7 @@ class Table:
     notes: tuple[str, ...]
 
 
-def read_table(
-    what: str, path: Path, key: str | None = None, unreadable: str = "is not a readable CSV file"
-) -> Table:
+def read_table(what: str, path: Path, key: str | None = None, unreadable: str = "is not a readable CSV file") -> Table:
     """Read a table with a line of column names.
 
     Cells are separated by what makes `key` a column (upper or lower case), or most columns without `key`; commas go

@@ -15,10 +15,9 @@ import numpy as np
 from numpy.lib import format as npy_format
 from numpy.typing import NDArray
 
-from galirep.data.labels import LabelColumn, as_read, read_labels
 from galirep.data.picture import one_line
 from galirep.embeddings.file_access import explain_full_disk
-from galirep.embeddings.labels import renumber_labels
+from galirep.embeddings.interchange_labels import read_column, read_table_labels
 from galirep.embeddings.reader import Embeddings, load_embeddings
 from galirep.embeddings.schema import StoreMeta
 from galirep.embeddings.writer import atomic_writer
@@ -115,7 +114,7 @@ def import_embeddings(
     _check_shapes(folder, arrays, tables)
     ids = _read_ids(folder, tables)
     meta = _read_meta(folder, len(ids), arrays[0])
-    labels = _read_labels(folder, tables, meta.label_names)
+    labels = read_table_labels(f"{folder}: the labels", tables, meta.label_names)
     meta = dataclasses.replace(meta, label_names=labels.names)
     block_rows = _block_rows(meta.dim)
     with atomic_writer(Path(out), meta, ids, labels.labels, overwrite=overwrite, locking=file_locking) as writer:
@@ -196,7 +195,7 @@ def _read_ids(folder: Path, tables: Sequence[Any]) -> list[str]:
             f"{folder}: the metadata have no ids: expected a column {' or '.join(ID_COLUMNS)}, "
             f"found {tables[0].column_names}"
         )
-    ids = _column(tables, column)
+    ids = read_column(tables, column)
     if missing := [row for row, name in enumerate(ids) if name is None]:
         raise DataError(f"{folder}: {len(missing)} rows have no {column}, the first is row {missing[0]}")
     ids = [str(name) for name in ids]
@@ -204,58 +203,6 @@ def _read_ids(folder: Path, tables: Sequence[Any]) -> list[str]:
         repeated = [name for name, count in Counter(ids).items() if count > 1]
         raise DataError(f"{folder}: ids that occur more than once: {format_list(repeated)}")
     return ids
-
-
-def _column(tables: Sequence[Any], name: str) -> list[Any]:
-    """Return a column of all tables; None for the rows of a table that lacks it."""
-    return [
-        value
-        for table in tables
-        for value in (table[name].to_pylist() if name in table.column_names else [None] * table.num_rows)
-    ]
-
-
-def _read_labels(folder: Path, tables: Sequence[Any], names: tuple[str, ...]) -> LabelColumn:
-    """Read the column `label`, or `label_name` without it; `names` are those of galirep.json."""
-    what = f"{folder}: the labels"
-    values = _column(tables, "label")
-    row_names = _column(tables, "label_name")
-    lacking = [table for table in tables if "label" not in table.column_names]
-    notes = [f"{len(lacking)} of {len(tables)} files have no column label: their rows have no label"]
-    notes = notes if 0 < len(lacking) < len(tables) else []
-    if len(lacking) == len(tables):
-        values = row_names
-    column = read_labels(what, values, len(values))
-    notes += column.notes
-    if column.names:
-        labels, all_names = renumber_labels(column.labels, column.names, names or column.names)
-        return LabelColumn(labels, all_names, tuple(notes))
-    if names:
-        if len(column.labels) and column.labels.max() >= len(names):
-            raise DataError(f"{what} go up to {column.labels.max()}, but {HEADER} names {len(names)} classes")
-        return LabelColumn(column.labels, names, tuple(notes))
-    if values is not row_names and any(name is not None for name in row_names):
-        return _named(what, column.labels, row_names, notes)
-    return LabelColumn(column.labels, (), tuple(notes))
-
-
-def _named(what: str, labels: NDArray[np.int64], row_names: Sequence[Any], notes: Sequence[str]) -> LabelColumn:
-    """Name the classes by the column `label_name`, which must give each number one name."""
-    names: dict[int, str] = {}
-    for row, (label, name) in enumerate(zip(labels.tolist(), row_names, strict=True)):
-        if label < 0:
-            continue
-        if name is None or names.setdefault(label, as_read(str(name))) != as_read(str(name)):
-            known = "another row" if name is None else repr(names[label])
-            raise DataError(f"{what}: row {row} has label {label} and label_name {name!r}, but {known} has it too")
-    if len(set(names.values())) < len(names):
-        raise DataError(f"{what}: two numbers have one label_name among {format_list(names.values())}")
-    numbers = sorted(names)
-    position = {number: k for k, number in enumerate(numbers)} | {-1: -1}
-    if numbers != list(range(len(numbers))):
-        notes = [*notes, f"classes are numbered 0 to {len(numbers) - 1} in the order of their labels"]
-    renumbered = np.array([position[label] for label in labels.tolist()], np.int64)
-    return LabelColumn(renumbered, tuple(names[number] for number in numbers), tuple(notes))
 
 
 def _read_meta(folder: Path, rows: int, array: NDArray[Any]) -> StoreMeta:

@@ -31,8 +31,8 @@ def renumber_labels(
     Raises:
         DataError: one side has numbers and the other names that are not: nothing says that both number alike.
     """
-    if not len(labels) or labels.max() < 0:
-        return labels, tuple(reference)
+    if not (names and reference) and not (labels >= 0).any():
+        return labels, tuple(reference or names)
     if not names and not reference:
         return labels, ()
     if not reference:
