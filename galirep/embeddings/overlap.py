@@ -35,9 +35,8 @@ def note_overlap(side: Side, other: Side, equal: Ints, consequence: str) -> list
     if len(rows):
         first = int(rows[0])
         pair = f"{side.describe(first)} and {other.describe(int(equal[first]))}"
-        parts.append(
-            f"{len(rows)} of {len(equal)} rows of {side.name} have the vector of a row of {other.name} ({pair})"
-        )
+        count = f"{len(rows)} of {len(equal)} rows of {side.name}"
+        parts.append(f"{count} have the vector of a row of {other.name} ({pair})")
     if len(shared):
         parts.append(f"{len(shared)} of its ids are in {other.name} too ({side.describe(int(shared[0]))})")
         if not len(rows):

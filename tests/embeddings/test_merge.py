@@ -130,5 +130,8 @@ def test_numbers_are_merged_with_names_that_are_numbers(tmp_path):
     for files in ([named, numbers], [numbers, named]):
         merge(files, tmp_path / "all.h5", overwrite=True)
         with load_embeddings(tmp_path / "all.h5") as embeddings:
-            names = {i: embeddings.label_names[k] if k >= 0 else "" for i, k in zip(embeddings.ids, embeddings.labels)}
+            names = {
+                i: embeddings.label_names[k] if k >= 0 else ""
+                for i, k in zip(embeddings.ids, embeddings.labels, strict=True)
+            }
         assert names == {"1": "10", "2": "9", "3": "9", "4": "", "5": "11"}

@@ -145,7 +145,7 @@ def test_ali_v1_is_what_it_says():
 def test_separable_classes_have_no_error_whatever_the_numbering(tmp_path):
     x, y = _blobs()
     train = _write(tmp_path / "train.h5", x, y)
-    test = _write(tmp_path / "test.h5", x, np.array([2, 0, 1])[y], names=("b", "c", "a"))
+    test = _write(tmp_path / "test.h5", _blobs(seed=1)[0], np.array([2, 0, 1])[y], names=("b", "c", "a"), source="x")
     result = galirep.probe(train, str(test))
     assert result.error_mean == 0 and result.layers == ["first", "last"] and result.notes == []
     assert result.baseline_error == pytest.approx(2 / 3) and "'a'" in result.baseline
