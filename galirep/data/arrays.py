@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from galirep.data.labels import read_labels
 from galirep.data.picture import PixelArray, from_unit
+from galirep.data.report import DataReport
 from galirep.data.sources import ImageSource, row_numbers
 from galirep.errors import DataError, unknown
 
@@ -47,7 +48,7 @@ class Hdf5Source(ImageSource):
             return
         labels = read_labels(f"the labels of {spec}", values, len(ids))
         super().__init__(spec, ids, labels.labels, labels.names)
-        self.notes = labels.notes
+        self.tell(DataReport(spec, notes=labels.notes))
 
     def __getstate__(self) -> dict[str, Any]:
         # a handle belongs to one process
@@ -177,7 +178,7 @@ class ArraySource(ImageSource):
         else:
             column = read_labels(f"the labels of {spec}", labels, len(images))
             super().__init__(spec, ids, column.labels, label_names or column.names, split)
-            self.notes = column.notes
+            self.tell(DataReport(spec, notes=column.notes))
         self._images = images
 
     def read(self, index: int) -> PixelArray:

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from galirep.data.labels import read_labels
+from galirep.data.report import DataReport
 from galirep.data.sources import ImageSource, PathSource
 from galirep.data.tables import Table, find_column, read_table
 from galirep.errors import DataError, format_list
@@ -42,7 +43,7 @@ def open_csv(spec: str, path: Path) -> ImageSource:
             notes.append("the column label is empty: no image has a label")
         notes += labels.notes
         source = PathSource(spec, path.parent, ids, labels.labels, labels.names)
-    source.notes = tuple(notes)
+    source.tell(DataReport(spec, notes=tuple(notes)))
     return source
 
 
@@ -66,8 +67,9 @@ def _require_one_line(spec: str, name: str, cells: Sequence[str], table: Table) 
 
 
 def _note_ignored(table: Table, used: Sequence[int | None]) -> list[str]:
-    ignored = [column for i, column in enumerate(table.columns) if i not in used]
+    others = [column for i, column in enumerate(table.columns) if i not in used]
+    ignored = [repr(column) if column else "one without a name" for column in others]
     if not ignored:
         return []
     missing = " and there is no column label" if used[1] is None else ""
-    return [f"columns that are ignored: {format_list(map(repr, ignored))}{missing}"]
+    return [f"columns that are ignored: {format_list(ignored)}{missing}"]

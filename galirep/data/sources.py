@@ -4,14 +4,16 @@ import hashlib
 import json
 import os
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 
 from galirep.data.picture import PixelArray, one_line, read_image
-from galirep.data.report import DataReport, LeftOut
+from galirep.data.report import DataReport
 from galirep.errors import DataError
 from galirep.metrics.arrays import Ints
 
@@ -32,6 +34,7 @@ class ImageSource(ABC):
     """
 
     in_memory = False
+    _told: DataReport | None = None
 
     def __init__(
         self,
@@ -46,18 +49,6 @@ class ImageSource(ABC):
         self.ids = ids
         self.labels = labels
         self.label_names = tuple(label_names)
-        self.notes: tuple[str, ...] = ()
-        self.left_out: tuple[LeftOut, ...] = ()
-
-    @property
-    def report(self) -> DataReport:
-        """What the set holds, what was left out of it, and how it was read."""
-        rows = np.full(len(self), -1) if self.labels is None else self.labels
-        numbers, counts = np.unique(rows, return_counts=True)
-        names = {-1: "", **dict(enumerate(self.label_names))}
-        classes = {names.get(k, str(k)): n for k, n in zip(numbers.tolist(), counts.tolist(), strict=True)}
-        splits = () if self.split is None else (self.split,)
-        return DataReport(self.spec, self.split, splits, len(self), self.left_out, self.notes, classes)
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -95,6 +86,18 @@ class ImageSource(ABC):
             digest.update(self.content(index))
         return digest.hexdigest()
 
+    @property
+    def report(self) -> DataReport:
+        """What the set holds, and what was left out or assumed while it was opened."""
+        told = self._told or DataReport(self.spec)
+        splits = told.splits or (() if self.split is None else (self.split,))
+        classes = count_classes(self.labels, self.label_names, len(self))
+        return replace(told, spec=self.spec, split=self.split, splits=splits, images=len(self), classes=classes)
+
+    def tell(self, report: DataReport) -> None:
+        """Record what was left out or assumed; spec, split, number of images and classes are the source's own."""
+        self._told = report
+
     def subset(self, indices: Iterable[int]) -> "ImageSource":
         """Return the images at `indices`, in that order, with their ids and labels; all class names are kept.
 
@@ -116,7 +119,7 @@ class _Subset(ImageSource):
         labels = None if source.labels is None else source.labels[self._indices]
         super().__init__(source.spec, [source.ids[i] for i in self._indices], labels, source.label_names, source.split)
         self.in_memory = source.in_memory
-        self.notes, self.left_out = source.notes, source.left_out
+        self.tell(source.report)
 
     def read(self, index: int) -> PixelArray:
         return self._source.read(self._indices[index])
@@ -127,6 +130,15 @@ class _Subset(ImageSource):
     def sizes(self) -> list[int]:
         sizes = self._source.sizes()
         return [sizes[i] for i in self._indices]
+
+
+def count_classes(labels: Labels | None, label_names: Sequence[str], count: int) -> dict[str, int]:
+    """Count rows by the name of their class, its number where it has no name; "" is no label."""
+    if labels is None:
+        return {"": count}
+    counts = Counter(labels.tolist())
+    named = {label: label_names[label] if 0 <= label < len(label_names) else str(label) for label in counts}
+    return {"" if label < 0 else named[label]: counts[label] for label in sorted(counts)}
 
 
 def row_numbers(count: int) -> list[str]:

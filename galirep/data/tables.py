@@ -43,7 +43,9 @@ def read_table(what: str, path: Path, key: str | None = None, unreadable: str = 
         if "\0" in text:
             raise DataError(f"{what} {unreadable}: it has zero bytes, so it is not text")
         delimiter = _choose_delimiter(text, key)
-    except (OSError, UnicodeDecodeError) as err:
+    except UnicodeDecodeError as err:
+        raise DataError(f"{what} {unreadable}: {one_line(err)}; save it as UTF-8") from err
+    except OSError as err:
         raise DataError(f"{what} {unreadable}: {one_line(err)}") from err
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, skipinitialspace=True, strict=True)
     columns: tuple[str, ...] = ()

@@ -1,6 +1,5 @@
 """Labelled features for a probe: read from embedding files or arrays, checked, and numbered by the same classes."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -176,11 +175,9 @@ def _load_set(source: Source, layers: Sequence[str] | None, side: str, notes: li
         rows = _from_arrays(source, side, notes)
     elif isinstance(source, Embeddings):
         rows = _from_embeddings(source if layers is None else source.select(layers))
-        notes += _notes_of_file(source, side)
     else:
         with load_embeddings(source, layers) as opened:
             rows = _from_embeddings(opened)
-            notes += _notes_of_file(opened, side)
     _require_finite(rows)
     labelled = np.flatnonzero(rows.labels >= 0)
     if not len(labelled):
@@ -190,13 +187,6 @@ def _load_set(source: Source, layers: Sequence[str] | None, side: str, notes: li
         notes.append(f"{n_unlabelled} of {len(rows.labels)} rows of {side} have no label and are left out")
         return rows.take(labelled)
     return rows
-
-
-def _notes_of_file(file: Embeddings, side: str) -> list[str]:
-    """Return what the file says of the data set that it was made of: what was left out, how it was read."""
-    report = json.loads(file.attributes.get("data_report", "{}"))
-    left_out = [f"{entry['count']} left out, {entry['reason']}" for entry in report.get("left_out", [])]
-    return [f"{side}: {text}" for text in (*left_out, *report.get("notes", []))]
 
 
 def _require_finite(rows: Labelled) -> None:
