@@ -58,4 +58,5 @@ def export_command(
     else:
         result = export_embeddings(path, out, layers=layers, rows_per_file=rows_per_file, overwrite=overwrite)
     pairs = f" in {result.files} pairs of files" if output_format == "npy-parquet" else ""
-    emit(as_json, result.to_dict(), f"{result.path}: {result.rows} rows of {result.dim} columns{pairs}")
+    notes = "".join(f"\nnote: {note}" for note in result.notes)
+    emit(as_json, result.to_dict(), f"{result.path}: {result.rows} rows of {result.dim} columns{pairs}{notes}")

@@ -31,6 +31,12 @@ if TYPE_CHECKING:
     help="Change a number of the protocol; the result is named NAME/custom.",
 )
 @click.option(
+    "--min-per-class",
+    type=click.IntRange(1),
+    metavar="N",
+    help="Leave out the classes with fewer than N training rows, on both sides.",
+)
+@click.option(
     "--out", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE.json", help="Write the result here too."
 )
 @shared("seed", "overwrite")
@@ -40,6 +46,7 @@ def probe_command(
     protocol: str,
     layers: list[str] | None,
     settings: tuple[str, ...],
+    min_per_class: int | None,
     out: Path | None,
     seed: int,
     overwrite: bool,
@@ -65,6 +72,7 @@ def probe_command(
         layers=layers,
         seed=seed,
         settings=parse_assignments(settings),
+        min_per_class=min_per_class,
         progress=sys.stderr.isatty(),
     )
     if out:

@@ -92,6 +92,7 @@ def _text(result: "Retrieval", summary: dict[str, Any]) -> str:
     if summary["outliers"] is not None:
         lines.append(f"outliers, by mean distance to {result.k} neighbours:")
         lines += [f"  {row['mean_distance']:.4f}  {row['id']}" for row in summary["outliers"]]
+    lines += [f"note: {note}" for note in result.notes]
     return "\n".join(lines)
 
 

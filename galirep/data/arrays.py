@@ -9,8 +9,10 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
+from galirep.data.labels import read_labels
 from galirep.data.picture import PixelArray, from_unit
-from galirep.data.sources import ImageSource, check_labels, row_numbers
+from galirep.data.report import DataReport
+from galirep.data.sources import ImageSource, row_numbers
 from galirep.errors import DataError, unknown
 
 IMAGE_NAMES = ("images", "x", "arr_0")
@@ -37,10 +39,16 @@ class Hdf5Source(ImageSource):
                 self._rows = RowReader(spec, images.shape, images.dtype)
                 group = images.parent
                 names = [name for name in LABEL_NAMES[:2] if isinstance(group.get(name), h5py.Dataset)]
-                labels = group[names[0]][()] if names else None
+                values = group[names[0]][()] if names else None
         except OSError as err:
             raise DataError(f"{spec} is not a readable HDF5 file: {err}") from err
-        super().__init__(spec, row_numbers(self._rows.count), check_labels(spec, labels, self._rows.count))
+        ids = row_numbers(self._rows.count)
+        if values is None:
+            super().__init__(spec, ids)
+            return
+        labels = read_labels(f"the labels of {spec}", values, len(ids))
+        super().__init__(spec, ids, labels.labels, labels.names)
+        self.tell(DataReport(spec, notes=labels.notes))
 
     def __getstate__(self) -> dict[str, Any]:
         # a handle belongs to one process
@@ -87,7 +95,7 @@ def open_npz(spec: str, path: Path) -> ImageSource:
         with file:
             names = list(file)
             images = file[_choose_array(spec, names, IMAGE_NAMES)]
-            labels = next((file[name] for name in LABEL_NAMES if name in names), None)
+            labels = _read_npz_labels(spec, file, next((name for name in LABEL_NAMES if name in names), None))
     except (OSError, ValueError, EOFError, zipfile.BadZipFile) as err:
         raise DataError(f"{spec} is not a readable npz file: {err}") from err
     source = ArraySource(spec, images, labels)
@@ -95,6 +103,15 @@ def open_npz(spec: str, path: Path) -> ImageSource:
         # one bad value means another convention: report it now, not as 60,000 unreadable images
         from_unit(images)
     return source
+
+
+def _read_npz_labels(spec: str, file: Any, name: str | None) -> Any:
+    try:
+        return None if name is None else file[name]
+    except ValueError as err:
+        raise DataError(
+            f"the labels of {spec} are Python objects, which are not unpickled: save {name}.astype(str), or numbers"
+        ) from err
 
 
 def open_digits(spec: str, split: str | None) -> ImageSource:
@@ -155,8 +172,13 @@ class ArraySource(ImageSource):
         ids: Sequence[str] | None = None,
     ) -> None:
         self._rows = RowReader(spec, images.shape, images.dtype)
-        checked_labels = check_labels(spec, labels, len(images))
-        super().__init__(spec, ids or row_numbers(len(images)), checked_labels, label_names, split)
+        ids = ids or row_numbers(len(images))
+        if labels is None:
+            super().__init__(spec, ids, None, label_names, split)
+        else:
+            column = read_labels(f"the labels of {spec}", labels, len(images))
+            super().__init__(spec, ids, column.labels, label_names or column.names, split)
+            self.tell(DataReport(spec, notes=column.notes))
         self._images = images
 
     def read(self, index: int) -> PixelArray:

@@ -4,14 +4,16 @@ import hashlib
 import json
 import os
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from galirep.data.picture import PixelArray, one_line, read_image
+from galirep.data.report import DataReport
 from galirep.errors import DataError
 from galirep.metrics.arrays import Ints
 
@@ -32,6 +34,7 @@ class ImageSource(ABC):
     """
 
     in_memory = False
+    _told: DataReport | None = None
 
     def __init__(
         self,
@@ -83,6 +86,18 @@ class ImageSource(ABC):
             digest.update(self.content(index))
         return digest.hexdigest()
 
+    @property
+    def report(self) -> DataReport:
+        """What the set holds, and what was left out or assumed while it was opened."""
+        told = self._told or DataReport(self.spec)
+        splits = told.splits or (() if self.split is None else (self.split,))
+        classes = count_classes(self.labels, self.label_names, len(self))
+        return replace(told, spec=self.spec, split=self.split, splits=splits, images=len(self), classes=classes)
+
+    def tell(self, report: DataReport) -> None:
+        """Record what was left out or assumed; spec, split, number of images and classes are the source's own."""
+        self._told = report
+
     def subset(self, indices: Iterable[int]) -> "ImageSource":
         """Return the images at `indices`, in that order, with their ids and labels; all class names are kept.
 
@@ -104,6 +119,7 @@ class _Subset(ImageSource):
         labels = None if source.labels is None else source.labels[self._indices]
         super().__init__(source.spec, [source.ids[i] for i in self._indices], labels, source.label_names, source.split)
         self.in_memory = source.in_memory
+        self.tell(source.report)
 
     def read(self, index: int) -> PixelArray:
         return self._source.read(self._indices[index])
@@ -116,24 +132,13 @@ class _Subset(ImageSource):
         return [sizes[i] for i in self._indices]
 
 
-def check_labels(spec: str, labels: Any, count: int) -> Labels | None:
-    """Convert labels to (N,) int64; None stays None.
-
-    Raises:
-        DataError: they are not one integer of at least -1 (none) for each image.
-    """
+def count_classes(labels: Labels | None, label_names: Sequence[str], count: int) -> dict[str, int]:
+    """Count rows by the name of their class, its number where it has no name; "" is no label."""
     if labels is None:
-        return None
-    labels = np.asarray(labels)
-    if labels.shape not in ((count,), (count, 1)) or labels.dtype.kind not in "iu":
-        raise DataError(
-            f"the labels of {spec} are {labels.dtype} of shape {labels.shape}: "
-            f"expected {count} integers, one for each image"
-        )
-    checked: Labels = labels.reshape(-1).astype(np.int64)
-    if checked.min() < -1:
-        raise DataError(f"the labels of {spec} go down to {checked.min()}: a label is 0 or more, or -1 for none")
-    return checked
+        return {"": count}
+    counts = Counter(labels.tolist())
+    named = {label: label_names[label] if 0 <= label < len(label_names) else str(label) for label in counts}
+    return {"" if label < 0 else named[label]: counts[label] for label in sorted(counts)}
 
 
 def row_numbers(count: int) -> list[str]:

@@ -15,7 +15,9 @@ import numpy as np
 from numpy.lib import format as npy_format
 from numpy.typing import NDArray
 
+from galirep.data.picture import one_line
 from galirep.embeddings.file_access import explain_full_disk
+from galirep.embeddings.interchange_labels import read_column, read_table_labels
 from galirep.embeddings.reader import Embeddings, load_embeddings
 from galirep.embeddings.schema import StoreMeta
 from galirep.embeddings.writer import atomic_writer
@@ -30,16 +32,20 @@ _BLOCK_BYTES = 1 << 24
 
 @dataclass(frozen=True)
 class ExportResult:
-    """The outcome of an export or import: `rows` of `dim` columns in `path`, in `files` pairs of files (1 for HDF5)."""
+    """The outcome of an export or import: `rows` of `dim` columns in `path`, in `files` pairs of files (1 for HDF5).
+
+    `notes` say how labels were read, where that was not plain.
+    """
 
     path: Path
     rows: int
     dim: int
     files: int
+    notes: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """Return the result as a JSON object."""
-        return {**vars(self), "path": str(self.path)}
+        return {**vars(self), "path": str(self.path), "notes": list(self.notes)}
 
 
 def is_npy_parquet(path: Path) -> bool:
@@ -93,26 +99,29 @@ def import_embeddings(
     """Make an embedding file of such a folder, also of one that clip-retrieval made.
 
     The metadata are read from `galirep.json`; without that file the folder's name is recorded as the encoder. Ids are
-    the column `image_path`, `key` or `url`.
+    the column `image_path`, `key` or `url`. Labels are the column `label`, numbers or names (see `labels.read_labels`);
+    the numbers are named by `galirep.json` or by the column `label_name`.
 
     Raises:
-        DataError: files are missing or do not fit each other, ids are missing or repeat, or no space is left.
+        DataError: files are missing or do not fit each other, ids are missing or repeat, labels are neither whole
+            numbers nor names, or no space is left.
         ConfigError: `out` exists, or pyarrow is missing.
     """
     folder = Path(path)
     _, parquet = _import_pyarrow()
     arrays = [_open_npy(file) for file in sorted((folder / FEATURES).glob("*.npy"))]
-    tables = [parquet.read_table(file) for file in sorted((folder / METADATA).glob("*.parquet"))]
+    tables = [_read_parquet(parquet, file) for file in sorted((folder / METADATA).glob("*.parquet"))]
     _check_shapes(folder, arrays, tables)
     ids = _read_ids(folder, tables)
-    labels = _read_labels(tables)
     meta = _read_meta(folder, len(ids), arrays[0])
+    labels = read_table_labels(f"{folder}: the labels", tables, meta.label_names)
+    meta = dataclasses.replace(meta, label_names=labels.names)
     block_rows = _block_rows(meta.dim)
-    with atomic_writer(Path(out), meta, ids, labels, overwrite=overwrite, locking=file_locking) as writer:
+    with atomic_writer(Path(out), meta, ids, labels.labels, overwrite=overwrite, locking=file_locking) as writer:
         for array in arrays:
             for start in range(0, len(array), block_rows):
                 writer.append(np.asarray(array[start : start + block_rows]))
-    return ExportResult(Path(out), len(ids), meta.dim, 1)
+    return ExportResult(Path(out), len(ids), meta.dim, 1, labels.notes)
 
 
 def _block_rows(dim: int) -> int:
@@ -172,6 +181,13 @@ def _check_shapes(folder: Path, arrays: Sequence[NDArray[Any]], tables: Sequence
         )
 
 
+def _read_parquet(parquet: Any, file: Path) -> Any:
+    try:
+        return parquet.read_table(file)
+    except (ValueError, OSError) as err:
+        raise DataError(f"{file} is not a readable .parquet file: {one_line(err)}") from err
+
+
 def _read_ids(folder: Path, tables: Sequence[Any]) -> list[str]:
     column = next((name for name in ID_COLUMNS if name in tables[0].column_names), None)
     if column is None:
@@ -179,18 +195,14 @@ def _read_ids(folder: Path, tables: Sequence[Any]) -> list[str]:
             f"{folder}: the metadata have no ids: expected a column {' or '.join(ID_COLUMNS)}, "
             f"found {tables[0].column_names}"
         )
-    ids = [str(name) for table in tables for name in table[column].to_pylist()]
+    ids = read_column(tables, column)
+    if missing := [row for row, name in enumerate(ids) if name is None]:
+        raise DataError(f"{folder}: {len(missing)} rows have no {column}, the first is row {missing[0]}")
+    ids = [str(name) for name in ids]
     if len(set(ids)) < len(ids):
         repeated = [name for name, count in Counter(ids).items() if count > 1]
         raise DataError(f"{folder}: ids that occur more than once: {format_list(repeated)}")
     return ids
-
-
-def _read_labels(tables: Sequence[Any]) -> NDArray[np.int64] | None:
-    if not all("label" in table.column_names for table in tables):
-        return None
-    labels = [label for table in tables for label in table["label"].to_pylist()]
-    return np.array([-1 if label is None else label for label in labels], np.int64)
 
 
 def _read_meta(folder: Path, rows: int, array: NDArray[Any]) -> StoreMeta:

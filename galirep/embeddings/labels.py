@@ -1,24 +1,98 @@
-"""Match the classes of two data sets by name."""
+"""Match the classes of two data sets: by name, or by the number that a name is."""
 
 from collections.abc import Sequence
 
 import numpy as np
 
+from galirep.data.labels import as_read, number_of
+from galirep.errors import DataError, format_list
 from galirep.metrics.arrays import Ints
 from galirep.metrics.ranking import NO_LABEL
 
 
-def renumber_labels(labels: Ints, names: Sequence[str], reference: Sequence[str]) -> tuple[Ints, tuple[str, ...]]:
-    """Renumber `labels` (N,), which index `names`, to index the classes of the same name in `reference`.
+def renumber_labels(
+    labels: Ints,
+    names: Sequence[str],
+    reference: Sequence[str],
+    *,
+    side: str = "one side",
+    other: str = "the other",
+) -> tuple[Ints, tuple[str, ...]]:
+    """Renumber `labels` (N,), which index `names`, to the classes that `reference` names.
 
     Returns the labels and the names that they now index: those of `reference`, then those that only `names` has. (Two
-    files number the same classes differently if one of them lacks a class.) If either side has no names, the labels are
-    returned unchanged.
+    files number the same classes differently if one of them lacks a class.) Names are compared as a reader sees them:
+    composed Unicode, no blanks at the ends.
+
+    Where neither side has names, labels are numbers and returned unchanged. Where one side has, and each of its names
+    is a whole number (`7`, `7.0`, `07`), classes are matched by the number. `side` and `other` are what an error calls
+    the set of `labels` and that of `reference`.
+
+    Raises:
+        DataError: one side has numbers and the other names that are not: nothing says that both number alike.
     """
-    if not names or not reference:
+    if not (names and reference) and not (labels >= 0).any():
         return labels, tuple(reference or names)
-    all_names = tuple(dict.fromkeys([*reference, *names]))
+    if not names and not reference:
+        return labels, ()
+    if not reference:
+        return _take(labels, _numbers_of(names, side, other)), ()
+    if not names:
+        return _name_numbers(labels, reference, side, other)
+    all_names = list(dict.fromkeys(reference))
     number = {name: i for i, name in enumerate(all_names)}
-    # label -1 indexes the last entry
-    table = np.array([*(number[name] for name in names), NO_LABEL], dtype=np.int64)
-    return table[labels], all_names
+    key = _number_key if all(number_of(name) is not None for name in (*names, *reference)) else as_read
+    index: dict[str, int] = {}
+    for i, name in enumerate(all_names):
+        index.setdefault(key(name), i)
+    for name in names:
+        if name not in number:
+            # the exact name goes first, should a file tell two apart that look alike
+            number[name] = index.setdefault(key(name), len(all_names))
+            if number[name] == len(all_names):
+                all_names.append(name)
+    return _take(labels, [number[name] for name in names]), tuple(all_names)
+
+
+def _take(labels: Ints, table: Sequence[int]) -> Ints:
+    """Return `table[labels]`, -1 where there is no label."""
+    return np.asarray(np.array([*table, NO_LABEL], dtype=np.int64)[np.maximum(labels, NO_LABEL)])
+
+
+def _number_key(name: str) -> str:
+    return str(number_of(name))
+
+
+def _numbers_of(names: Sequence[str], named: str, unnamed: str) -> list[int]:
+    """Return the number that each name is."""
+    numbers = [number_of(name) for name in names]
+    words = [name for name, number in zip(names, numbers, strict=True) if number is None]
+    if words:
+        raise DataError(
+            f"the labels of {unnamed} are numbers without names, but classes of {named} are called "
+            f"{format_list(map(repr, words), 3)}: nothing says which number is which class. Give both sides names "
+            "(class folders, or a CSV file, npz or parquet with names as labels), or both numbers"
+        )
+    found = [number for number in numbers if number is not None]
+    if len(set(found)) < len(found):
+        twice = next(number for number in found if found.count(number) > 1)
+        same = [repr(name) for name, number in zip(names, found, strict=True) if number == twice]
+        raise DataError(
+            f"the labels of {unnamed} are numbers without names, and {' and '.join(same)} of {named} are the same "
+            "number: give both sides names"
+        )
+    return found
+
+
+def _name_numbers(labels: Ints, reference: Sequence[str], side: str, other: str) -> tuple[Ints, tuple[str, ...]]:
+    """Return the position in `reference` of each number; numbers that it lacks become names after it."""
+    position = {number: i for i, number in enumerate(_numbers_of(reference, other, side))}
+    all_names = list(reference)
+    used, inverse = np.unique(labels, return_inverse=True)
+    table = []
+    for number in used.tolist():
+        if number >= 0 and number not in position:
+            position[number] = len(all_names)
+            all_names.append(str(number))
+        table.append(position.get(number, NO_LABEL))
+    return np.array(table, dtype=np.int64)[inverse.reshape(-1)], tuple(all_names)

@@ -13,6 +13,7 @@ import h5py
 import numpy as np
 from numpy.typing import ArrayLike
 
+from galirep.data.labels import read_labels
 from galirep.embeddings.schema import ERROR, FORMAT, SCHEMA_VERSION, StoreMeta
 from galirep.errors import DataError, format_list
 
@@ -23,7 +24,7 @@ def write_outline(file: h5py.File, meta: StoreMeta, ids: Sequence[str], labels: 
     """Write everything but /features: attributes, ids, labels, and empty datasets for validity and errors.
 
     Raises:
-        DataError: an id or label name is not UTF-8.
+        DataError: an id or label name is not UTF-8, or a label is not a whole number of at least -1.
         ValueError: the numbers of ids or labels are not `meta.n_expected`.
     """
     text_type, rows = h5py.string_dtype(), meta.n_expected
@@ -31,9 +32,13 @@ def write_outline(file: h5py.File, meta: StoreMeta, ids: Sequence[str], labels: 
         raise DataError(
             f"names that are not UTF-8 cannot be ids, rename the files ({len(bad)}): {format_list(map(ascii, bad))}"
         )
-    label_column = np.full(rows, -1, np.int64) if labels is None else np.asarray(labels, np.int64)
-    if len(ids) != rows or label_column.shape != (rows,):
-        raise ValueError(f"{rows} rows are expected, not {len(ids)} ids and labels {label_column.shape}")
+    given = np.full(rows, -1, np.int64) if labels is None else np.asarray(labels)
+    if len(ids) != rows or given.shape != (rows,):
+        raise ValueError(f"{rows} rows are expected, not {len(ids)} ids and labels {given.shape}")
+    column = read_labels("the labels", given, rows)
+    if column.names:
+        raise DataError(f"the labels are names, the first {column.names[0]!r}: give numbers that index label_names")
+    label_column = column.labels
     file.create_dataset("ids", (rows,), text_type, list(ids), chunks=_chunks(rows, 16), maxshape=(None,))
     file.create_dataset("labels", (rows,), np.int64, label_column, chunks=_chunks(rows, 8), maxshape=(None,))
     file.create_dataset("label_names", (len(meta.label_names),), text_type, list(meta.label_names))

@@ -49,13 +49,14 @@ def merge(
 ) -> MergeResult:
     """Join embedding files into `out`, one after the other, with the rows of unreadable images.
 
-    Labels are matched by their names. `virtual` copies everything but the features and points at those of the parts, by
-    paths relative to `out`: the parts must not be moved or changed, which is checked when `out` is opened. `out` is
-    written in one step.
+    Labels are matched by their names (see `labels.renumber_labels`). `virtual` copies everything but the features and
+    points at those of the parts, by paths relative to `out`: the parts must not be moved or changed, which is checked
+    when `out` is opened. `out` is written in one step.
 
     Raises:
         DataError: a part cannot be read, or differs in encoder, layers, preprocessing, dtype or precision (each
-            difference is listed); ids occur twice (listed); labels have names in some parts only; no space is left.
+            difference is listed); ids occur twice (listed); labels are numbers in one part and names in
+            another; no space is left.
         ConfigError: there are no parts, one is named twice, `out` exists, or is one of the parts.
     """
     target, parts = Path(out), [Path(path) for path in paths]
@@ -67,11 +68,12 @@ def merge(
         raise ConfigError(f"{repeated[0]} is named twice: name each file once")
     with ExitStack() as stack:
         files = [stack.enter_context(load_embeddings(part, valid_only=False, locking=file_locking)) for part in parts]
-        meta = _merge_meta(files)
+        _require_same(files)
         ids = [name for file in files for name in file.ids]
         if len(set(ids)) < len(ids):
             raise DataError(f"ids occur in more than one row: {format_list(_find_repeated_ids(files), separator='; ')}")
-        labels = _merge_labels(files, meta.label_names)
+        labels, names = _merge_labels(files)
+        meta = _merge_meta(files, names)
         if virtual:
             with (
                 atomic_write(target, overwrite) as temporary,
@@ -86,18 +88,16 @@ def merge(
     return MergeResult(target, len(ids), tuple(parts), virtual)
 
 
-def _merge_meta(files: Sequence[Embeddings]) -> StoreMeta:
-    first = files[0].meta
+def _require_same(files: Sequence[Embeddings]) -> None:
     for file in files[1:]:
-        if mismatches := differences(first, file.meta, SAME):
+        if mismatches := differences(files[0].meta, file.meta, SAME):
             raise DataError(
                 f"{files[0].path} and {file.path} have different encoders or settings: {'; '.join(mismatches)}"
             )
-    names = tuple(dict.fromkeys(name for file in files for name in file.label_names))
-    if names and (unnamed := [file.path for file in files if file.labels is not None and not file.label_names]):
-        raise DataError(
-            f"{format_list(unnamed)} has labels without names, other parts have names: they cannot be matched"
-        )
+
+
+def _merge_meta(files: Sequence[Embeddings], names: tuple[str, ...]) -> StoreMeta:
+    first = files[0].meta
     return replace(
         first,
         n_expected=sum(len(file) for file in files),
@@ -122,12 +122,17 @@ def _find_repeated_ids(files: Sequence[Embeddings]) -> list[str]:
     return [f"{name} in {' and '.join(dict.fromkeys(paths))}" for name, paths in owners.items() if len(paths) > 1]
 
 
-def _merge_labels(files: Sequence[Embeddings], names: Sequence[str]) -> NDArray[np.int64]:
+def _merge_labels(files: Sequence[Embeddings]) -> tuple[NDArray[np.int64], tuple[str, ...]]:
+    """Return the labels of all rows and the names that they index; classes that no row has keep their names."""
+    labelled = [file for file in files if file.labels is not None]
+    reference = max(labelled or files, key=lambda file: bool(file.label_names))
+    names = reference.label_names
     columns = []
     for file in files:
         labels = np.full(len(file), -1, np.int64) if file.labels is None else file.labels
-        columns.append(renumber_labels(labels, file.label_names, names)[0])
-    return np.concatenate(columns)
+        labels, names = renumber_labels(labels, file.label_names, names, side=str(file.path), other=str(reference.path))
+        columns.append(labels)
+    return np.concatenate(columns), names
 
 
 def _copy_features(files: Sequence[Embeddings], writer: EmbeddingWriter) -> None:

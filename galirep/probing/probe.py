@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from galirep.errors import ConfigError, unknown
-from galirep.probing.labelled import Source, load_pair
+from galirep.probing.labelled import Source, load_pair, note_equal_rows
 from galirep.probing.protocols import PROTOCOLS, Task
 from galirep.probing.result import ProbeResult
 
@@ -23,6 +23,7 @@ def probe(
     layers: Sequence[str] | None = None,
     seed: int = 0,
     settings: Mapping[str, Any] | None = None,
+    min_per_class: int | None = None,
     progress: bool = False,
 ) -> ProbeResult:
     """Fit a probe on the rows of `train` and report its error on those of `test`.
@@ -30,25 +31,29 @@ def probe(
     A source is the path of an embedding file, `Embeddings`, or a pair of arrays: (N, D) features and (N,) labels.
     Without `test`, a fifth of `train`, drawn by class, is held out for it. `layers` chooses columns by layer name.
     `settings` changes numbers of the protocol; the result is then named `linear-svm/custom`, not `linear-svm/v1`.
-    Rows without a label are left out and counted in `notes`.
+    Rows without a label are left out and counted in `notes`, and so are, with `min_per_class`, the classes that have
+    fewer rows in `train` (before a part of it is held out).
 
     >>> probe("train.h5", "test.h5", layers=["mu"]).error_mean
     0.0312
 
     Raises:
-        ConfigError: unknown protocol, setting or value.
+        ConfigError: unknown protocol, setting or value, or `min_per_class` below 1.
         DataError: no labels, one class, NaN, different encoders, or fewer rows than the protocol needs.
     """
     started = time.perf_counter()
     if protocol not in PROTOCOLS:
         raise ConfigError(unknown("protocol", protocol, PROTOCOLS))
     chosen = PROTOCOLS[protocol]
+    if min_per_class is not None and min_per_class < 1:
+        raise ConfigError(f"min_per_class must be at least 1, not {min_per_class}")
     merged = chosen.merge_settings(protocol, settings or {})
-    train_set, test_set, notes = load_pair(train, test, layers)
+    train_set, test_set, notes = load_pair(train, test, layers, min_per_class)
     if test_set is None:
         test_name = f"{TEST_FRACTION:.0%} of {train_set.source}, drawn by class"
         rest, held_out = train_set.split(TEST_FRACTION, seed)
         train_set, test_set = train_set.take(rest), train_set.take(held_out)
+        notes += note_equal_rows(train_set, test_set, "the other rows", "the held-out part of TRAIN")
     else:
         test_name = test_set.source
     outcome = chosen.run(Task(train_set, test_set, merged, seed, progress))
@@ -83,4 +88,5 @@ def probe(
         errors_by_k=outcome.errors_by_k,
         notes=notes,
         seconds=time.perf_counter() - started,
+        min_per_class=min_per_class,
     )

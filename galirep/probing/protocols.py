@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from galirep.errors import ConfigError, DataError, unknown
 from galirep.metrics.neighbors import TEMPERATURE, K, vote_errors
-from galirep.probing.labelled import Labelled
+from galirep.probing.labelled import LEAVE_OUT_RARE, Labelled
 from galirep.probing.linear_svm import fit, fit_path
 
 
@@ -142,7 +142,7 @@ def _require_rows_per_class(train: Labelled, pool: NDArray[np.int64], held_out: 
             raise DataError(
                 f"{train.source}: of {len(train.labels)} rows, {held_out} are held out to choose C; class "
                 f"{train.name(int(label))!r} has {available} of the others, and {count} a class are drawn: "
-                "give more rows, or set held_out or labels_per_class"
+                f"give more rows, or set held_out or labels_per_class; {LEAVE_OUT_RARE}"
             )
 
 

@@ -5,7 +5,7 @@ from typing import Any
 
 from galirep.system.results import ResultMapping
 
-_OPTIONAL = ("validation", "errors_by_k")
+_OPTIONAL = ("validation", "errors_by_k", "min_per_class")
 
 
 @dataclass(frozen=True)
@@ -36,6 +36,7 @@ class ProbeResult(ResultMapping):
         errors_by_k: k as text -> error, None for a k beyond the training rows; None where the protocol has no k.
         notes: remarks a reader needs, one sentence each.
         seconds: wall time.
+        min_per_class: classes with fewer training rows were left out; None: no class was.
 
     Reading it like a dict is kept for code written for version 0.1 (see `ResultMapping`).
     """
@@ -63,8 +64,9 @@ class ProbeResult(ResultMapping):
     errors_by_k: dict[str, float | None] | None
     notes: list[str]
     seconds: float
+    min_per_class: int | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the JSON object; `validation` and `errors_by_k` only where the protocol has them."""
+        """Return the JSON object; `validation`, `errors_by_k` and `min_per_class` only where there is one."""
         values = {field.name: getattr(self, field.name) for field in fields(self)}
         return {name: value for name, value in values.items() if value is not None or name not in _OPTIONAL}

@@ -76,6 +76,7 @@ def _list_facts(
         ["Encoder", " · ".join(filter(None, encoder))],
         ["Layers", ", ".join(f"{name} ({width})" for name, width in meta.layers)],
         ["Search", f"{result.metric} · {info.factory} · {accuracy} · {info.backend}"],
+        *(["Note", note] for note in result.notes),
         ["Made", f"galirep {__version__} · {made} · map by {projection}"],
     ]
 

@@ -1,5 +1,6 @@
 """The result of `retrieve`: as arrays, as JSON, and as an HDF5 file with the keys of ann-benchmarks."""
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,7 +29,7 @@ class Retrieval:
     inexact index found no more); `distances` (Q, k) float32: 1 - cos for cosine, |q - g| for l2, -<q, g> for ip. Labels
     are numbered as in `label_names`, -1 for none; they are None, and so is `measured`, if that side has no labels.
     `index` says how the gallery was searched (`gallery.SearchInfo`). `outliers` are rows of the queries and their mean
-    distances, largest first.
+    distances, largest first. `notes` are remarks that a reader needs, one sentence each.
     """
 
     k: int
@@ -48,6 +49,7 @@ class Retrieval:
     queries: str
     duplicates: Duplicates | None = None
     outliers: tuple[Ints, NDArray[np.float64]] | None = None
+    notes: tuple[str, ...] = ()
 
     def summary(self) -> dict[str, Any]:
         """Return the result as `galirep retrieve --json` prints it; measures that are not defined are None."""
@@ -73,6 +75,7 @@ class Retrieval:
             "outliers": self._outliers_to_list(),
             "seconds": round(self.seconds, 4),
             "index": self.index,
+            "notes": list(self.notes),
         }
 
     def save(self, path: str | Path, *, overwrite: bool = False) -> None:
@@ -91,6 +94,7 @@ class Retrieval:
             file.attrs.update({"distance": _ANN_BENCHMARKS_METRICS[self.metric], "type": "dense"})
             attributes = ("metric", "k", "leave_one_out", "gallery", "queries")
             file.attrs.update({name: getattr(self, name) for name in attributes})
+            file.attrs["notes"] = json.dumps(self.notes)
             file["neighbors"] = self.neighbors
             file["distances"] = self.distances
             file.create_dataset("query_ids", data=self.query_ids, dtype=h5py.string_dtype())

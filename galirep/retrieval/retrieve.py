@@ -9,9 +9,10 @@ import numpy as np
 
 from galirep.embeddings.labels import renumber_labels
 from galirep.errors import ConfigError, DataError
-from galirep.metrics.arrays import F32
+from galirep.metrics.arrays import F32, Ints
 from galirep.retrieval import curation
 from galirep.retrieval.measures import concatenate, measure
+from galirep.retrieval.notes import find_equal, list_notes
 from galirep.retrieval.queries import Queries, QueryOptions, open_queries
 from galirep.retrieval.report import write_report
 from galirep.retrieval.report_options import ReportOptions
@@ -148,10 +149,9 @@ def _prepare_batches(gallery: Gallery, queries: Queries) -> Iterator[tuple[slice
 def _search(gallery: Gallery, queries: Queries, k: int, progress: Callable[[int], object]) -> Retrieval:
     leave_one_out = queries.are_rows_of(gallery)
     _require_enough_rows(gallery, queries, k, leave_one_out)
-    label_names = gallery.meta.label_names
-    labels = queries.labels
-    if labels is not None:
-        labels, label_names = renumber_labels(labels, queries.meta.label_names, label_names)
+    labels, label_names = _number_as_gallery(gallery, queries)
+    # a row of the gallery with the vector of each query, -1 for none
+    equal = np.full(len(queries), -1, np.int64)
     neighbors = np.empty((len(queries), k), np.int64)
     distances = np.empty((len(queries), k), np.float32)
     measures = []
@@ -161,9 +161,12 @@ def _search(gallery: Gallery, queries: Queries, k: int, progress: Callable[[int]
         start = time.perf_counter()
         distances[rows], neighbors[rows] = gallery.search(vectors, k, exclude)
         seconds += time.perf_counter() - start
+        if not leave_one_out:
+            equal[rows] = find_equal(gallery, vectors, neighbors[rows, 0], distances[rows, 0])
         if labels is not None and gallery.labels is not None:
             measures.append(measure(gallery.search, vectors, neighbors[rows], labels[rows], gallery.labels, exclude))
         progress(len(vectors))
+    measured = concatenate(measures) if measures else None
     return Retrieval(
         k=k,
         metric=gallery.metric,
@@ -175,11 +178,27 @@ def _search(gallery: Gallery, queries: Queries, k: int, progress: Callable[[int]
         query_labels=labels,
         gallery_labels=gallery.labels,
         label_names=label_names,
-        measured=concatenate(measures) if measures else None,
+        measured=measured,
         seconds=seconds,
         index=gallery.info.to_dict(),
         gallery=str(gallery.path),
         queries=queries.name,
+        notes=list_notes(gallery, queries, measured, None if leave_one_out else equal),
+    )
+
+
+def _number_as_gallery(gallery: Gallery, queries: Queries) -> tuple[Ints | None, tuple[str, ...]]:
+    """Return the queries' labels in the numbers of the gallery, and the names of both."""
+    if queries.labels is None:
+        return None, gallery.meta.label_names
+    if gallery.labels is None:
+        return queries.labels, queries.meta.label_names
+    return renumber_labels(
+        queries.labels,
+        queries.meta.label_names,
+        gallery.meta.label_names,
+        side=queries.name,
+        other=str(gallery.path),
     )
 
 

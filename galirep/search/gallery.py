@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,8 @@ from numpy.typing import NDArray
 from galirep.embeddings.reader import Embeddings, load_embeddings
 from galirep.embeddings.schema import StoreMeta
 from galirep.errors import ConfigError, DataError, unknown
-from galirep.metrics.arrays import F32
+from galirep.metrics.arrays import F32, Ints
+from galirep.metrics.overlap import hash_rows
 from galirep.search.distances import require_metric
 from galirep.search.faiss_library import faiss_metric, gpu_count, has_faiss, load_faiss
 from galirep.search.index_file import is_index, read_index, read_info, read_rows
@@ -58,6 +60,11 @@ class Gallery:
 
     def __len__(self) -> int:
         return len(self.ids)
+
+    @cached_property
+    def row_hashes(self) -> Ints:
+        """Hashes of the vectors (N,), see `metrics.overlap`; none for an index that stores codes."""
+        return hash_rows([] if self.vectors is None else [self.vectors])
 
 
 def open_gallery(

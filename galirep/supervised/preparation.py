@@ -56,6 +56,8 @@ def prepare(
         source = open_data(config.data, config.split, root=data_root, download=download)
     labels = None if config.labels is None else Path(config.labels)
     targets = class_targets(source) if labels is None else attribute_targets(labels, source.ids)
+    if targets.notes:
+        source.tell(source.report.adding(notes=targets.notes))
     config = _resolve(config, source, targets)
     pixels = _decode(source, config)
     config = dataclasses.replace(config, channels=pixels.shape[1])

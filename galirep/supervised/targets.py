@@ -1,6 +1,6 @@
 """Training targets of a classifier: one class an image from the data set, or binary attributes from a CSV file."""
 
-import csv
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -10,8 +10,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from galirep.data.labels import as_read
 from galirep.data.sources import ImageSource
+from galirep.data.tables import read_table
 from galirep.errors import DataError
+
+_BINARY = re.compile(r"(-?1|0)(\.0*)?", re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -19,11 +23,12 @@ class Targets:
     """What a classifier learns of N images.
 
     `values` are (N,) int64 classes (-1: none), or (N, n) float32 attributes of 0 and 1; `names` those of the n classes
-    or attributes.
+    or attributes. `notes` say how a CSV file of attributes was read, where that was not plain.
     """
 
     values: Tensor
     names: tuple[str, ...]
+    notes: tuple[str, ...] = ()
 
     @property
     def binary(self) -> bool:
@@ -90,8 +95,8 @@ def attribute_targets(path: Path, ids: Sequence[str], names: Sequence[str] | Non
     Raises:
         DataError: the file cannot be read, is not such a table, or its ids are not those of the images.
     """
-    header, rows = _read(path)
-    if names is not None and tuple(header) != tuple(names):
+    header, rows, notes = _read(path)
+    if names is not None and header != tuple(names):
         raise DataError(f"{path}: its attributes are {', '.join(header)}, not {', '.join(names)}")
     values: list[list[float]] = []
     used: set[str] = set()
@@ -113,41 +118,35 @@ def attribute_targets(path: Path, ids: Sequence[str], names: Sequence[str] | Non
             f"{path} has {len(rows) - len(used)} ids that are not in the data, the first {unused!r}: "
             "is it the file of another split?"
         )
-    return Targets(torch.from_numpy(np.asarray(values, np.float32)), tuple(header))
+    return Targets(torch.from_numpy(np.asarray(values, np.float32)), header, notes)
 
 
 def _spellings(image: str) -> Iterator[str]:
     """Yield the ways in which a CSV file may write an image's id."""
-    path = PurePosixPath(image)
-    yield from (image, str(path.with_suffix("")), path.name, path.stem)
+    path = PurePosixPath(as_read(image))
+    yield from (str(path), str(path.with_suffix("")), path.name, path.stem)
 
 
-def _read(path: Path) -> tuple[list[str], dict[str, list[float]]]:
+def _read(path: Path) -> tuple[tuple[str, ...], dict[str, list[float]], tuple[str, ...]]:
+    """Return the attributes' names, the values of each id, and notes on how the file was read."""
+    table = read_table(str(path), path, unreadable="cannot be read as a CSV file of attributes")
+    header = table.columns[1:]
+    if not header or not all(header) or len(set(header)) < len(header):
+        raise DataError(f"{path}: the first line must name an id column and one or more attributes, each once")
     rows: dict[str, list[float]] = {}
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            table = csv.reader(file)
-            header = next(table, [])[1:]
-            if not header or len(set(header)) < len(header):
-                raise DataError(f"{path}: the first line must name an id column and one or more attributes, each once")
-            for cells in table:
-                if not cells:
-                    continue
-                line = f"{path}, line {table.line_num}"
-                if len(cells) != len(header) + 1:
-                    raise DataError(f"{line}: {len(cells)} cells under {len(header) + 1} columns")
-                if cells[0] in rows:
-                    raise DataError(f"{line}: the id {cells[0]!r} occurs twice")
-                for name, cell in zip(header, cells[1:], strict=True):
-                    if cell.strip() not in ("0", "1", "-1"):
-                        raise DataError(f"{line}: {name} is {cell!r}, but attributes are binary: 0 or 1 (or -1 and 1)")
-                rows[cells[0]] = [float(cell) for cell in cells[1:]]
-    except (OSError, UnicodeDecodeError, csv.Error) as err:
-        raise DataError(f"{path} cannot be read as a CSV file of attributes: {err}") from err
+    for cells, number in zip(table.rows, table.lines, strict=True):
+        line = f"{path}, line {number}"
+        key = as_read(cells[0])
+        if key in rows:
+            raise DataError(f"{line}: the id {key!r} occurs twice")
+        for name, cell in zip(header, cells[1:], strict=True):
+            if not _BINARY.fullmatch(cell):
+                raise DataError(f"{line}: {name} is {cell!r}, but attributes are binary: 0 or 1 (or -1 and 1)")
+        rows[key] = [float(cell) for cell in cells[1:]]
     if not rows:
         raise DataError(f"{path} has no rows")
     for column, name in enumerate(header):
         seen = {row[column] for row in rows.values()}
         if {0.0, -1.0} <= seen:
             raise DataError(f"{path}: {name} has 0 and -1, but attributes are binary: 0 or 1 (or -1 and 1)")
-    return header, {key: [max(value, 0.0) for value in row] for key, row in rows.items()}
+    return header, {key: [max(value, 0.0) for value in row] for key, row in rows.items()}, table.notes

@@ -113,6 +113,89 @@ def test_a_folder_of_clip_retrieval(tmp_path):
     assert not list(tmp_path.glob("*y.h5*"))
 
 
+def _folder(path, columns, header=None):
+    """Write a folder with one pair of files for each table in `columns`."""
+    import pyarrow
+    import pyarrow.parquet
+
+    rows = 0
+    for name in ("img_emb", "metadata"):
+        (path / name).mkdir(parents=True)
+    for i, table in enumerate(columns):
+        n = len(next(iter(table.values())))
+        np.save(path / "img_emb" / f"img_emb_{i}.npy", np.eye(n, 4, dtype=np.float32))
+        ids = {} if "image_path" in table else {"image_path": [f"{rows + k}.png" for k in range(n)]}
+        pyarrow.parquet.write_table(pyarrow.table({**ids, **table}), path / "metadata" / f"metadata_{i}.parquet")
+        rows += n
+    return path
+
+
+@pytest.mark.parametrize(
+    ("tables", "labels", "names", "notes"),
+    [
+        ([{"label": ["dog", " cat", None]}], [1, 0, -1], ("cat", "dog"), ""),
+        ([{"label": [1.0, float("nan"), 0.0]}], [1, -1, 0], (), ""),
+        ([{"label": ["1.0", "NaN", "0"]}], [1, -1, 0], (), "'NaN' and count as no label"),
+        ([{"label": [7, 9, None], "label_name": ["dog", "cat", None]}], [1, 0, -1], ("cat", "dog"), ""),
+        ([{"label_name": ["dog", "cat", None]}], [1, 0, -1], ("cat", "dog"), ""),
+        ([{"label": [1, 0]}, {"caption": ["a"]}], [1, 0, -1], (), "1 of 2 files have no column label"),
+        ([{"label": ["dog", "cat"]}, {"label": ["dog"]}], [1, 0, 1], ("cat", "dog"), ""),
+    ],
+)
+def test_labels_of_other_tools(tmp_path, cli, tables, labels, names, notes):
+    folder = _folder(tmp_path / "f", tables)
+    done = cli("export", folder, "--out", tmp_path / "x.h5", "--json")
+    assert done.exit_code == 0, done.stderr
+    with load_embeddings(tmp_path / "x.h5") as embeddings:
+        assert embeddings.labels.tolist() == labels and embeddings.label_names == names
+    told = json.loads(done.stdout)["notes"]
+    assert bool(told) == bool(notes) and notes in "".join(told) and notes in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("table", "message"),
+    [
+        ({"label": [0.25, 0.5]}, "the labels are classes, whole numbers or names, but that of row 0 is 0.25"),
+        ({"label": [0, -7]}, "the labels go down to -7"),
+        ({"label": [[1, 2], [0, 1]]}, "the labels are .* of shape"),
+        ({"label": [0, 0], "label_name": ["a", "b"]}, "label 0 has the label_name 'a' in one row and 'b' in another"),
+        ({"label": [0, 1], "label_name": ["a", "a"]}, "2 numbers in the column label have fewer names"),
+        ({"image_path": ["a", None]}, "1 rows have no image_path, the first is row 1"),
+    ],
+)
+def test_labels_that_are_refused(tmp_path, cli, table, message):
+    with pytest.raises(DataError, match=message) as caught:
+        import_embeddings(_folder(tmp_path / "f", [table]), tmp_path / "x.h5")
+    assert "\n" not in str(caught.value) and not list(tmp_path.glob("*x.h5*"))
+
+
+def test_labels_are_those_of_the_header_or_refused(path, tmp_path):
+    import pyarrow.parquet
+
+    export_embeddings(path, tmp_path / "out")
+    file = tmp_path / "out" / "metadata" / "metadata_0000.parquet"
+    table = pyarrow.parquet.read_table(file).drop(["label_name"])
+    texts = ["bee" if k else "cow" for k in range(ROWS - 1)]
+    pyarrow.parquet.write_table(table.drop(["label"]).append_column("label", [texts]), file)
+    import_embeddings(tmp_path / "out", tmp_path / "z.h5")
+    with load_embeddings(tmp_path / "z.h5") as embeddings:
+        assert embeddings.label_names == ("ant", "bee", "cow") and embeddings.labels[:3].tolist() == [2, 1, 1]
+    pyarrow.parquet.write_table(table.drop(["label"]).append_column("label", [[2] * (ROWS - 1)]), file)
+    with pytest.raises(DataError, match="the labels go up to 2, but only 2 classes have names"):
+        import_embeddings(tmp_path / "out", tmp_path / "y.h5")
+    file.write_bytes(b"PAR1")
+    with pytest.raises(DataError, match=r"metadata_0000\.parquet is not a readable \.parquet file"):
+        import_embeddings(tmp_path / "out", tmp_path / "y.h5")
+
+
+def test_the_writer_takes_whole_numbers_only(tmp_path):
+    meta = StoreMeta("toy", (("mu", 2),), 2)
+    for labels, message in (([0.25, 0.5], "0.25"), ([0, -7], "go down to -7"), (["a", "b"], "the labels are names")):
+        with pytest.raises(DataError, match=message):
+            EmbeddingWriter.create(tmp_path / "x.h5", meta, ["1", "2"], labels)
+    assert not list(tmp_path.iterdir())
+
+
 def test_formats_that_do_not_fit(path, tmp_path, cli):
     wrong = cli("export", path, "--format", "hdf5", "--out", tmp_path / "out")
     assert wrong.exit_code == 2 and "is exported as npy-parquet" in wrong.stderr

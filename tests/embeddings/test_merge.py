@@ -85,7 +85,7 @@ def test_refusals_leave_nothing_behind(parts, tmp_path, virtual):
     )
     assert "'float32' is not 'float16'" in refused(parts[0], part(tmp_path / "half.h5", ["9"], dtype="float16"))
     unnamed = part(tmp_path / "unnamed.h5", ["8"], [0], label_names=())
-    assert "labels without names" in refused(parts[0], unnamed)
+    assert "unnamed.h5 are numbers without names, but" in refused(parts[0], unnamed)
     assert "no such file" in refused(parts[0], tmp_path / "nowhere.h5")
     (tmp_path / "text.h5").write_text("text")
     assert "not an HDF5 file" in refused(parts[0], tmp_path / "text.h5")
@@ -122,3 +122,16 @@ def test_the_split_is_kept_where_all_parts_are_of_one_split_of_one_set(tmp_path,
     one = part(tmp_path / "one.h5", ["1"], source="set", split="train")
     two = part(tmp_path / "three.h5", ["2"], **{"source": "set", "split": "train", **other})
     assert load_embeddings(merge([one, two], tmp_path / "all.h5").path).meta.split == kept
+
+
+def test_numbers_are_merged_with_names_that_are_numbers(tmp_path):
+    named = part(tmp_path / "named.h5", ["1", "2"], [0, 1], label_names=("10", "9"))
+    numbers = part(tmp_path / "numbers.h5", ["3", "4", "5"], [9, -1, 11], label_names=())
+    for files in ([named, numbers], [numbers, named]):
+        merge(files, tmp_path / "all.h5", overwrite=True)
+        with load_embeddings(tmp_path / "all.h5") as embeddings:
+            names = {
+                i: embeddings.label_names[k] if k >= 0 else ""
+                for i, k in zip(embeddings.ids, embeddings.labels, strict=True)
+            }
+        assert names == {"1": "10", "2": "9", "3": "9", "4": "", "5": "11"}

@@ -145,7 +145,7 @@ def test_ali_v1_is_what_it_says():
 def test_separable_classes_have_no_error_whatever_the_numbering(tmp_path):
     x, y = _blobs()
     train = _write(tmp_path / "train.h5", x, y)
-    test = _write(tmp_path / "test.h5", x, np.array([2, 0, 1])[y], names=("b", "c", "a"))
+    test = _write(tmp_path / "test.h5", _blobs(seed=1)[0], np.array([2, 0, 1])[y], names=("b", "c", "a"), source="x")
     result = galirep.probe(train, str(test))
     assert result.error_mean == 0 and result.layers == ["first", "last"] and result.notes == []
     assert result.baseline_error == pytest.approx(2 / 3) and "'a'" in result.baseline
@@ -178,6 +178,106 @@ def test_what_a_reader_should_know_is_noted(tmp_path):
         and result.error_mean == pytest.approx(1 / 3)
     )
     assert "same images" in notes
+
+
+def _twelve(seed):
+    return _blobs(240, 14, 12, seed)
+
+
+def test_folders_called_by_numbers_are_probed_on_numbers(tmp_path):
+    """Trained on class folders 1 to 12, which are numbered as text, and tested on a list with labels 1 to 12."""
+    x, y = _twelve(0)
+    folders = tuple(sorted(str(k) for k in range(1, 13)))
+    train = _write(tmp_path / "train.h5", x, [folders.index(str(k + 1)) for k in y], names=folders)
+    test_x, test_y = _twelve(1)
+    test = _write(tmp_path / "test.h5", test_x, test_y + 1, names=(), source="list")
+    for result in (galirep.probe(train, test), galirep.probe(test, train)):
+        assert result.error_mean == 0 and result.n_classes == 12 and result.notes == []
+    words = _write(tmp_path / "words.h5", test_x, test_y, names=tuple("abcdefghijkl"), source="other")
+    for pair in ((train, words), (words, train)):
+        with pytest.raises(
+            DataError, match=r"no class is in both: .*\.h5 has '1', '10', .*Classes are matched by name"
+        ):
+            galirep.probe(*pair)
+    for pair in ((test, words), (words, test)):
+        with pytest.raises(
+            DataError, match=r"the labels of .*test\.h5 are numbers without names, but classes of .*Give"
+        ):
+            galirep.probe(*pair)
+
+
+def test_names_are_compared_as_a_reader_sees_them(tmp_path):
+    x, y = _blobs()
+    train = _write(tmp_path / "train.h5", x, y, names=("caf\u00e9", "tea", "Milk"))
+    test_x = _blobs(seed=1)[0]
+    test = _write(tmp_path / "test.h5", test_x, y, names=("cafe\u0301", "tea ", "milk"), source="other")
+    result = galirep.probe(train, test)
+    assert result.error_mean == pytest.approx(1 / 3)
+    assert result.notes == [
+        "30 rows of TEST are of classes that TRAIN does not have (milk): each counts as an error; 'milk' differ from "
+        "classes of TRAIN in case alone"
+    ]
+
+
+def test_pictures_on_both_sides_are_noted(tmp_path):
+    x, y = _blobs()
+    other_x, _ = _blobs(seed=1)
+    train = _write(tmp_path / "train.h5", x, y, source="set", split="train")
+    mixed = np.concatenate([other_x[:80], x[7:17]])
+    test = _write(tmp_path / "test.h5", mixed, np.concatenate([y[:80], y[7:17]]), source="set", split="test")
+    notes = galirep.probe(train, test).notes
+    assert notes == [
+        "pictures that may be on both sides: 10 of 90 rows of TEST have the vector of a row of TRAIN "
+        "('image80' and 'image7'): the error on pictures that the probe was not fitted on may be higher"
+    ]
+    assert "10 of 90 rows of TEST have the vector" in galirep.probe((x, y), (mixed, np.r_[y[:80], y[7:17]])).notes[0]
+    # ids of one split of one set are the same pictures, those of two splits are not
+    again = _write(tmp_path / "again.h5", other_x, y, source="set", split="train")
+    (note,) = galirep.probe(train, again).notes
+    assert "90 of 90 ids of TEST are in TRAIN too ('image0'), with other vectors" in note
+    assert galirep.probe(train, _write(tmp_path / "t.h5", other_x, y, source="set", split="test")).notes == []
+    # without TEST, too
+    (note,) = galirep.probe((np.repeat(x, 2, axis=0), np.repeat(y, 2))).notes
+    assert "rows of the held-out part of TRAIN have the vector of a row of the other rows" in note
+
+
+def test_rare_classes_are_left_out_on_both_sides(cli, tmp_path):
+    x, y = _blobs()
+    labels = np.where(np.arange(90) == 5, 3, y)
+    names = ("a", "b", "c", "lone", "unseen")
+    train = _write(tmp_path / "train.h5", x, labels, names=names, source="set", split="train")
+    test_labels = np.where(np.arange(90) < 2, 3, np.where(np.arange(90) < 5, 4, y))
+    test = _write(tmp_path / "test.h5", _blobs(seed=1)[0], test_labels, names=names, source="set", split="test")
+    refused = cli("probe", train)
+    assert refused.exit_code == 1 and refused.stderr.count("\n") == 1
+    assert "1 of class 'lone'" in refused.stderr and "--min-per-class N (min_per_class=N) leaves out" in refused.stderr
+    done = cli("probe", train, "--test", test, "--min-per-class", 2, "--json")
+    result = json.loads(done.stdout)
+    assert (result["n_train"], result["n_test"], result["n_classes"]) == (89, 85, 3) and result["min_per_class"] == 2
+    assert result["error_mean"] == 0 and result["notes"] == [
+        "classes with fewer than 2 rows in TRAIN are left out: 'unseen' (0), 'lone' (1); "
+        "1 rows of TRAIN and 5 of TEST with them"
+    ]
+    assert result["notes"][0] in done.stderr
+    alone = galirep.probe(train, min_per_class=2)
+    assert alone.n_train + alone.n_test == 89
+    assert alone.notes == [
+        "classes with fewer than 2 rows in TRAIN are left out: 'lone' (1); 1 rows of TRAIN with them"
+    ]
+    with pytest.raises(DataError, match="0 of 4 classes have 50 rows or more"):
+        galirep.probe(train, min_per_class=50)
+    with pytest.raises(ConfigError, match="min_per_class must be at least 1, not 0"):
+        galirep.probe(train, min_per_class=0)
+    assert "min_per_class" not in galirep.probe((x, y)).to_dict()
+
+
+def test_labels_of_arrays_are_read_as_those_of_files():
+    x, y = _blobs()
+    for labels in (y.astype(float), [str(k) for k in y], [["a", "b", "c"][k] for k in y]):
+        assert galirep.probe((x, labels)).error_mean == 0
+    none = np.array(["cat", "dog", None], dtype=object)[y]
+    result = galirep.probe((x, none))
+    assert result.n_classes == 2 and result.notes[0] == "30 of 90 rows of TRAIN have no label and are left out"
 
 
 def test_names_as_labels():

@@ -130,6 +130,89 @@ def test_images_are_embedded_with_the_encoder_of_the_gallery(tmp_path):
         galirep.retrieve(tmp_path / "g.h5", picture, k=1, num_workers=0)
 
 
+@pytest.mark.parametrize("metric", ["cosine", "l2", "ip"])
+@pytest.mark.parametrize("backend", ["faiss", "torch"])
+def test_pictures_on_both_sides_are_noted(galleries, tmp_path, metric, backend):
+    gallery, queries = galleries
+    features, labels = clusters(400)
+    mixed = np.concatenate([clusters(20, seed=7)[0], features[5:10]])
+    # embedded in another batch, an image differs by rounding; ip compares the very bytes
+    mixed[20:22] *= 1 if metric == "ip" else np.float32(1 + 2e-7)
+    mixed = np.concatenate([mixed, 1.001 * features[10:12]])
+    file = write_embeddings(tmp_path / "mixed.h5", mixed, np.r_[labels[:20], labels[5:12]], source="set", split="test")
+    result = galirep.retrieve(gallery, file, k=3, metric=metric, backend=backend)
+    rows = 7 if metric == "cosine" else 5
+    (note,) = result.notes
+    assert note == (
+        f"pictures that may be on both sides: {rows} of 27 rows of the queries have the vector of a row of the gallery "
+        "('mixed/0020.png' and 'gallery/0005.png'): such a query finds itself, so measures are higher than for new "
+        "pictures"
+    )
+    assert galirep.retrieve(gallery, queries, k=3, metric=metric, backend=backend).notes == ()
+    assert galirep.retrieve(gallery, k=3, metric=metric, backend=backend).notes == ()
+
+
+def test_notes_are_in_text_json_files_and_report(galleries, cli, tmp_path):
+    gallery, _ = galleries
+    features, labels = clusters(400)
+    part = write_embeddings(tmp_path / "part.h5", features[:9], labels[:9])
+    files = ("--out", tmp_path / "out.json", "--report", tmp_path / "r.html")
+    done = cli("retrieve", "--gallery", gallery, "--queries", part, "--json", *files)
+    assert done.exit_code == 0, done.stderr
+    (note,) = json.loads(done.stdout)["notes"]
+    assert "9 of 9 rows of the queries have the vector of a row of the gallery" in note
+    assert f"note: {note}" in done.stderr and json.loads((tmp_path / "out.json").read_text())["notes"] == [note]
+    assert json.dumps(["Note", note])[1:-1] in (tmp_path / "r.html").read_text(encoding="utf-8").replace('","', '", "')
+    galirep.retrieve(gallery, part, out=tmp_path / "out.h5")
+    with h5py.File(tmp_path / "out.h5") as file:
+        assert json.loads(file.attrs["notes"]) == [note]
+
+
+def test_ids_of_one_split_of_one_set_are_noted(tmp_path):
+    features, labels = clusters(40)
+    origin = {"ids": [f"{i}.png" for i in range(40)], "source": "set", "split": "train"}
+    gallery = write_embeddings(tmp_path / "g.h5", features, labels, **origin)
+    other = clusters(40, seed=5)[0]
+    (note,) = galirep.retrieve(gallery, write_embeddings(tmp_path / "q.h5", other, labels, **origin)).notes
+    assert "40 of 40 ids of the queries are in the gallery too ('0.png'), with other vectors" in note
+    test = write_embeddings(tmp_path / "t.h5", other, labels, **{**origin, "split": "test"})
+    assert galirep.retrieve(gallery, test).notes == ()
+
+
+def test_numbers_and_names_of_classes(tmp_path):
+    features, labels = clusters(80)
+    gallery = write_embeddings(tmp_path / "g.h5", features, labels, names=("10", "2", "1.0", "3"))
+    numbers = np.array([10, 2, 1, 3])[labels]
+    queries = write_embeddings(tmp_path / "q.h5", features, numbers, names=())
+    for pair in ((gallery, queries), (queries, gallery)):
+        summary = galirep.retrieve(*pair, k=1).summary()
+        assert summary["precision_at_1"] == 1 and summary["queries_without_relevant"] == 0
+    words = write_embeddings(tmp_path / "words.h5", features, labels)
+    for pair in ((words, queries), (queries, words)):
+        with pytest.raises(DataError, match=r"labels of .*q\.h5 are numbers without names, but classes of .*words\.h5"):
+            galirep.retrieve(*pair, k=1)
+    bare = write_embeddings(tmp_path / "bare.h5", features, names=())
+    for pair in ((words, bare), (bare, words), (queries, bare)):
+        assert galirep.retrieve(*pair, k=1).measured is None
+    notes = galirep.retrieve(gallery, words, k=1).notes
+    assert notes[0] == "no labelled query is of a class that the gallery has: nothing is measured"
+
+
+def test_how_a_list_of_queries_was_read_is_noted(tmp_path):
+    r = np.random.default_rng(0)
+    for i in range(6):
+        Image.fromarray(r.integers(0, 256, (8, 8, 3), dtype=np.uint8)).save(tmp_path / f"{i}.png")
+    (tmp_path / "g.csv").write_text("path,label\n" + "".join(f"{i}.png,{i % 2}\n" for i in range(4)))
+    (tmp_path / "q.csv").write_text("path;label;author\n4.png;1.0;x\n5.png;0;y\n")
+    galirep.embed("pixels:8", f"csv:{tmp_path / 'g.csv'}", tmp_path / "g.h5", num_workers=0)
+    result = galirep.retrieve(tmp_path / "g.h5", f"csv:{tmp_path / 'q.csv'}", k=1, num_workers=0)
+    assert result.query_labels.tolist() == [1, 0] and result.notes == (
+        "cells are separated by semicolons",
+        "columns that are ignored: 'author'",
+        "labels written as 1.0 are read as whole numbers",
+    )
+
+
 def _write_constant_row(path, value):
     features, labels = clusters(20)
     features[7] = value

@@ -49,6 +49,15 @@ def test_tables_that_do_not_fit_the_images(tmp_path, text, message):
         attribute_targets(_csv(tmp_path, text), ["1.png", "2.png"])
 
 
+def test_tables_as_people_save_them(tmp_path):
+    (tmp_path / "a.csv").write_bytes(
+        "\ufeffid; beard ;smiling\r\n caf\u00e9.png;1.0; -1\r\n\r\ntwo ;-1;1\r\n;;\r\n".encode()
+    )
+    targets = attribute_targets(tmp_path / "a.csv", ["two.png", "cafe\u0301.png"])
+    assert targets.names == ("beard", "smiling") and targets.values.tolist() == [[0, 1], [1, 0]]
+    assert targets.notes == ("cells are separated by semicolons", "1 rows with empty cells only are ignored")
+
+
 def test_an_id_that_fits_two_images(tmp_path):
     with pytest.raises(DataError, match=r"the id '1' fits several images, 'b/1.png' among them"):
         attribute_targets(_csv(tmp_path, "id,a\n1,0\n2,1\n"), ["a/1.png", "b/1.png"])
