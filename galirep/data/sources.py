@@ -4,7 +4,9 @@ import hashlib
 import json
 import os
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -12,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from galirep.data.picture import PixelArray, one_line, read_image
+from galirep.data.report import DataReport
 from galirep.errors import DataError
 from galirep.metrics.arrays import Ints
 
@@ -28,10 +31,12 @@ class ImageSource(ABC):
 
     It can be pickled; files are opened when they are read. `ids` are unique; `labels` is (N,) int64 with -1 for none,
     or None if the set has no labels; `label_names[k]` is the name of class k, empty if the set does not name its
-    classes. `in_memory` says that reading costs next to nothing.
+    classes. `in_memory` says that reading costs next to nothing; `splits` is how splits were told, see `open_data`.
     """
 
     in_memory = False
+    splits = "auto"
+    _told: DataReport | None = None
 
     def __init__(
         self,
@@ -83,6 +88,18 @@ class ImageSource(ABC):
             digest.update(self.content(index))
         return digest.hexdigest()
 
+    @property
+    def report(self) -> DataReport:
+        """What the set holds, and what was left out or assumed while it was opened."""
+        told = self._told or DataReport(self.spec)
+        splits = told.splits or (() if self.split is None else (self.split,))
+        classes = count_classes(self.labels, self.label_names, len(self))
+        return replace(told, spec=self.spec, split=self.split, splits=splits, images=len(self), classes=classes)
+
+    def tell(self, report: DataReport) -> None:
+        """Record what was left out or assumed; spec, split, number of images and classes are the source's own."""
+        self._told = report
+
     def subset(self, indices: Iterable[int]) -> "ImageSource":
         """Return the images at `indices`, in that order, with their ids and labels; all class names are kept.
 
@@ -103,7 +120,8 @@ class _Subset(ImageSource):
             raise DataError(f"a subset of {source.spec} names an image twice")
         labels = None if source.labels is None else source.labels[self._indices]
         super().__init__(source.spec, [source.ids[i] for i in self._indices], labels, source.label_names, source.split)
-        self.in_memory = source.in_memory
+        self.in_memory, self.splits = source.in_memory, source.splits
+        self.tell(source.report)
 
     def read(self, index: int) -> PixelArray:
         return self._source.read(self._indices[index])
@@ -114,6 +132,15 @@ class _Subset(ImageSource):
     def sizes(self) -> list[int]:
         sizes = self._source.sizes()
         return [sizes[i] for i in self._indices]
+
+
+def count_classes(labels: Labels | None, label_names: Sequence[str], count: int) -> dict[str, int]:
+    """Count rows by the name of their class, its number where it has no name; "" is no label."""
+    if labels is None:
+        return {"": count}
+    counts = Counter(labels.tolist())
+    named = {label: label_names[label] if 0 <= label < len(label_names) else str(label) for label in counts}
+    return {"" if label < 0 else named[label]: counts[label] for label in sorted(counts)}
 
 
 def check_labels(spec: str, labels: Any, count: int) -> Labels | None:

@@ -52,6 +52,8 @@ def probe(
     else:
         test_name = test_set.source
     outcome = chosen.run(Task(train_set, test_set, merged, seed, progress))
+    sides = {"train": train_set.meta, "test": test_set.meta if test is not None else None}
+    reports = {side: dict(meta.data_report) for side, meta in sides.items() if meta and meta.data_report}
     if not outcome.converged:
         notes.append("a fit did not converge within its iterations: its error may be a little off")
     mean = float(np.mean(outcome.errors))
@@ -83,4 +85,5 @@ def probe(
         errors_by_k=outcome.errors_by_k,
         notes=notes,
         seconds=time.perf_counter() - started,
+        data_report=reports or None,
     )

@@ -5,7 +5,7 @@ from typing import Any
 
 from galirep.system.results import ResultMapping
 
-_OPTIONAL = ("validation", "errors_by_k")
+_OPTIONAL = ("validation", "errors_by_k", "data_report")
 
 
 @dataclass(frozen=True)
@@ -36,6 +36,8 @@ class ProbeResult(ResultMapping):
         errors_by_k: k as text -> error, None for a k beyond the training rows; None where the protocol has no k.
         notes: remarks a reader needs, one sentence each.
         seconds: wall time.
+        data_report: what the embedding files say was read and left out of their images, by `train` and `test`
+            (`DataReport.to_dict`); None for arrays and files of earlier versions.
 
     Reading it like a dict is kept for code written for version 0.1 (see `ResultMapping`).
     """
@@ -63,6 +65,7 @@ class ProbeResult(ResultMapping):
     errors_by_k: dict[str, float | None] | None
     notes: list[str]
     seconds: float
+    data_report: dict[str, Any] | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return the JSON object; `validation` and `errors_by_k` only where the protocol has them."""

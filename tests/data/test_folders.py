@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from galirep.data import file_index, sources
+from galirep.data import sources
 from galirep.data.catalog import open_data
 from galirep.data.memory import load_images
 from galirep.errors import DataError
