@@ -36,10 +36,10 @@ def open_data(
     """Open the image set that `spec` names, written as in `SPECS`.
 
     docs/data.md states the ids, labels and splits of each kind. `split` None is the training split of a set that has
-    splits. `splits` says which top-level folders of a folder or tar are splits: `auto` goes by their names, `none` takes
-    all of them as classes, anything else names them (a list, or one text with commas). `report` of the source says what
-    was read, left out and assumed. `root` is the folder of torchvision's sets (default `$GALIREP_DATA`, or `~/.cache/galirep/data`); they are
-    downloaded only with `download`.
+    splits. `splits` says which top-level folders of a folder or tar are splits: `auto` goes by their names, `none`
+    takes all of them as classes, anything else names them (a list, or one text with commas). `report` of the source
+    says what was read, left out and assumed. `root` is the folder of torchvision's sets (default `$GALIREP_DATA`, or
+    `~/.cache/galirep/data`); they are downloaded only with `download`.
 
     Raises:
         DataError: the kind is unknown, the path does not exist, the set has no images or no such split, or it is not

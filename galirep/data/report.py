@@ -1,4 +1,4 @@
-"""What an image set holds and what of it was left out: made while the set is opened, shown and kept by every command."""
+"""What an image set holds and what of it was left out: made while it is opened, shown and kept by every command."""
 
 import json
 import logging

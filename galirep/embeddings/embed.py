@@ -119,8 +119,8 @@ def embed(  # noqa: PLR0913
     `resume=True, on_error="skip"` accepts; "skip" finishes the file. More than `max_errors` such images end the job at
     once.
 
-    `split` and `splits` are as in `open_data`; `layers` are names of the encoder's layers; `seed` is set while it is built; `file_locking=False` does without
-    HDF5's lock; `progress` shows a bar on a terminal.
+    `split` and `splits` are as in `open_data`; `layers` are names of the encoder's layers; `seed` is set while it is
+    built; `file_locking=False` does without HDF5's lock; `progress` shows a bar on a terminal.
 
     Raises:
         ConfigError: an option has a wrong value, or the output exists.

@@ -56,10 +56,11 @@ def retrieve(  # noqa: PLR0913
     """Find the k nearest rows of `gallery` for each of `queries`; measure by class if both have labels.
 
     `gallery` is an embedding file (searched exactly) or an index. `queries` is an embedding file, image files, or a
-    data set whose `split` (and `splits`, see `open_data`) is embedded with the gallery's own encoder; None takes the gallery's own embedding file. If
-    the queries are the gallery's own rows (the same images in the same order), each is left out of its own neighbours.
-    `metric` defaults to that of the index, or cosine. Classes are matched by name. The measures are defined in
-    `metrics.ranking`: precision@1, recall@k, MRR@k, and MAP@R, which ranks whole classes and needs an exact search.
+    data set whose `split` (and `splits`, see `open_data`) is embedded with the gallery's own encoder; None takes the
+    gallery's own embedding file. If the queries are the gallery's own rows (the same images in the same order), each is
+    left out of its own neighbours. `metric` defaults to that of the index, or cosine. Classes are matched by name. The
+    measures are defined in `metrics.ranking`: precision@1, recall@k, MRR@k, and MAP@R, which ranks whole classes and
+    needs an exact search.
 
     `duplicates` is a threshold: every pair of a query and a row at least as near is listed
     (`curation.near_duplicates`). `outliers` is the number of queries to list that are farthest from their k neighbours

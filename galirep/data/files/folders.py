@@ -6,7 +6,8 @@ import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from galirep.data.files.index import FileIndex, Listing, housekeeping, index_files
+from galirep.data.files.index import FileIndex, index_files
+from galirep.data.files.listing import Listing, housekeeping
 from galirep.data.report import DataReport
 from galirep.data.sources import ImageSource, PathSource
 from galirep.errors import DataError

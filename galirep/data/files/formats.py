@@ -17,60 +17,14 @@ _CODECS = {"WEBP": "webp", "AVIF": "avif", "JPEG2000": "jpg_2000", "JPEG": "jpg"
 # endings in use that Pillow does not register; Pillow goes by the content
 _MORE = {".jp2000": "JPEG2000", ".jpeg2000": "JPEG2000", ".pjpeg": "JPEG", ".pjp": "JPEG"}
 _PHOTOS = frozenset(
-    [
-        ".3fr",
-        ".arw",
-        ".avif",
-        ".avifs",
-        ".bpg",
-        ".cr2",
-        ".cr3",
-        ".crw",
-        ".dcm",
-        ".dcr",
-        ".dicom",
-        ".dng",
-        ".erf",
-        ".exr",
-        ".flif",
-        ".hdr",
-        ".heic",
-        ".heics",
-        ".heif",
-        ".heifs",
-        ".hif",
-        ".j2c",
-        ".j2k",
-        ".jp2",
-        ".jp2000",
-        ".jpc",
-        ".jpf",
-        ".jpx",
-        ".jxl",
-        ".jxr",
-        ".hdp",
-        ".kdc",
-        ".mef",
-        ".mos",
-        ".mrw",
-        ".nef",
-        ".nrw",
-        ".orf",
-        ".pef",
-        ".psb",
-        ".raf",
-        ".raw",
-        ".rw2",
-        ".sr2",
-        ".srf",
-        ".srw",
-        ".wdp",
-        ".webp",
-        ".x3f",
-        ".xcf",
-    ]
+    {
+        *(".3fr", ".arw", ".avif", ".avifs", ".bpg", ".cr2", ".cr3", ".crw", ".dcm", ".dcr", ".dicom", ".dng", ".erf"),
+        *(".exr", ".flif", ".hdr", ".heic", ".heics", ".heif", ".heifs", ".hif", ".j2c", ".j2k", ".jp2", ".jp2000"),
+        *(".jpc", ".jpf", ".jpx", ".jxl", ".jxr", ".hdp", ".kdc", ".mef", ".mos", ".mrw", ".nef", ".nrw", ".orf"),
+        *(".pef", ".psb", ".raf", ".raw", ".rw2", ".sr2", ".srf", ".srw", ".wdp", ".webp", ".x3f", ".xcf"),
+    }
 )
-_DRAWINGS = frozenset([".ai", ".emf", ".eps", ".ps", ".svg", ".svgz", ".wmf"])
+_DRAWINGS = frozenset({".ai", ".emf", ".eps", ".ps", ".svg", ".svgz", ".wmf"})
 
 
 @cache

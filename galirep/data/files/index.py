@@ -1,41 +1,17 @@
 """From a listing of file paths to images, splits, ids and classes, by the rules of docs/data.md."""
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
-from galirep.data.files.formats import image_types, is_drawing, is_image, is_picture, is_unread_photo, type_of, unread
+from galirep.data.files.formats import image_types, is_picture, is_unread_photo, type_of, unread
+from galirep.data.files.listing import Listing, SortedFiles, sort_out
 from galirep.data.files.splits import AUTO, Choice, choose_split, named_splits, split_name
 from galirep.data.report import LeftOut
 from galirep.data.sources import Labels
 from galirep.errors import DataError, format_list
-
-# folders that systems and programs make beside the images: NAS indexes, thumbnails, waste baskets, caches
-_HOUSEKEEPING = frozenset(
-    {
-        *("@eadir", "@tmp", "#recycle", "#snapshot", "@recycle", "@recently-snapshot", "synophoto_thumb"),
-        *("__macosx", "__pycache__", "lost+found", "$recycle.bin", "system volume information"),
-    }
-)
-_HIDDEN = "hidden file or folder, its name begins with a dot"
-
-
-@dataclass(frozen=True)
-class Listing:
-    """The files below a folder or in a tar, as paths with `/`, hidden ones and those in housekeeping folders included.
-
-    `not_files` are pipes and devices, `replaced` the members of a tar that a later one of the same name replaces, and
-    `dangling` links that lead nowhere; `is_run` says of a folder with a run.json whether galirep wrote it.
-    """
-
-    files: Sequence[str]
-    not_files: Sequence[str] = ()
-    replaced: Sequence[str] = ()
-    dangling: Sequence[str] = ()
-    notes: Sequence[str] = ()
-    is_run: Callable[[str], bool] = field(default=lambda _: False)
 
 
 @dataclass(frozen=True)
@@ -68,7 +44,7 @@ def index_files(spec: str, listing: Listing, split: str | None, splits: str = AU
         DataError: there are no images or no such split, it is not plain what is a split, a class has images of unread
             types only, there are images beside class folders, or a name is not UTF-8.
     """
-    files = _sort_out(spec, listing)
+    files = sort_out(spec, listing)
     _require_images(spec, files)
     seen = [*files.images, *files.photos]
     leading = _leading_folder(seen, splits, archive=archive)
@@ -97,84 +73,7 @@ def index_files(spec: str, listing: Listing, split: str | None, splits: str = AU
     )
 
 
-def housekeeping(name: str) -> str | None:
-    """Return the reason why a file or folder of this name is left out with all its content; None if it is not."""
-    if name.startswith("."):
-        return _HIDDEN
-    return f"housekeeping folder {name}" if name.casefold() in _HOUSEKEEPING else None
-
-
-@dataclass
-class _Sorted:
-    """The files of a listing by kind; `left` has names by reason, `left_below` the folder that is the reason."""
-
-    images: list[str] = field(default_factory=list)
-    photos: list[str] = field(default_factory=list)
-    others: list[str] = field(default_factory=list)
-    left: dict[str, list[str]] = field(default_factory=dict)
-    within: dict[str, str] = field(default_factory=dict)
-
-    def leave(self, reason: str, name: str, folder: str = "") -> None:
-        self.left.setdefault(reason, []).append(name)
-        self.within[name] = folder
-
-
-def _sort_out(spec: str, listing: Listing) -> _Sorted:
-    found, runs = _Sorted(), _runs(listing)
-    if "" in runs:
-        raise DataError(
-            f"{spec} is a run of galirep, not a set of images: name a folder of images in it, if you mean one"
-        )
-    causes: dict[str, tuple[str, str] | None] = {}
-    for name in sorted(listing.files):
-        folder, _, file = name.rpartition("/")
-        if folder not in causes:
-            causes[folder] = _cause(folder, runs)
-        cause = causes[folder] or ((_HIDDEN, name) if file.startswith(".") else None)
-        if cause is not None:
-            if is_picture(name):
-                found.leave(cause[0], name, cause[1])
-        elif is_image(name):
-            found.images.append(name)
-        elif is_unread_photo(name):
-            found.photos.append(name)
-        elif is_drawing(name):
-            found.leave(unread(type_of(name)), name)
-        else:
-            found.others.append(name)
-    for name in sorted(listing.not_files):
-        if is_picture(name):
-            found.leave("pipe or device, not a file", name)
-    for name in sorted(listing.replaced):
-        if is_picture(name):
-            found.leave("earlier copy of a file that occurs twice, the last one counts", name)
-    return found
-
-
-def _runs(listing: Listing) -> set[str]:
-    """Return the folders that hold a run of galirep."""
-    names = set(listing.files)
-    folders = {name.rpartition("/")[0] for name in names if name.rpartition("/")[2] == "run.json"}
-    return {
-        folder
-        for folder in folders
-        if (f"{folder}/config.yaml" if folder else "config.yaml") in names and listing.is_run(folder)
-    }
-
-
-def _cause(folder: str, runs: set[str]) -> tuple[str, str] | None:
-    """Return why a folder is left out, and which of its parents is the reason."""
-    path = ""
-    for part in folder.split("/") if folder else ():
-        path = f"{path}/{part}" if path else part
-        if (reason := housekeeping(part)) is not None:
-            return reason, path
-        if path in runs:
-            return f"run of galirep {path!r}", path
-    return None
-
-
-def _require_images(spec: str, files: _Sorted) -> None:
+def _require_images(spec: str, files: SortedFiles) -> None:
     if files.images:
         return
     left = [f"{len(names)}: {reason}" for reason, names in files.left.items()]
@@ -251,7 +150,7 @@ def _label_by_folder(spec: str, ids: Sequence[str]) -> tuple[Labels | None, tupl
     return np.array([number[folder] for folder in folders], dtype=np.int64), tuple(names)
 
 
-def _classes_lost(files: _Sorted, prefix: str, label_names: Sequence[str]) -> list[str]:
+def _classes_lost(files: SortedFiles, prefix: str, label_names: Sequence[str]) -> list[str]:
     """Return the class folders that have pictures, all of which were left out."""
     lost = set()
     for names in files.left.values():
@@ -264,7 +163,7 @@ def _classes_lost(files: _Sorted, prefix: str, label_names: Sequence[str]) -> li
     return sorted(lost - set(label_names))
 
 
-def _left_out(files: _Sorted, leading: str, prefix: str, choice: Choice) -> Iterator[LeftOut]:
+def _left_out(files: SortedFiles, leading: str, prefix: str, choice: Choice) -> Iterator[LeftOut]:
     """Yield what is left out of the split that is read; the other splits are not left out, but not asked for."""
     others = tuple(f"{leading}{folder}/" for folder in choice.others)
     left = {reason: [name for name in names if not name.startswith(others)] for reason, names in files.left.items()}
@@ -284,7 +183,7 @@ def _left_out(files: _Sorted, leading: str, prefix: str, choice: Choice) -> Iter
 
 
 def _notes(
-    listing: Listing, files: _Sorted, ids: Sequence[str], prefix: str, choice: Choice, label_names: Sequence[str]
+    listing: Listing, files: SortedFiles, ids: Sequence[str], prefix: str, choice: Choice, label_names: Sequence[str]
 ) -> Iterator[str]:
     if choice.split is not None and choice.folder not in (choice.split, None):
         yield f"the folder {choice.folder!r} is read as the split {choice.split}"

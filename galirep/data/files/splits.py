@@ -141,7 +141,7 @@ def _select(spec: str, folders: Mapping[str, int], found: Mapping[str, str], spl
         split = next(iter(found)) if len(found) == 1 and next(iter(found)) not in SPLITS else "train"
     by_folder = {folder: name for name, folder in found.items()}
     for name in (split, by_folder.get(split), split_name(split)):
-        if name in found:
+        if name is not None and name in found:
             return name
     hint = ""
     if split in folders:

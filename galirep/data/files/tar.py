@@ -8,7 +8,8 @@ import numpy as np
 
 from galirep.data.files.folders import is_run, report_of
 from galirep.data.files.formats import is_image, is_picture
-from galirep.data.files.index import Listing, index_files
+from galirep.data.files.index import index_files
+from galirep.data.files.listing import Listing
 from galirep.data.files.tar_listing import list_tar
 from galirep.data.sources import FileSource, ImageSource, Labels
 from galirep.errors import DataError
@@ -29,21 +30,8 @@ _COMPRESSED = {
     b"Rar!": ("rar", "unrar x {file} {folder}/"),
 }
 _ENDINGS = (
-    ".gz",
-    ".tgz",
-    ".bz2",
-    ".tbz",
-    ".tbz2",
-    ".xz",
-    ".txz",
-    ".lzma",
-    ".lz",
-    ".zst",
-    ".tzst",
-    ".lz4",
-    ".zip",
-    ".7z",
-    ".rar",
+    *(".gz", ".tgz", ".bz2", ".tbz", ".tbz2", ".xz", ".txz", ".lzma", ".lz", ".zst", ".tzst", ".lz4"),
+    *(".zip", ".7z", ".rar", ".z"),
 )
 
 
