@@ -81,14 +81,14 @@ class _Lister:
             return
         for entry in self._entries(folder, prefix, left_out):
             name = prefix + entry.name
-            if entry.is_dir():
+            if _is_folder(entry):
                 inner = left_out or housekeeping(entry.name) is not None
                 if not (inner and entry.is_symlink()):
                     self.list(entry.path, f"{name}/", (*parents, identity), left_out=inner)
-            elif entry.is_file():
+            elif _is_file(entry):
                 self.files.append(name)
             # a dangling link counts as an image that cannot be read; a pipe or a device is not a file
-            elif entry.is_symlink() and not Path(entry.path).exists():
+            elif entry.is_symlink() and not os.path.exists(entry.path):  # noqa: PTH110
                 self.files.append(name)
                 self.dangling.append(name)
             else:
@@ -102,3 +102,16 @@ class _Lister:
             if not left_out:
                 raise DataError(f"the folder {folder!r} cannot be listed: {err.strerror}") from err
             self.notes.append(f"the housekeeping folder {prefix.rstrip('/')!r} is closed, so its files are not counted")
+
+
+def _is_folder(entry: "os.DirEntry[str]") -> bool:
+    # a link that leads round is an error for the system
+    with contextlib.suppress(OSError):
+        return entry.is_dir()
+    return False
+
+
+def _is_file(entry: "os.DirEntry[str]") -> bool:
+    with contextlib.suppress(OSError):
+        return entry.is_file()
+    return False

@@ -58,6 +58,14 @@ def _add(members: "_Members", member: tarfile.TarInfo, listing: TarListing) -> N
     if name == ".." or name.startswith("../"):
         listing.unreadable[name] = "its name leads out of the tar"
         return
+    folder, _, file = name.rpartition("/")
+    if members.links and folder:
+        # a member below the name of a link is where the link leads
+        real = members.resolve(folder, missing=True)
+        if real is None:
+            listing.unreadable[name] = f"its folder {folder!r} is a link that leads nowhere"
+            return
+        name = f"{real}/{file}" if real else file
     if members.forget(name):
         listing.replaced.append(name)
     if member.isdir():
@@ -119,8 +127,11 @@ class _Members:
         self.special.discard(name)
         return bool(known)
 
-    def resolve(self, name: str) -> str | None:
-        """Follow the links in a name to a file or folder; None if it leads out of the tar, nowhere or round."""
+    def resolve(self, name: str, *, missing: bool = False) -> str | None:
+        """Follow the links in a name to a file or folder; None if it leads out of the tar, nowhere or round.
+
+        `missing` allows names that are not in the tar, or not yet.
+        """
         here, parts, links = "", name.split("/"), 0
         while parts:
             part = parts.pop(0)
@@ -134,7 +145,7 @@ class _Members:
             step = f"{here}/{part}" if here else part
             target = self.links.get(step)
             if target is None:
-                if not any(step in kind for kind in (self.files, self.bad, self.special, self.folders)):
+                if not missing and not any(step in kind for kind in (self.files, self.bad, self.special, self.folders)):
                     return None
                 here = step
                 continue
@@ -159,9 +170,6 @@ class _Members:
                 listing.unreadable[name] = f"a link to {target!r}, which is not in the tar"
             if place is not None:
                 self._list_member(place, name, (*parents, folder), listing)
-            if member in self.links and member in self.folders:
-                # files were added below the name of a link
-                self.walk(member, f"{name}/", (*parents, folder), listing)
 
     def _list_member(self, place: str, name: str, parents: tuple[str, ...], listing: TarListing) -> None:
         if place in self.files:
