@@ -148,6 +148,18 @@ def test_types_that_run_an_interpreter_are_not_read(tmp_path):
     assert left_out(open_data(tmp_path)) == {"type .eps is not read by this Pillow": 1}
 
 
+def test_postscript_under_the_name_of_an_image_is_not_run(tmp_path):
+    (tmp_path / "1.png").write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\n%%EndComments\nshowpage\n")
+    with pytest.raises(DataError, match="not an image of a known type"):
+        open_data(tmp_path).read(0)
+
+
+def test_a_photograph_of_an_unread_type_beside_everything(opened, tmp_path):
+    write(tmp_path / "set", *names("outer/a", "outer/b"), "cover.heic")
+    source = opened()
+    assert source.label_names == ("a", "b") and left_out(source) == {"type .heic is not read by this Pillow": 1}
+
+
 def test_a_class_that_loses_all_its_images_is_an_error(opened, tmp_path):
     write(tmp_path / "set", *names("cat"), *names("dog", kind=".heic"))
     with pytest.raises(DataError, match=r"none of the 2 pictures of the class 'dog' .*\.heic: convert them"):
@@ -198,11 +210,22 @@ def test_housekeeping_folders_are_left_out_and_told(opened, tmp_path):
     }
 
 
-@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may list every folder")
-def test_a_closed_folder(tmp_path):
-    write(tmp_path, *names("a"), "lost+found/x.png", "b/1.png")
-    (tmp_path / "lost+found").chmod(0)
-    assert "is closed" in " ".join(open_data(tmp_path).report.notes)
+def test_folders_that_may_not_be_listed(tmp_path, monkeypatch):
+    write(tmp_path, *names("a", "b"), "lost+found/x.png")
+    listed, closed = os.scandir, {str(tmp_path / "lost+found")}
+
+    def scandir(folder):
+        if str(folder) in closed:
+            raise PermissionError(13, "Permission denied", folder)
+        return listed(folder)
+
+    # root, as whom tests may run, can list every folder
+    monkeypatch.setattr(os, "scandir", scandir)
+    source = open_data(tmp_path)
+    assert len(source) == 4 and "the housekeeping folder 'lost+found' is closed" in " ".join(source.report.notes)
+    closed.add(str(tmp_path / "b"))
+    with pytest.raises(DataError, match=r"b' cannot be listed: Permission denied"):
+        open_data(tmp_path)
 
 
 def make_run(folder, info='{"galirep": "0.1.0"}'):

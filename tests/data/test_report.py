@@ -87,8 +87,8 @@ def test_reports_are_joined():
 
 def test_junk_files_are_named_with_the_first_reason(cli, tmp_path):
     for k in range(3):
-        write(tmp_path, f"a/{k}.png")
-        (tmp_path / f"a/{k}.png").write_bytes(b"junk")
+        write(tmp_path, f"{'aab'[k]}/{k}.png")
+        (tmp_path / f"{'aab'[k]}/{k}.png").write_bytes(b"junk")
     with pytest.raises(
         DataError, match=r"none of the 3 images of .* the first is a/0\.png: not an image of a known type"
     ):

@@ -40,6 +40,11 @@ def image_types() -> frozenset[str]:
     return frozenset(ending for ending, name in known.items() if name in readable)
 
 
+@cache
+def _unread_photos() -> frozenset[str]:
+    return _PHOTOS - image_types()
+
+
 def type_of(name: str) -> str:
     """Return the ending of a file's name in lower case, `.png`; empty if it has none."""
     return posixpath.splitext(name)[1].lower()
@@ -52,7 +57,7 @@ def is_image(name: str) -> bool:
 
 def is_unread_photo(name: str) -> bool:
     """Return whether a file is a photograph or scan of a type that is not read, such as `.heic`."""
-    return type_of(name) in _PHOTOS - image_types()
+    return type_of(name) in _unread_photos()
 
 
 def is_drawing(name: str) -> bool:

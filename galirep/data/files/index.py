@@ -46,7 +46,8 @@ def index_files(spec: str, listing: Listing, split: str | None, splits: str = AU
     """
     files = sort_out(spec, listing)
     _require_images(spec, files)
-    seen = [*files.images, *files.photos]
+    # a photograph of an unread type may be all that a class has, but one beside the class folders says nothing
+    seen = [*files.images, *(name for name in files.photos if "/" in name)]
     leading = _leading_folder(seen, splits, archive=archive)
     tops = Counter(_first_part(name, leading) for name in seen if "/" in name.removeprefix(leading))
     choice = choose_split(spec, dict(sorted(tops.items())), split, splits)
@@ -169,12 +170,12 @@ def _left_out(files: SortedFiles, leading: str, prefix: str, choice: Choice) -> 
     left = {reason: [name for name in names if not name.startswith(others)] for reason, names in files.left.items()}
     beside: dict[str, list[str]] = {}
     for name in sorted([*files.images, *files.photos]):
-        if name.startswith(prefix):
+        is_folder = "/" in name.removeprefix(leading)
+        if name.startswith(prefix) or (is_unread_photo(name) and not is_folder):
             if is_unread_photo(name):
                 left.setdefault(unread(type_of(name)), []).append(name)
         elif not name.startswith(others):
             top = _first_part(name, leading)
-            is_folder = "/" in name.removeprefix(leading)
             reason = f"folder {top!r} is beside the split folders" if is_folder else "beside the split folders"
             beside.setdefault(reason, []).append(name)
     for reason, names in [*beside.items(), *left.items()]:
