@@ -24,7 +24,7 @@ COMMANDS = {
     "export": ("export", "Export a run's encoder, or an embedding file to npy + parquet."),
     "verify": ("verify", "Check an embedding file."),
     "merge": ("merge", "Join embedding files of one encoder."),
-    "info": ("info", "Describe a run, checkpoint, embedding file or index."),
+    "info": ("info", "Describe a data set, run, checkpoint, embedding file or index."),
     "list": ("listing", "List variants, adapters, datasets, networks, protocols."),
 }
 

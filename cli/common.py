@@ -1,7 +1,7 @@
 """Options that several commands share, and how a result is printed."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 import click
@@ -85,6 +85,13 @@ _SHARED: dict[str, Any] = {
         help="Decoding workers: auto or a number (0: none).",
     ),
     "overwrite": click.option("--overwrite", is_flag=True, help="Replace an output that exists."),
+    "splits": click.option(
+        "--splits",
+        default="auto",
+        show_default=True,
+        metavar="auto|none|NAMES",
+        help="Which top-level folders of the data are splits: by their names, none, or these (with commas).",
+    ),
     "data-root": click.option(
         "--data-root", type=click.Path(), default=None, help="Folder that holds torchvision data sets."
     ),
@@ -103,6 +110,15 @@ def shared(*names: str) -> Callable[[F], F]:
         return function
 
     return decorate
+
+
+def show_report(report: Mapping[str, Any] | None) -> None:
+    """Print on stderr, for people, what an embedding file says was left out or assumed when it was made."""
+    from galirep.data.report import DataReport
+
+    if report and (data := DataReport.from_dict(report)).remarkable:
+        for line in data.lines():
+            click.echo(f"galirep: {line}", err=True)
 
 
 def emit(as_json: bool, result: Any, text: str) -> None:

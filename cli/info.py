@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import click
@@ -10,23 +11,70 @@ from .common import emit, shared
 
 # an object of more characters is shown in lines of its own, a text of twice as many is cut
 _LONG = 100
+# classes that are listed for people
+_CLASSES = 30
 
 
 @click.command("info")
-@click.argument("path", type=click.Path())
-@shared()
-def info_command(path: str, as_json: bool) -> None:
+@click.argument("path", metavar="PATH|DATA")
+@click.option("--split", help="Describe this split of a data set alone.")
+@click.option(
+    "--out", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE.png", help="Write a contact sheet of DATA."
+)
+@shared("splits", "workers", "overwrite", "data-root", "download")
+def info_command(path: str, as_json: bool, **options: Any) -> None:
     """Show what PATH is: a run directory, an exported network, a checkpoint, an embedding file or an index.
+
+    Of a data set, written as for --data, it shows what is read and left out, splits, classes, sizes, modes and equal
+    images.
 
     \b
     Example:
       galirep info runs/mnist
       galirep info test.h5 --json
+      galirep info photos/ --out sheet.png
     """
     from galirep.inspection.paths import info
 
-    description = info(path)
-    emit(as_json, description, "\n".join(_format_lines(description)))
+    description = info(path, **options)
+    lines = _data_lines(description) if description["kind"] == "data" else _format_lines(description)
+    emit(as_json, description, "\n".join(lines))
+
+
+def _data_lines(description: Mapping[str, Any]) -> list[str]:
+    """Return what a data set holds for people: the report of each split, then what holds for all of it."""
+    from galirep.data.report import DataReport
+
+    splits = [split["report"] for split in description["splits"].values()] or [description["data_report"]]
+    lines = []
+    for values in splits:
+        report = DataReport.from_dict(values)
+        lines += report.lines()
+        named = [f"{name or 'no label'} {count}" for name, count in report.classes.items()]
+        if any(report.classes):
+            more = f" and {len(named) - _CLASSES} more" if len(named) > _CLASSES else ""
+            lines.append(f"classes     {', '.join(named[:_CLASSES])}{more}")
+        if report.other_files:
+            lines.append(f"other files {', '.join(f'{kind} {n}' for kind, n in report.other_files.items())}")
+    sizes = description["sizes"]
+    if sizes["different"]:
+        commonest = ", ".join(f"{width}x{height} ({count})" for width, height, count in sizes["commonest"])
+        ends = f"{'x'.join(map(str, sizes['smallest']))} to {'x'.join(map(str, sizes['largest']))}"
+        lines.append(f"sizes       {sizes['different']}, {ends}; {commonest}")
+    for name in ("modes", "formats"):
+        if description[name]:
+            lines.append(f"{name:11} {', '.join(f'{kind} {count}' for kind, count in description[name].items())}")
+    lines.append(f"bytes       {description['bytes']}")
+    unreadable, duplicates = description["unreadable"], description["duplicates"]
+    lines.append(f"unreadable  {unreadable['count']}")
+    lines += [f"  {fault['id']}: {fault['reason']}" for fault in unreadable["first"]]
+    groups = f"{duplicates['groups']} groups of {duplicates['images']} images with equal content"
+    crossing = f"{duplicates['across_splits']} across splits, {duplicates['across_classes']} across classes"
+    lines.append(f"duplicates  {groups}: {crossing}" if duplicates["groups"] else "duplicates  none")
+    lines += [f"  {' = '.join(group)}" for group in duplicates["first"]]
+    if (sheet := description["contact_sheet"]) is not None:
+        lines.append(f"{sheet['path']}: contact sheet of {sheet['images']} images")
+    return lines
 
 
 def _format_lines(value: Mapping[str, Any], indent: str = "") -> list[str]:

@@ -41,7 +41,7 @@ def sample_command(
     help="Images to show, each beside its reconstruction.",
 )
 @_columns
-@shared("seed", "device", "overwrite", "data-root", "download")
+@shared("seed", "device", "overwrite", "splits", "data-root", "download")
 def reconstruct_command(
     run: Path,
     data: str,
@@ -52,6 +52,7 @@ def reconstruct_command(
     seed: int,
     device: str,
     overwrite: bool,
+    splits: str,
     data_root: str | None,
     download: bool,
     as_json: bool,
@@ -64,6 +65,7 @@ def reconstruct_command(
         data,
         out,
         split=split,
+        splits=splits,
         count=count,
         columns=columns,
         seed=seed,

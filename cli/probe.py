@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from .common import emit, layers_option, shared
+from .common import emit, layers_option, shared, show_report
 
 if TYPE_CHECKING:
     from galirep.probing.result import ProbeResult
@@ -75,6 +75,8 @@ def probe_command(
         min_per_class=min_per_class,
         progress=sys.stderr.isatty(),
     )
+    for report in (result.data_report or {}).values():
+        show_report(report)
     if out:
         write_json(out, result.to_dict(), overwrite)
     emit(as_json, result.to_dict(), _format(result, out))

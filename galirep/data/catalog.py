@@ -1,13 +1,17 @@
 """Image sets by name: `open_data` opens every kind of set that galirep reads."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from galirep.data.arrays import Hdf5Source, open_digits, open_npz
 from galirep.data.csv_list import open_csv
-from galirep.data.folders import open_folder, open_tar
+from galirep.data.files.folders import open_folder
+from galirep.data.files.splits import AUTO, NONE, write_splits
+from galirep.data.files.tar import open_tar
+from galirep.data.report import DataReport
 from galirep.data.sources import ImageSource
 from galirep.data.torchvision import SETS, open_torchvision
-from galirep.errors import DataError, unknown
+from galirep.errors import ConfigError, DataError, unknown
 
 SPECS = {
     "FOLDER": "class subfolders of image files, or a flat folder; train/, val/ and test/ in it are its splits",
@@ -22,35 +26,48 @@ SPECS = {
 
 
 def open_data(
-    spec: str | Path, split: str | None = None, *, root: str | Path | None = None, download: bool = False
+    spec: str | Path,
+    split: str | None = None,
+    *,
+    splits: str | Sequence[str] = AUTO,
+    root: str | Path | None = None,
+    download: bool = False,
 ) -> ImageSource:
     """Open the image set that `spec` names, written as in `SPECS`.
 
     docs/data.md states the ids, labels and splits of each kind. `split` None is the training split of a set that has
-    splits. `root` is the folder of torchvision's sets (default `$GALIREP_DATA`, or `~/.cache/galirep/data`); they are
-    downloaded only with `download`.
+    splits. `splits` says which top-level folders of a folder or tar are splits: `auto` goes by their names, `none`
+    takes all of them as classes, anything else names them (a list, or one text with commas). `report` of the source
+    says what was read, left out and assumed. `root` is the folder of torchvision's sets (default `$GALIREP_DATA`, or
+    `~/.cache/galirep/data`); they are downloaded only with `download`.
 
     Raises:
-        DataError: the kind is unknown, the path does not exist, the set has no images or no such split.
+        DataError: the kind is unknown, the path does not exist, the set has no images or no such split, or it is not
+            plain which folders are splits.
+        ConfigError: `splits` is empty, or names folders of a set that is not a folder or tar.
     """
-    spec = str(spec)
+    spec, splits = str(spec), write_splits(splits)
     kind, colon, name = spec.partition(":")
+    path = Path(spec)
+    if splits not in (AUTO, NONE) and not path.exists():
+        raise ConfigError(f"--splits {splits}: {spec} is not a folder or .tar, which alone have folders")
     if kind == "torchvision":
         return open_torchvision(spec, split, root, download)
     if spec == "sklearn:digits":
-        return open_digits(spec, split)
+        digits = open_digits(spec, split)
+        digits.tell(DataReport(spec, splits=("train", "test")))
+        return digits
     if kind in ("npz", "hdf5", "csv") and colon:
         if split is not None:
             raise DataError(f"{spec} has no split {split!r}: it has no splits, so leave --split out")
         return _open_file(spec, kind, name)
-    path = Path(spec)
     if spec and path.is_dir():
-        return open_folder(spec, path, split)
+        return open_folder(spec, path, split, splits)
     if path.is_file():
         prefix = {".npz": "npz", ".h5": "hdf5", ".hdf5": "hdf5", ".csv": "csv"}.get(path.suffix.lower())
         if prefix:
             raise DataError(f"{spec} is not a folder or .tar: write {prefix}:{spec}")
-        return open_tar(spec, path, split)
+        return open_tar(spec, path, split, splits)
     raise DataError(_explain_missing(spec))
 
 

@@ -21,6 +21,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 
@@ -44,6 +45,20 @@ class Decoded:
     id: str
     pixels: PixelArray | None
     error: str | None
+
+
+Result_co = TypeVar("Result_co", covariant=True)
+
+
+class Job(Protocol[Result_co]):
+    """Work on images of a source that can be pickled."""
+
+    @property
+    def source(self) -> ImageSource:
+        """The images."""
+
+    def run(self, indices: Sequence[int]) -> Result_co:
+        """Return the results of the images at `indices`."""
 
 
 _Result = tuple[Sequence[PixelArray] | PixelArray, dict[int, str]]
@@ -99,12 +114,21 @@ def decode(
     step = 1 if size is None else max(1, min(TASK_IMAGES, TASK_BYTES // (3 * size * size)))
     tasks = [range(i, min(i + step, len(source))) for i in range(start, len(source), step)]
     workers = auto_workers(source, len(source) - start) if num_workers is None else min(num_workers, len(tasks))
-    results = _run_in_workers(job, tasks, workers) if workers > 0 else map(job.run, tasks)
+    results = run_tasks(job, tasks, workers)
     for task, (images, errors) in zip(tasks, results, strict=True):
         decoded = iter(images)
         for index in task:
             error = errors.get(index)
             yield Decoded(index, source.ids[index], None if error is not None else next(decoded), error)
+
+
+def run_tasks(job: Job[Result_co], tasks: Sequence[range], workers: int) -> Iterator[Result_co]:
+    """Yield the result of each task in order, from `workers` processes, or from this one if there are none.
+
+    Raises:
+        DataError, ConfigError: as for `decode`.
+    """
+    return _run_in_workers(job, tasks, workers) if workers > 0 else map(job.run, tasks)
 
 
 def auto_workers(source: ImageSource, count: int) -> int:
@@ -118,7 +142,7 @@ def auto_workers(source: ImageSource, count: int) -> int:
     return min(cores, MAX_WORKERS)
 
 
-def _run_in_workers(job: _Job, tasks: Sequence[range], count: int) -> Iterator[_Result]:
+def _run_in_workers(job: Job[Any], tasks: Sequence[range], count: int) -> Iterator[Any]:
     # A spawned worker imports the calling script before it does anything else. It has its name by then and never starts
     # workers itself, so a worker that comes here is running a script without a guard; its parent reports that.
     if multiprocessing.current_process().name == _WORKER_NAME:

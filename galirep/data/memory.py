@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -10,18 +10,22 @@ import numpy as np
 
 from galirep.data.decoding import decode
 from galirep.data.picture import PixelArray
-from galirep.data.sources import ImageSource, Labels
+from galirep.data.report import DataReport, LeftOut
+from galirep.data.sources import ImageSource, Labels, count_classes
 from galirep.errors import ConfigError, DataError, format_list
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+_PROBED = 10  # images that are tried to learn the size of a data set
 
 
 @dataclass
 class Images:
     """A set decoded into memory: `pixels` (N, C, S, S) uint8 with their ids and labels.
 
-    `errors` are (id, reason) of the images that were left out.
+    `errors` are (id, reason) of the images that were left out; `report` counts them by reason among all that was left
+    out of the set (None for images that were not loaded from a source).
     """
 
     pixels: PixelArray
@@ -32,6 +36,7 @@ class Images:
     spec: str
     split: str | None
     errors: list[tuple[str, str]] = field(default_factory=list)
+    report: DataReport | None = None
 
     def __len__(self) -> int:
         return len(self.pixels)
@@ -44,12 +49,18 @@ class Images:
         return torch.from_numpy(self.pixels)
 
 
-def _group_by_reason(errors: list[tuple[str, str]]) -> str:
-    """Format errors with each reason once: `a.png, b.png: the file is empty; c.png: ...`."""
+def _group_by_reason(errors: list[tuple[str, str]]) -> dict[str, list[str]]:
+    """Return the ids of each reason."""
     ids_by_reason: dict[str, list[str]] = {}
     for image_id, reason in errors:
         ids_by_reason.setdefault(reason, []).append(image_id)
-    return format_list((f"{format_list(ids, 10)}: {reason}" for reason, ids in ids_by_reason.items()), 10, "; ")
+    return ids_by_reason
+
+
+def _in_words(errors: list[tuple[str, str]]) -> str:
+    """Format errors with each reason once: `a.png, b.png: the file is empty; c.png: ...`."""
+    by_reason = _group_by_reason(errors)
+    return format_list((f"{format_list(ids, 10)}: {reason}" for reason, ids in by_reason.items()), 10, "; ")
 
 
 def load_images(
@@ -94,9 +105,7 @@ def load_images(
         if progress is not None:
             progress(1)
     if errors and (on_error == "fail" or not kept):
-        raise DataError(
-            f"{len(errors)} of {len(source)} images of {source.spec} cannot be used: {_group_by_reason(errors)}"
-        )
+        raise DataError(f"{len(errors)} of {len(source)} images of {source.spec} cannot be used: {_in_words(errors)}")
     return Images(
         pixels=pixels[: len(kept)],
         ids=[source.ids[i] for i in kept],
@@ -106,6 +115,38 @@ def load_images(
         spec=source.spec,
         split=source.split,
         errors=errors,
+        report=_report(source, kept, errors),
+    )
+
+
+def _report(source: ImageSource, kept: list[int], errors: list[tuple[str, str]]) -> DataReport:
+    """Return the source's report with the images that cannot be used among those left out."""
+    before = source.report
+    labels = None if source.labels is None else source.labels[kept]
+    classes = count_classes(labels, source.label_names, len(kept))
+    lost = tuple(name for name in before.classes if name and name not in classes)
+    report = replace(before, images=len(kept), classes=classes, classes_lost=(*before.classes_lost, *lost))
+    return report.adding(
+        *(LeftOut.of(f"cannot be used: {reason}", ids) for reason, ids in _group_by_reason(errors).items())
+    )
+
+
+def native_side(source: ImageSource) -> int:
+    """Return the side of the centre square of the first readable image, in pixels.
+
+    Raises:
+        DataError: none of the first ten images can be read.
+    """
+    faults = []
+    for index in range(min(_PROBED, len(source))):
+        try:
+            return int(min(source.read(index).shape[:2]))
+        except DataError as err:
+            faults.append(str(err))
+    which = f"first {len(faults)} images" if len(source) > len(faults) else f"{len(faults)} images"
+    raise DataError(
+        f"none of the {which} of {source.spec} can be read, so their size is unknown; the first is {faults[0]}: "
+        "take out what is no image, or pass --image-size"
     )
 
 

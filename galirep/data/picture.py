@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from galirep.data.files.formats import FORMATS
 from galirep.errors import DataError
 
 PixelArray = NDArray[np.uint8]
@@ -27,7 +28,7 @@ def read_image(data: bytes) -> PixelArray:
     if not data:
         raise DataError("the file is empty (0 bytes)")
     try:
-        with Image.open(io.BytesIO(data)) as image:
+        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
             image.load()
             ImageOps.exif_transpose(image, in_place=True)
             return from_pillow(image)

@@ -11,8 +11,8 @@ from galirep.errors import format_list
 
 _log = logging.getLogger("galirep.data")
 _FIRST = 5  # names that are kept of each reason
-_ENTRIES = 20  # reasons and notes that a short report keeps
-_NOTE = 300  # characters that a short report keeps of a note or name
+# reasons, notes and names that a short report keeps, and how many characters of each: tried in turn until it fits
+_SHORT = ((20, 200), (20, 60), (6, 30), (0, 0))
 
 
 @dataclass(frozen=True)
@@ -98,30 +98,38 @@ class DataReport:
         )
 
     def short_dict(self, limit: int) -> dict[str, Any]:
-        """Return the report as a JSON object of at most about `limit` characters.
+        """Return the report as a JSON object of at most `limit` characters, 8,000 or more.
 
         What is too long loses the rows by class first (an embedding file has the labels themselves), then reasons and
-        notes after the twentieth, which are counted.
+        notes after the first ones, which are counted, and the ends of long names.
         """
-        if len(json.dumps(self.to_dict())) <= limit:
-            return self.to_dict()
-        report = replace(self, classes={}).adding(notes=[f"{len(self.classes)} classes, not listed here"])
-        if len(json.dumps(report.to_dict())) <= limit:
-            return report.to_dict()
-        more = report.left_out[_ENTRIES:]
-        first = [LeftOut(e.reason[:_NOTE], e.count, tuple(n[:_NOTE] for n in e.first[:1])) for e in report.left_out]
+        values = self.to_dict()
+        if len(json.dumps(values)) <= limit:
+            return values
+        note = f"{len(self.classes)} classes, not listed here"
+        short = replace(self, classes={}, notes=(note, *self.notes))
+        for entries, width in _SHORT:
+            values = short.to_dict()
+            if len(json.dumps(values)) <= limit:
+                break
+            short = short._cut(entries, width)
+        return short.to_dict()
+
+    def _cut(self, entries: int, width: int) -> "DataReport":
+        """Return the report with `entries` reasons, notes and names at most, of `width` characters."""
+        more = self.left_out[entries:]
+        kept = [LeftOut(e.reason[:width], e.count, tuple(n[:width] for n in e.first[:1])) for e in self.left_out]
         others = [LeftOut(f"{len(more)} other reasons", sum(e.count for e in more))] if more else []
-        notes = [note[:_NOTE] for note in report.notes]
-        cut = [f"{len(notes) - _ENTRIES} more notes"] if len(notes) > _ENTRIES else []
-        report = replace(
-            report,
-            spec=report.spec[:_NOTE],
-            left_out=(*first[:_ENTRIES], *others),
-            notes=(*notes[:_ENTRIES], *cut),
-            classes_lost=tuple(name[:_NOTE] for name in report.classes_lost[:_ENTRIES]),
-            other_files=dict(Counter(report.other_files).most_common(_ENTRIES)),
+        types = Counter(self.other_files).most_common(entries)
+        return replace(
+            self,
+            spec=self.spec[:width],
+            left_out=(*kept[:entries], *others),
+            notes=tuple(note[:width] for note in self.notes[:entries]),
+            splits=tuple(name[:width] for name in self.splits[:entries]),
+            classes_lost=tuple(name[:width] for name in self.classes_lost[:entries]),
+            other_files={kind[:width]: count for kind, count in types},
         )
-        return report.to_dict()
 
     def lines(self) -> list[str]:
         """Return the report for people: what was read, then what was left out or assumed, a line each."""

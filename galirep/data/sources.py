@@ -30,10 +30,11 @@ class ImageSource(ABC):
 
     It can be pickled; files are opened when they are read. `ids` are unique; `labels` is (N,) int64 with -1 for none,
     or None if the set has no labels; `label_names[k]` is the name of class k, empty if the set does not name its
-    classes. `in_memory` says that reading costs next to nothing.
+    classes. `in_memory` says that reading costs next to nothing; `splits` is how splits were told, see `open_data`.
     """
 
     in_memory = False
+    splits = "auto"
     _told: DataReport | None = None
 
     def __init__(
@@ -118,7 +119,7 @@ class _Subset(ImageSource):
             raise DataError(f"a subset of {source.spec} names an image twice")
         labels = None if source.labels is None else source.labels[self._indices]
         super().__init__(source.spec, [source.ids[i] for i in self._indices], labels, source.label_names, source.split)
-        self.in_memory = source.in_memory
+        self.in_memory, self.splits = source.in_memory, source.splits
         self.tell(source.report)
 
     def read(self, index: int) -> PixelArray:

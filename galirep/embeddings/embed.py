@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import Any, Literal
 
 from galirep.data.catalog import open_data
+from galirep.data.report import DataReport, announce
 from galirep.data.sources import ImageSource
 from galirep.embeddings.embedding_loop import ErrorPolicy, ImageErrors, embed_missing_rows
 from galirep.embeddings.encoder_of import encoder_fields
 from galirep.embeddings.file_access import require_startable
 from galirep.embeddings.reader import load_embeddings
-from galirep.embeddings.schema import StoreMeta, differences, partial_path
+from galirep.embeddings.schema import MAX_REPORT, StoreMeta, differences, partial_path
 from galirep.embeddings.writer import RESUME, EmbeddingWriter
 from galirep.errors import ConfigError, DataError
 from galirep.features.extraction import build_extractor
@@ -27,7 +28,7 @@ class EmbedResult:
     """The outcome of `embed`: a file `path` of `rows`, including those of unreadable images, listed in `errors`.
 
     The first `resumed_from` rows were written by an earlier call. `images_per_second` counts the images embedded by
-    this call, `seconds` is all the time it took.
+    this call, `seconds` is all the time it took. `data_report` says what was read and left out of the images.
     """
 
     path: Path
@@ -38,11 +39,19 @@ class EmbedResult:
     resumed_from: int
     seconds: float
     images_per_second: float
+    data_report: DataReport
 
     def to_dict(self) -> dict[str, Any]:
         """Return the result as a JSON object."""
         errors = [{"id": image_id, "reason": reason} for image_id, reason in self.errors]
-        return {**vars(self), "path": str(self.path), "layers": list(self.layers), "errors": errors}
+        report = self.data_report.to_dict()
+        return {
+            **vars(self),
+            "path": str(self.path),
+            "layers": list(self.layers),
+            "errors": errors,
+            "data_report": report,
+        }
 
 
 @dataclass(frozen=True)
@@ -84,6 +93,7 @@ def embed(  # noqa: PLR0913
     out: str | Path,
     *,
     split: str | None = None,
+    splits: str | Sequence[str] = "auto",
     layers: Sequence[str] | None = None,
     dtype: Literal["float32", "float16"] = "float32",
     batch_size: int = BATCH_SIZE,
@@ -109,8 +119,8 @@ def embed(  # noqa: PLR0913
     `resume=True, on_error="skip"` accepts; "skip" finishes the file. More than `max_errors` such images end the job at
     once.
 
-    `layers` are names of the encoder's layers; `seed` is set while it is built; `file_locking=False` does without
-    HDF5's lock; `progress` shows a bar on a terminal.
+    `split` and `splits` are as in `open_data`; `layers` are names of the encoder's layers; `seed` is set while it is
+    built; `file_locking=False` does without HDF5's lock; `progress` shows a bar on a terminal.
 
     Raises:
         ConfigError: an option has a wrong value, or the output exists.
@@ -131,9 +141,13 @@ def embed(  # noqa: PLR0913
     autocast_of(torch_device, precision)
 
     # Open the images.
-    source = data if isinstance(data, ImageSource) else open_data(data, split, root=data_root, download=download)
+    if isinstance(data, ImageSource):
+        source = data
+    else:
+        source = open_data(data, split, splits=splits, root=data_root, download=download)
     if not len(source):
         raise DataError(f"{source.spec} contains no images")
+    announce(source.report)
 
     # Build the extractor.
     extractor, description = build_extractor(encoder, layers=layers, download=download, device=torch_device, seed=seed)
@@ -171,6 +185,7 @@ def embed(  # noqa: PLR0913
         resumed_from=resumed_from,
         seconds=seconds,
         images_per_second=(len(source) - resumed_from) / seconds,
+        data_report=source.report,
     )
 
 
@@ -198,4 +213,6 @@ def _make_meta(description: Description, source: ImageSource, dtype: str, precis
         fingerprint=source.fingerprint,
         label_names=source.label_names,
         argv=tuple(sys.argv),
+        splits=source.splits,
+        data_report=source.report.short_dict(MAX_REPORT),
     )

@@ -12,11 +12,12 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
+from galirep.data.report import DataReport, join_reports
 from galirep.embeddings.file_access import explain_full_disk
 from galirep.embeddings.labels import renumber_labels
 from galirep.embeddings.layout import append_errors, write_outline
 from galirep.embeddings.reader import Embeddings, load_embeddings
-from galirep.embeddings.schema import StoreMeta, differences
+from galirep.embeddings.schema import MAX_REPORT, StoreMeta, differences
 from galirep.embeddings.writer import EmbeddingWriter, atomic_writer
 from galirep.errors import ConfigError, DataError, format_list
 from galirep.system.files import atomic_write, sha256_json
@@ -105,8 +106,15 @@ def _merge_meta(files: Sequence[Embeddings], names: tuple[str, ...]) -> StoreMet
         split=first.split if len({(file.meta.source, file.meta.split) for file in files}) == 1 else None,
         fingerprint=first.fingerprint if len(files) == 1 else sha256_json([file.meta.fingerprint for file in files]),
         label_names=names,
+        data_report=_join_reports(files),
         argv=("merge", *(str(file.path) for file in files)),
     )
+
+
+def _join_reports(files: Sequence[Embeddings]) -> dict[str, Any]:
+    """Return the joined report of the parts that have one; those of earlier versions have none."""
+    reports = [DataReport.from_dict(file.meta.data_report) for file in files if file.meta.data_report]
+    return join_reports(reports).short_dict(MAX_REPORT) if reports else {}
 
 
 def _join_distinct(values: Sequence[str]) -> str:

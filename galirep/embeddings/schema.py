@@ -21,6 +21,8 @@ SCHEMA_VERSION = 1
 DTYPES = ("float32", "float16")
 # a row of /errors, for an image that could not be read
 ERROR = np.dtype([("row", np.int64), ("reason", h5py.string_dtype("utf-8", 256))])
+# characters of the data report
+MAX_REPORT = 16_000
 # bytes; HDF5 keeps an attribute in an object header, which has room for 64 KiB
 _MAX_ATTRIBUTE = 32_000
 
@@ -31,7 +33,8 @@ class StoreMeta:
 
     `layers` are (name, width) in the order of the columns of /features. `fingerprint` is that of the images
     (`ImageSource.fingerprint`), `n_expected` their number. Two files have the same encoder if the fields in `ENCODER`
-    agree.
+    agree. `splits` is how splits were told to `open_data`, `data_report` what was read and left out of the images
+    (`DataReport.to_dict`; empty in files of earlier versions).
     """
 
     encoder: str
@@ -49,6 +52,8 @@ class StoreMeta:
     fingerprint: str = ""
     label_names: tuple[str, ...] = ()
     argv: tuple[str, ...] = ()
+    splits: str = "auto"
+    data_report: Mapping[str, Any] = field(default_factory=dict)
 
     ENCODER = ("encoder", "encoder_tag", "encoder_sha256", "preprocessing", "layers")
 
@@ -79,7 +84,9 @@ class StoreMeta:
             # a path may not be UTF-8
             "source": self.source.encode(errors="replace").decode(),
             "split": self.split or "",
+            "splits": self.splits,
             "source_fingerprint": self.fingerprint,
+            "data_report": json.dumps(dict(self.data_report)),
             "argv": _short_json(self.argv),
             "versions": json.dumps(_versions()),
             "n_expected": self.n_expected,
@@ -111,6 +118,9 @@ def read_meta(file: h5py.File) -> StoreMeta:
         fingerprint=attributes["source_fingerprint"],
         label_names=tuple(file["label_names"].asstr()[:]),
         argv=tuple(json.loads(attributes["argv"])),
+        # files of earlier versions have neither
+        splits=attributes.get("splits", "auto"),
+        data_report=json.loads(attributes.get("data_report", "{}")),
     )
 
 

@@ -102,7 +102,8 @@ def verify(
         if encoder is not None or data is not None:
             meta = embeddings.meta
             if data is None or isinstance(data, str):
-                data = open_data(data or meta.source, split or meta.split, root=data_root, download=download)
+                spec, split = data or meta.source, split or meta.split
+                data = open_data(spec, split, splits=meta.splits, root=data_root, download=download)
             try:
                 extractor = extractor_of(meta, encoder, download=download, device=device)
             except DataError as err:

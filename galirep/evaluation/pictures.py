@@ -76,6 +76,7 @@ def reconstruct(
     out: str | Path,
     *,
     split: str | None = None,
+    splits: str | Sequence[str] = "auto",
     count: int = 32,
     columns: int = 8,
     seed: int = 0,
@@ -96,7 +97,9 @@ def reconstruct(
     target = _require_target(out, count, columns, overwrite)
     torch_device = device_of(device)
     encoder, generator, header = load_autoencoder(Path(run), torch_device)
-    source = open_data(data, split, root=data_root, download=download) if isinstance(data, str) else data
+    source = data
+    if isinstance(source, str):
+        source = open_data(source, split, splits=splits, root=data_root, download=download)
     order = torch.randperm(len(source), generator=torch.Generator().manual_seed(seed)).tolist()
     pixels, ids = _read_images(source, order, count, header["shapes"]["size"], header["shapes"]["channels"])
     x = to_float(pixels, torch_device)

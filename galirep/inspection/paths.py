@@ -1,6 +1,8 @@
-"""`info`: tell what galirep made at a path, mostly by the content of the file and not by its name."""
+"""`info`: tell what galirep made at a path, mostly by the content of the file, and what a set of images holds."""
 
 import json
+import tarfile
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -8,9 +10,12 @@ from typing import Any
 import numpy as np
 import yaml
 
+from galirep.data.catalog import SPECS
+from galirep.data.files.formats import is_picture
 from galirep.embeddings.reader import load_embeddings
 from galirep.embeddings.schema import partial_path
-from galirep.errors import CheckpointError, DataError
+from galirep.errors import CheckpointError, ConfigError, DataError
+from galirep.inspection.data import DataOptions, describe_data
 from galirep.networks.export_file import load_export
 from galirep.runs.checkpoint import load_checkpoint
 from galirep.runs.directory import RunDirectory
@@ -19,21 +24,41 @@ from galirep.search.index_file import is_index, read_info
 _HDF5, _ZIP = b"\x89HDF\r\n\x1a\n", b"PK\x03\x04"
 
 
-def info(path: str | Path) -> dict[str, Any]:
-    """Describe what galirep made at `path`.
+def info(
+    path: str | Path,
+    *,
+    split: str | None = None,
+    splits: str | Sequence[str] = "auto",
+    out: str | Path | None = None,
+    overwrite: bool = False,
+    num_workers: int | None = None,
+    data_root: str | Path | None = None,
+    download: bool = False,
+) -> dict[str, Any]:
+    """Describe what galirep made at `path`, or the set of images that it names.
 
-    Returns a JSON object with `path`, `kind` (run, export, checkpoint, embeddings or index) and the contents.
+    Returns a JSON object with `path`, `kind` (run, export, checkpoint, embeddings, index or data) and the contents. A
+    folder that is a run is described as one. Of a set of images (a folder, a tar or any other spec of `open_data`) all
+    splits are read, or `split` alone; `out` is a PNG file for a contact sheet. The other options are as in `open_data`.
 
     Raises:
-        DataError, CheckpointError: the path does not exist, was not made by galirep, or is damaged.
+        DataError, CheckpointError: the path does not exist, is neither images nor made by galirep, or is damaged.
+        ConfigError: `out`, `split` or `splits` with something else than images, or `out` exists.
     """
-    path = Path(path)
-    return {"path": str(path), **_describe(path)}
+    options = DataOptions(
+        split, splits, data_root, download, num_workers, None if out is None else Path(out), overwrite
+    )
+    described = _describe(str(path), Path(path), options)
+    if described["kind"] != "data" and (split is not None or splits != "auto" or out is not None):
+        raise ConfigError(f"{path} is {described['kind']}, not images: leave --split, --splits and --out out")
+    return {"path": str(path), **described}
 
 
-def _describe(path: Path) -> dict[str, Any]:
+def _describe(spec: str, path: Path, options: DataOptions) -> dict[str, Any]:
+    if not path.exists() and _is_spec(spec):
+        return describe_data(spec, options)
     if path.is_dir():
-        return _describe_folder(path)
+        return _describe_folder(path, options)
     if not path.exists():
         hint = f"; an interrupted run left {partial_path(path)}" if partial_path(path).exists() else ""
         raise DataError(f"{path}: no such file or directory{hint}")
@@ -47,21 +72,31 @@ def _describe(path: Path) -> dict[str, Any]:
         return {"kind": "index", **read_info(path).to_dict()}
     if first_bytes.startswith(_ZIP) or path.suffix == ".pt":
         return _describe_checkpoint(path)
+    if path.suffix == ".tar" or (tarfile.is_tarfile(path) and not is_picture(path.name)):
+        return describe_data(spec, options)
     raise DataError(
-        f"{path} was not made by galirep: it is not a run directory, checkpoint, embedding file (.h5) or index (.faiss)"
+        f"{path} was not made by galirep: it is not a run directory, checkpoint, embedding file (.h5) or index "
+        "(.faiss), nor is it a set of images (a folder, a .tar, csv:FILE, npz:FILE, hdf5:FILE)"
     )
 
 
-def _describe_folder(path: Path) -> dict[str, Any]:
+def _is_spec(spec: str) -> bool:
+    """Return whether a text is a data set that is no folder or tar, such as csv:list.csv."""
+    kind, colon, _ = spec.partition(":")
+    return bool(colon) and kind in {known.partition(":")[0] for known in SPECS if ":" in known}
+
+
+def _describe_folder(path: Path, options: DataOptions) -> dict[str, Any]:
     run = RunDirectory(path)
     if run.exists:
         return _describe_run(run)
     exports = sorted(path.glob("*.safetensors"))
-    if not exports:
-        raise DataError(
-            f"{path} is not a run of galirep: it has neither run.json with config.yaml, nor an exported network"
-        )
-    return _describe_export(exports[0])
+    if exports:
+        return _describe_export(exports[0])
+    try:
+        return describe_data(str(path), options)
+    except DataError as err:
+        raise DataError(f"{path} is not a run of galirep (run.json, config.yaml), and as images: {err}") from err
 
 
 def _describe_run(run: RunDirectory) -> dict[str, Any]:

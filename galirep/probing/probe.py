@@ -57,6 +57,8 @@ def probe(
     else:
         test_name = test_set.source
     outcome = chosen.run(Task(train_set, test_set, merged, seed, progress))
+    sides = {"train": train_set.meta, "test": test_set.meta if test is not None else None}
+    reports = {side: dict(meta.data_report) for side, meta in sides.items() if meta and meta.data_report}
     if not outcome.converged:
         notes.append("a fit did not converge within its iterations: its error may be a little off")
     mean = float(np.mean(outcome.errors))
@@ -89,4 +91,5 @@ def probe(
         notes=notes,
         seconds=time.perf_counter() - started,
         min_per_class=min_per_class,
+        data_report=reports or None,
     )

@@ -5,7 +5,7 @@ from typing import Any
 
 from galirep.system.results import ResultMapping
 
-_OPTIONAL = ("validation", "errors_by_k", "min_per_class")
+_OPTIONAL = ("validation", "errors_by_k", "min_per_class", "data_report")
 
 
 @dataclass(frozen=True)
@@ -37,6 +37,8 @@ class ProbeResult(ResultMapping):
         notes: remarks a reader needs, one sentence each.
         seconds: wall time.
         min_per_class: classes with fewer training rows were left out; None: no class was.
+        data_report: what the embedding files say was read and left out of their images, by `train` and `test`
+            (`DataReport.to_dict`); None for arrays and files of earlier versions.
 
     Reading it like a dict is kept for code written for version 0.1 (see `ResultMapping`).
     """
@@ -65,6 +67,7 @@ class ProbeResult(ResultMapping):
     notes: list[str]
     seconds: float
     min_per_class: int | None = None
+    data_report: dict[str, Any] | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return the JSON object; `validation`, `errors_by_k` and `min_per_class` only where there is one."""

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from galirep.data.catalog import open_data
-from galirep.data.file_index import IMAGE_TYPES
+from galirep.data.files.formats import is_image, is_picture, type_of
 from galirep.data.sources import ImageSource, PathSource
 from galirep.embeddings.encoder_of import extractor_of
 from galirep.embeddings.reader import Embeddings, load_embeddings
@@ -25,9 +25,10 @@ _COMPARED_FIELDS = tuple(name for name in StoreMeta.ENCODER if name != "layers")
 
 @dataclass(frozen=True)
 class QueryOptions:
-    """How queries that are a data set are found (`split`, `data_root`, `download`) and embedded."""
+    """How queries that are a data set are found (`split`, `splits`, `data_root`, `download`) and embedded."""
 
     split: str | None = None
+    splits: str | Sequence[str] = "auto"
     device: str = "auto"
     num_workers: int | None = None
     data_root: str | Path | None = None
@@ -108,6 +109,8 @@ def _embed_images(specs: list[str], gallery: Gallery, options: QueryOptions) -> 
         gallery.meta,
         source=source.spec,
         split=source.split,
+        splits=source.splits,
+        data_report=source.report.to_dict(),
         fingerprint=source.fingerprint,
         label_names=source.label_names,
     )
@@ -122,12 +125,14 @@ def _is_embedding_file(path: Path) -> bool:
 
 
 def _open_images(specs: list[str], options: QueryOptions) -> ImageSource:
-    others = [spec for spec in specs if Path(spec).suffix.lower() not in IMAGE_TYPES]
+    others = [spec for spec in specs if not is_image(spec)]
     if not others:
         return PathSource(" ".join(specs), Path(), specs)
+    if photos := [spec for spec in others if is_picture(spec) and Path(spec).is_file()]:
+        raise DataError(f"{photos[0]} is a picture of type {type_of(photos[0])}, which this Pillow does not read")
     if len(specs) > 1:
         raise ConfigError(f"several queries must all be image files; {others[0]!r} is not")
-    return open_data(specs[0], options.split, root=options.data_root, download=options.download)
+    return open_data(specs[0], options.split, splits=options.splits, root=options.data_root, download=options.download)
 
 
 def _require_comparable(gallery: Gallery, queries: Embeddings) -> None:

@@ -55,7 +55,7 @@ def find_pictures(items: PageItems, gallery: Gallery, queries: Queries, options:
                 source = queries.source
             else:
                 meta = queries.meta if is_query else gallery.meta
-                source = _open_source(spec or meta.source, meta.split, options.data_root)
+                source = _open_source(spec or meta.source, meta.split, meta.splits, options.data_root)
             opened[is_query] = _OpenSource(source, _index_by_id(source, ids))
         except DataError as err:
             if spec is not None:
@@ -82,10 +82,10 @@ def _make_thumbnails(items: PageItems, opened: dict[bool, _OpenSource], note: st
     return Pictures(sheets.uris, {"cell": sheets.cell, "columns": COLUMNS, "rows": ROWS, "of": thumbnail_of}, note)
 
 
-def _open_source(spec: str, split: str | None, data_root: str | Path | None) -> ImageSource:
+def _open_source(spec: str, split: str | None, splits: str, data_root: str | Path | None) -> ImageSource:
     if not spec:
         raise DataError("the embedding file does not say where")
-    return open_data(spec, split, root=data_root)
+    return open_data(spec, split, splits=splits, root=data_root)
 
 
 def _index_by_id(source: ImageSource, ids: list[str]) -> dict[str, int]:

@@ -35,6 +35,7 @@ def retrieve(  # noqa: PLR0913
     metric: str | None = None,
     layers: Sequence[str] | None = None,
     split: str | None = None,
+    splits: str | Sequence[str] = "auto",
     backend: str = "auto",
     device: str = "auto",
     nprobe: int | None = None,
@@ -56,10 +57,11 @@ def retrieve(  # noqa: PLR0913
     """Find the k nearest rows of `gallery` for each of `queries`; measure by class if both have labels.
 
     `gallery` is an embedding file (searched exactly) or an index. `queries` is an embedding file, image files, or a
-    data set whose `split` is embedded with the gallery's own encoder; None takes the gallery's own embedding file. If
-    the queries are the gallery's own rows (the same images in the same order), each is left out of its own neighbours.
-    `metric` defaults to that of the index, or cosine. Classes are matched by name. The measures are defined in
-    `metrics.ranking`: precision@1, recall@k, MRR@k, and MAP@R, which ranks whole classes and needs an exact search.
+    data set whose `split` (and `splits`, see `open_data`) is embedded with the gallery's own encoder; None takes the
+    gallery's own embedding file. If the queries are the gallery's own rows (the same images in the same order), each is
+    left out of its own neighbours. `metric` defaults to that of the index, or cosine. Classes are matched by name. The
+    measures are defined in `metrics.ranking`: precision@1, recall@k, MRR@k, and MAP@R, which ranks whole classes and
+    needs an exact search.
 
     `duplicates` is a threshold: every pair of a query and a row at least as near is listed
     (`curation.near_duplicates`). `outliers` is the number of queries to list that are farthest from their k neighbours
@@ -88,7 +90,12 @@ def retrieve(  # noqa: PLR0913
         _require_embedding_file(opened)
         queries = gallery
     query_options = QueryOptions(
-        split=split, device=device, num_workers=num_workers, data_root=data_root, download=download
+        split=split,
+        splits=splits,
+        device=device,
+        num_workers=num_workers,
+        data_root=data_root,
+        download=download,
     )
     with open_queries(queries, opened, query_options) as opened_queries:
         result = _search(opened, opened_queries, k, progress)

@@ -21,6 +21,12 @@ class ClassifierConfig(Settings):
         free=True,
     )
     split: str | None = setting(None, "Split of the data to train on (default: its training split).")
+    splits: str = setting(
+        "auto",
+        "Which top-level folders of the data are splits: auto (train, val, test and the like), none, or their names "
+        "with commas.",
+        free=True,
+    )
     labels: str | None = setting(
         None, "CSV file of binary attributes: id,NAME,... with 0 and 1 (default: the data's classes).", free=True
     )

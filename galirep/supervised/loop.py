@@ -24,7 +24,8 @@ from galirep.system.signals import stop_signals
 class ClassifierResult:
     """What `train_classifier` leaves: the run directory, the epochs made, and the reports of the best one.
 
-    `report` is of the held-out images, `test` of the test split (None without one).
+    `report` is of the held-out images, `test` of the test split (None without one); `data_report` says what was read
+    and left out of the data (`DataReport.to_dict`).
     """
 
     run: Path
@@ -32,6 +33,7 @@ class ClassifierResult:
     best_epoch: int
     report: Mapping[str, Any]
     test: Mapping[str, Any] | None
+    data_report: Mapping[str, Any] | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return the result as `galirep train-classifier --json` prints it."""
@@ -117,7 +119,9 @@ def _report(path: Path, prepared: Prepared, task: ClassifierTask) -> ClassifierR
         pixels, targets = prepared.test
         every = torch.arange(len(pixels))
         test_report = targets.report(task.logits(pixels, every), every)
-    return ClassifierResult(path, len(task.history), task.best_epoch, report, test_report)
+    return ClassifierResult(
+        path, len(task.history), task.best_epoch, report, test_report, prepared.facts["data"]["report"]
+    )
 
 
 def _header(prepared: Prepared, result: ClassifierResult) -> dict[str, Any]:

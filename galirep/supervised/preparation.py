@@ -9,7 +9,8 @@ import numpy as np
 from torch import Tensor
 
 from galirep.data.catalog import open_data
-from galirep.data.memory import load_images
+from galirep.data.memory import load_images, native_side
+from galirep.data.report import announce
 from galirep.data.sources import ImageSource
 from galirep.errors import ConfigError, DataError
 from galirep.supervised.config import ClassifierConfig
@@ -53,17 +54,18 @@ def prepare(
         DataError: images or labels cannot be used.
     """
     if source is None:
-        source = open_data(config.data, config.split, root=data_root, download=download)
+        source = open_data(config.data, config.split, splits=config.splits, root=data_root, download=download)
     labels = None if config.labels is None else Path(config.labels)
     targets = class_targets(source) if labels is None else attribute_targets(labels, source.ids)
     if targets.notes:
         source.tell(source.report.adding(notes=targets.notes))
     config = _resolve(config, source, targets)
+    announce(source.report)
     pixels = _decode(source, config)
     config = dataclasses.replace(config, channels=pixels.shape[1])
     test_set = _open_test(test, config, source, targets, data_root, download)
     identity = {"data": source.fingerprint, "labels": None if labels is None else sha256_file(labels)}
-    data = {"spec": source.spec, "split": source.split, "images": len(source)}
+    data = {"spec": source.spec, "split": source.split, "images": len(source), "report": source.report.to_dict()}
     facts = {"kind": "classifier", "identity": identity, "data": data}
     return Prepared(config, pixels, targets, test_set, identity, facts)
 
@@ -73,7 +75,7 @@ def _resolve(config: ClassifierConfig, source: ImageSource, targets: Targets) ->
     net = config.net
     if net == "auto":
         net = "attributes" if targets.binary else "digits"
-    size = config.image_size or fitting_size(net, min(source.read(0).shape[:2]))
+    size = config.image_size or fitting_size(net, native_side(source))
     # refused before any image is decoded
     require_size(net, size)
     return dataclasses.replace(config, data=source.spec, split=source.split, net=net, image_size=size)
@@ -99,7 +101,7 @@ def _open_test(
         return None
     if targets.binary and test.labels is None:
         raise ConfigError(f"test split {test.split!r}: name the CSV file of its attributes with --test-labels")
-    source = open_data(train.spec, test.split, root=data_root, download=download)
+    source = open_data(train.spec, test.split, splits=train.splits, root=data_root, download=download)
     if targets.binary and test.labels is not None:
         return _decode(source, config), attribute_targets(test.labels, source.ids, targets.names)
     classes = class_targets(source)

@@ -31,6 +31,12 @@ class TrainConfig(Settings):
         free=True,
     )
     split: str | None = setting(None, "Split of the data set, where it has splits (default: its training split).")
+    splits: str = setting(
+        "auto",
+        "Which top-level folders of the data are splits: auto (train, val, test and the like), none, or their names "
+        "with commas.",
+        free=True,
+    )
     data_root: str | None = setting(None, "Folder that holds torchvision data sets.", free=True)
     image_size: int | None = setting(
         None, "Side of the square training images, pixels (default: that of the images).", low=8, high=1024

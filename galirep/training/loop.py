@@ -20,16 +20,20 @@ from galirep.training.run import TrainingRun, status_line
 
 @dataclass(frozen=True)
 class TrainResult:
-    """What `train` leaves: the run directory, the updates made, and the last row of its metrics."""
+    """What `train` leaves: the run directory, the updates made, the last row of its metrics.
+
+    `data_report` says what was read and left out of the data (as `DataReport.to_dict`); None for `Images` made by hand.
+    """
 
     run: Path
     steps: int
     metrics: Mapping[str, Any]
+    data_report: Mapping[str, Any] | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return the result as `galirep train --json` prints it."""
         losses = {name: self.metrics.get(name) for name in ("loss_d", "loss_g")}
-        return {"run": str(self.run), "steps": self.steps, **losses}
+        return {"run": str(self.run), "steps": self.steps, **losses, "data_report": self.data_report}
 
 
 def train(
@@ -100,4 +104,4 @@ def train(
             raise KeyboardInterrupt
         run.finish()
     rows = directory.metrics()
-    return TrainResult(directory.path, session.step, rows[-1] if rows else {})
+    return TrainResult(directory.path, session.step, rows[-1] if rows else {}, prepared.facts["data"]["report"])

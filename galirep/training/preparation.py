@@ -1,16 +1,16 @@
 """Validate settings, load data, build the session. Nothing is written to disk."""
 
-import contextlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from galirep.data.batches import Batches
 from galirep.data.catalog import open_data
-from galirep.data.memory import Images, load_images
+from galirep.data.memory import Images, load_images, native_side
+from galirep.data.report import announce
 from galirep.data.sources import ImageSource
 from galirep.data.tensors import ImageFunction
-from galirep.errors import ConfigError, DataError
+from galirep.errors import ConfigError
 from galirep.game.variant import Variant
 from galirep.game.variants import get_variant
 from galirep.networks.families import family
@@ -20,8 +20,6 @@ from galirep.training.held_out import HeldOut, split_rows
 from galirep.training.knowledge import Knowledge, load_knowledge
 from galirep.training.plan import RunPlan, resolve
 from galirep.training.session import Session
-
-_PROBED = 10  # images that are tried to learn the size of a data set
 
 
 @dataclass(frozen=True)
@@ -71,6 +69,7 @@ def prepare(
         "images": len(rows),
         "held_out": len(held_out_rows),
         "errors": images.errors,
+        "report": None if images.report is None else images.report.to_dict(),
     }
     facts = {"data": data_facts, "variant": variant.to_dict(), "adapter": knowledge.description}
     return Prepared(plan, session, held_out, facts)
@@ -112,14 +111,15 @@ def _check_criterion(config: TrainConfig, images: Images, held_out: HeldOut | No
 
 
 def _load(config: TrainConfig, data: ImageSource | None, download: bool) -> Images:
-    source = (
-        data if data is not None else open_data(config.data, config.split, root=config.data_root, download=download)
-    )
+    source = data
+    if source is None:
+        root = config.data_root
+        source = open_data(config.data, config.split, splits=config.splits, root=root, download=download)
     size = config.image_size or native_side(source)
     # a size that no network takes is refused before any image is decoded
     family(config.networks, size)
     on_error: Literal["fail", "skip"] = "skip" if config.on_error == "skip" else "fail"
-    return load_images(
+    images = load_images(
         source,
         size,
         config.channels,
@@ -127,17 +127,6 @@ def _load(config: TrainConfig, data: ImageSource | None, download: bool) -> Imag
         on_error=on_error,
         max_upscale=config.max_upscale,
     )
-
-
-def native_side(source: ImageSource) -> int:
-    """Return the side of the centre square of the first readable image, in pixels.
-
-    Raises:
-        DataError: none of the first ten images can be read.
-    """
-    for index in range(min(_PROBED, len(source))):
-        with contextlib.suppress(DataError):
-            return int(min(source.read(index).shape[:2]))
-    raise DataError(
-        f"none of the first images of {source.spec} can be read, so their size is unknown: pass --image-size"
-    )
+    if images.report is not None:
+        announce(images.report)
+    return images

@@ -186,7 +186,7 @@ def test_a_worker_that_dies_before_it_has_its_tasks_is_an_error_without_delay(tm
 
 def test_workers_do_not_import_torch():
     code = (
-        "import sys, galirep.data.decoding, galirep.data.folders; "
+        "import sys, galirep.data.decoding, galirep.data.files.folders; "
         "assert not {'torch', 'h5py', 'sklearn'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -8,8 +8,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from galirep.data import file_index, sources
+from galirep.data import sources
 from galirep.data.catalog import open_data
+from galirep.data.files.index import index_files
+from galirep.data.files.listing import Listing
 from galirep.data.memory import load_images
 from galirep.errors import DataError
 
@@ -70,7 +72,7 @@ def test_capitals_in_file_types_do_not_matter(tmp_path):
 
 
 def test_a_folder_without_images_says_what_it_holds(tmp_path):
-    with pytest.raises(DataError, match=r"has no images: images are \.bmp"):
+    with pytest.raises(DataError, match=r"has no images: images are \.jpg"):
         open_data(str(tmp_path))
     (tmp_path / "a.csv").write_text("")
     (tmp_path / "README").write_text("")
@@ -304,4 +306,4 @@ def test_a_csv_that_is_not_text(tmp_path):
 
 def test_a_file_name_that_is_not_utf8_is_refused():
     with pytest.raises(DataError, match="not UTF-8"):
-        file_index.index_files("set", ["a/\udcff.png"], None, archive=False)
+        index_files("set", Listing(["a/\udcff.png"]), None, archive=False)
