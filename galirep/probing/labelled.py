@@ -156,7 +156,7 @@ def _compare(train: Labelled, test: Labelled) -> list[str]:
         rows = int(np.sum(~np.isin(test.labels, train.labels)))
         folded = {train.name(int(label)).casefold() for label in np.unique(train.labels)}
         alike = [name for name in unseen if name.casefold() in folded]
-        hint = f"; {format_list(map(repr, alike))} differ from classes of TRAIN in case alone" if alike else ""
+        hint = f"; TRAIN has them in another case: {format_list(map(repr, alike))}" if alike else ""
         notes.append(
             f"{rows} rows of TEST are of classes that TRAIN does not have ({', '.join(unseen)}): "
             f"each counts as an error{hint}"

@@ -214,8 +214,8 @@ def test_names_are_compared_as_a_reader_sees_them(tmp_path):
     result = galirep.probe(train, test)
     assert result.error_mean == pytest.approx(1 / 3)
     assert result.notes == [
-        "30 rows of TEST are of classes that TRAIN does not have (milk): each counts as an error; 'milk' differ from "
-        "classes of TRAIN in case alone"
+        "30 rows of TEST are of classes that TRAIN does not have (milk): each counts as an error; "
+        "TRAIN has them in another case: 'milk'"
     ]
 
 
