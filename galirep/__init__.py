@@ -22,8 +22,8 @@ _HOME = {
     "StoreMeta": "galirep.embeddings.schema",
     "merge": "galirep.embeddings.merge",
     "verify": "galirep.embeddings.verify",
-    "export_embeddings": "galirep.embeddings.interchange",
-    "import_embeddings": "galirep.embeddings.interchange",
+    "export_embeddings": "galirep.embeddings.interchange.npy_parquet",
+    "import_embeddings": "galirep.embeddings.interchange.npy_parquet",
     "export_run": "galirep.networks.saved",
     "probe": "galirep.probing.probe",
     "build_index": "galirep.search.index_build",
@@ -37,8 +37,8 @@ __all__ = ["__version__", *_HOME]
 if TYPE_CHECKING:
     from galirep.data.catalog import open_data as open_data
     from galirep.embeddings.embed import embed as embed
-    from galirep.embeddings.interchange import export_embeddings as export_embeddings
-    from galirep.embeddings.interchange import import_embeddings as import_embeddings
+    from galirep.embeddings.interchange.npy_parquet import export_embeddings as export_embeddings
+    from galirep.embeddings.interchange.npy_parquet import import_embeddings as import_embeddings
     from galirep.embeddings.merge import merge as merge
     from galirep.embeddings.reader import load_embeddings as load_embeddings
     from galirep.embeddings.schema import StoreMeta as StoreMeta

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from galirep.data.arrays import Hdf5Source, open_digits, open_npz
-from galirep.data.csv_list import open_csv
+from galirep.data.files.csv_list import open_csv
 from galirep.data.files.folders import open_folder
 from galirep.data.files.splits import AUTO, NONE, write_splits
 from galirep.data.files.tar import open_tar

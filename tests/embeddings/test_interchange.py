@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from galirep.embeddings.interchange import export_embeddings, import_embeddings
+from galirep.embeddings.interchange.npy_parquet import export_embeddings, import_embeddings
 from galirep.embeddings.reader import load_embeddings
 from galirep.embeddings.schema import StoreMeta
 from galirep.embeddings.writer import EmbeddingWriter

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from galirep.data.picture import one_line
 from galirep.embeddings.file_access import explain_full_disk
-from galirep.embeddings.interchange_labels import read_column, read_table_labels
+from galirep.embeddings.interchange.labels import read_column, read_table_labels
 from galirep.embeddings.reader import Embeddings, load_embeddings
 from galirep.embeddings.schema import StoreMeta
 from galirep.embeddings.writer import atomic_writer

@@ -1,0 +1,1 @@
+"""Embedding files to and from the layouts of other tools."""
