@@ -8,9 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from galirep.errors import PluginError
-from galirep.features.channel_axis import find_channel_axis
 from galirep.features.frozen import FrozenExtractor, freeze
-from galirep.features.pooling import Pooling, make_pooling, split_layer
+from galirep.features.pooling import Pooling, find_channel_axis, make_pooling, split_layer
 from galirep.system.layer_names import check_layer_names
 from galirep.system.pooling_record import POOLING
 
