@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import PurePosixPath
 
 import numpy as np
 
@@ -68,7 +69,7 @@ def index_files(spec: str, listing: Listing, split: str | None, splits: str = AU
         label_names,
         tuple(choice.folders),
         tuple(_left_out(files, leading, prefix, choice)),
-        (*listing.notes, *_notes(listing, files, ids, prefix, choice, label_names)),
+        (*listing.notes, *_notes(spec, listing, files, ids, (leading, prefix), choice, label_names)),
         tuple(lost),
         dict(sorted(Counter(type_of(name) or "without a type" for name in files.others).items())),
     )
@@ -184,8 +185,18 @@ def _left_out(files: SortedFiles, leading: str, prefix: str, choice: Choice) -> 
 
 
 def _notes(
-    listing: Listing, files: SortedFiles, ids: Sequence[str], prefix: str, choice: Choice, label_names: Sequence[str]
+    spec: str,
+    listing: Listing,
+    files: SortedFiles,
+    ids: Sequence[str],
+    prefixes: tuple[str, str],
+    choice: Choice,
+    label_names: Sequence[str],
 ) -> Iterator[str]:
+    leading, prefix = prefixes
+    # mnist.tar of the folder mnist/ is what everybody expects
+    if leading and PurePosixPath(spec).stem != leading.rstrip("/"):
+        yield f"the one folder {leading.rstrip('/')!r} around everything is skipped: it is not read as a class"
     if choice.split is not None and choice.folder not in (choice.split, None):
         yield f"the folder {choice.folder!r} is read as the split {choice.split}"
     if dangling := sorted(name for name in listing.dangling if not is_picture(name)):
