@@ -2,6 +2,7 @@
 
 import io
 import math
+from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,8 +12,38 @@ from galirep.errors import DataError
 
 PixelArray = NDArray[np.uint8]
 
+IMAGE_FORMATS = (
+    *("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF", "JPEG2000", "DIB", "QOI", "SGI", "SUN", "PCX"),
+    *("DDS", "PSD", "MSP", "ICO", "CUR", "ICNS", "XBM", "XPM"),
+    # last, because it has no signature: what is none of the others may look like one
+    "TGA",
+)
+"""Pillow's names of the raster formats that are read; no other reader is tried, whatever the type of a file.
+
+Left out are formats that start an interpreter (EPS), that are drawn (WMF), whose numbers are no grey values (FITS), and
+those of other data (HDF5, MPEG, GRIB), which Pillow knows only by name.
+"""
+
+# a stereo JPEG (Pillow reads it as one), and a long form of .jp2 that Pillow does not register
+_MORE_EXTENSIONS = {".mpo": "JPEG", ".jp2000": "JPEG2000"}
+
 BACKGROUND = 255
 """The grey value behind transparent pixels: white."""
+
+
+@cache
+def readable_formats() -> tuple[str, ...]:
+    """Return those of `IMAGE_FORMATS` that the installed Pillow reads."""
+    Image.init()
+    return tuple(name for name in IMAGE_FORMATS if name in Image.OPEN)
+
+
+@cache
+def image_extensions() -> tuple[str, ...]:
+    """Return how the names of image files end, in lower case with the dot, sorted: those of `readable_formats`."""
+    formats = {*readable_formats()}
+    registered = {**Image.registered_extensions(), **_MORE_EXTENSIONS}
+    return tuple(sorted(extension for extension, name in registered.items() if name in formats))
 
 
 def read_image(data: bytes) -> PixelArray:
@@ -27,7 +58,7 @@ def read_image(data: bytes) -> PixelArray:
     if not data:
         raise DataError("the file is empty (0 bytes)")
     try:
-        with Image.open(io.BytesIO(data)) as image:
+        with Image.open(io.BytesIO(data), formats=readable_formats()) as image:
             image.load()
             ImageOps.exif_transpose(image, in_place=True)
             return from_pillow(image)
