@@ -14,7 +14,7 @@ _LONG = 100
 
 @click.command("info")
 @click.argument("path", type=click.Path())
-@shared()
+@shared("max-pixels")
 def info_command(path: str, as_json: bool) -> None:
     """Show what PATH is: a run directory, an exported network, a checkpoint, an embedding file or an index.
 

@@ -5,7 +5,7 @@ from pathlib import Path
 from galirep.data.arrays import Hdf5Source, open_digits, open_npz
 from galirep.data.csv_list import open_csv
 from galirep.data.folders import open_folder, open_tar
-from galirep.data.sources import ImageSource
+from galirep.data.sources import FileSource, ImageSource
 from galirep.data.torchvision import SETS, open_torchvision
 from galirep.errors import DataError, unknown
 
@@ -22,18 +22,30 @@ SPECS = {
 
 
 def open_data(
-    spec: str | Path, split: str | None = None, *, root: str | Path | None = None, download: bool = False
+    spec: str | Path,
+    split: str | None = None,
+    *,
+    root: str | Path | None = None,
+    download: bool = False,
+    max_pixels: int | None = None,
 ) -> ImageSource:
     """Open the image set that `spec` names, written as in `SPECS`.
 
     docs/data.md states the ids, labels and splits of each kind. `split` None is the training split of a set that has
     splits. `root` is the folder of torchvision's sets (default `$GALIREP_DATA`, or `~/.cache/galirep/data`); they are
-    downloaded only with `download`.
+    downloaded only with `download`. `max_pixels` is the size of the largest image file that is decoded (default
+    `$GALIREP_MAX_PIXELS`, or 178,956,970).
 
     Raises:
         DataError: the kind is unknown, the path does not exist, the set has no images or no such split.
     """
-    spec = str(spec)
+    source = _open(str(spec), split, root, download)
+    if max_pixels is not None and isinstance(source, FileSource):
+        source.max_pixels = max_pixels
+    return source
+
+
+def _open(spec: str, split: str | None, root: str | Path | None, download: bool) -> ImageSource:
     kind, colon, name = spec.partition(":")
     if kind == "torchvision":
         return open_torchvision(spec, split, root, download)
