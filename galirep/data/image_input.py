@@ -45,12 +45,11 @@ class HandedImages(ImageSource):
 
     @property
     def floats(self) -> NDArray[np.floating] | None:
-        """The images as one array (N, C, H, W) in [-1, 1], where they were handed over as one array of floats."""
+        """The images as (N, C, H, W) in their own range, where they were handed over as one array of floats."""
         items = self._items
         if not isinstance(items, np.ndarray) or items.ndim != 4 or self._value_range is None:
             return None
-        planes_first = items if items.shape[3] not in (1, 3) else np.moveaxis(items, 3, 1)
-        return planes_first * 2 - 1 if self._value_range == "0..1" else planes_first
+        return items if items.shape[3] not in (1, 3) else np.moveaxis(items, 3, 1)
 
     def read(self, index: int) -> PixelArray:
         """Convert one image to (H, W, C) uint8, see `ImageSource.read`."""
@@ -78,7 +77,7 @@ def require_value_range(value_range: str | None) -> None:
         raise ConfigError(f"value_range {value_range!r}: it must be '0..1' or '-1..1', what black and white are")
 
 
-def split_images(images: Any) -> Sequence[Any]:
+def split_images(images: Any) -> Sequence[Any] | NDArray[Any]:
     """Return what was handed over as a sequence of single images; tensors become arrays.
 
     Raises:
@@ -100,7 +99,7 @@ def split_images(images: Any) -> Sequence[Any]:
         raise DataError(f"images are arrays, Pillow images or paths, not {type(images).__name__}") from None
 
 
-def range_of_floats(items: Sequence[Any], value_range: ValueRange | None) -> ValueRange | None:
+def range_of_floats(items: Sequence[Any] | NDArray[Any], value_range: ValueRange | None) -> ValueRange | None:
     """Return what the float arrays among `items` mean; None if there are none.
 
     Raises:

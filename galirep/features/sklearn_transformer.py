@@ -119,7 +119,7 @@ class ImageTransformer(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         _, channels, height, width = images.shape
         side = description.image_size or height
         right_size = height == side if description.exact_size else height <= side
-        return height == width and right_size and channels == description.channels
+        return bool(height == width and right_size and channels == description.channels)
 
     def _transform_floats(self, images: NDArray[np.floating]) -> NDArray[np.float32]:
         out = np.empty((len(images), self.extractor.dim), np.float32)

@@ -1,5 +1,6 @@
 """Open the queries of a retrieval: an embedding file, or images embedded now with the gallery's encoder."""
 
+import tarfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -9,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from galirep.data.catalog import open_data
-from galirep.data.file_index import IMAGE_TYPES
+from galirep.data.picture import image_extensions
 from galirep.data.sources import ImageSource, PathSource
 from galirep.embeddings.encoder_of import extractor_of
 from galirep.embeddings.reader import Embeddings, load_embeddings
@@ -122,12 +123,24 @@ def _is_embedding_file(path: Path) -> bool:
 
 
 def _open_images(specs: list[str], options: QueryOptions) -> ImageSource:
-    others = [spec for spec in specs if Path(spec).suffix.lower() not in IMAGE_TYPES]
+    others = [spec for spec in specs if Path(spec).suffix.lower() not in image_extensions()]
     if not others:
         return PathSource(" ".join(specs), Path(), specs)
+    if _is_unknown_file(others[0]):
+        raise DataError(
+            f"{others[0]!r} is neither an image, an embedding file nor a data set: "
+            f"images end in {' '.join(image_extensions())}"
+        )
     if len(specs) > 1:
         raise ConfigError(f"several queries must all be image files; {others[0]!r} is not")
     return open_data(specs[0], options.split, root=options.data_root, download=options.download)
+
+
+def _is_unknown_file(spec: str) -> bool:
+    """Return whether `spec` is a file that `open_data` would take for a tar by mistake."""
+    path = Path(spec)
+    has_own_message = path.suffix.lower() in (".tar", ".csv", ".npz", ".h5", ".hdf5")
+    return path.is_file() and not has_own_message and not tarfile.is_tarfile(path)
 
 
 def _require_comparable(gallery: Gallery, queries: Embeddings) -> None:
