@@ -10,7 +10,8 @@ from contextlib import contextmanager
 
 from PIL import ExifTags, Image, ImageFile
 
-from galirep.data.image_file.jpeg import WatchedJpeg, is_jpeg
+from galirep.data.image_file.jpeg import WatchedJpeg
+from galirep.data.image_file.jpeg_segments import is_jpeg
 from galirep.data.image_file.metadata import png_damage, without_metadata
 from galirep.data.image_file.pixel_limit import over_limit, require_pixels
 from galirep.errors import DataError
@@ -68,13 +69,13 @@ def turn_upright(image: Image.Image) -> Image.Image:
 
 def _load(data: bytes, formats: tuple[str, ...], max_pixels: int) -> Image.Image:
     file = WatchedJpeg(data) if is_jpeg(data) else io.BytesIO(data)
-    image = _open(file, formats, max_pixels)
+    image = _open(file, formats, max_pixels, allocates=data[8:12] == b"WEBP")
     # a tile is decoded whole, however little of it is in the image
     tags = getattr(image, "tag_v2", {})
     if isinstance(tags.get(_TILE_WIDTH), int) and isinstance(tags.get(_TILE_LENGTH), int):
         require_pixels(tags[_TILE_WIDTH], tags[_TILE_LENGTH], max_pixels)
     if isinstance(file, WatchedJpeg):
-        file.watching = True
+        file.watch()
     try:
         image.load()
     except Image.DecompressionBombError as err:
@@ -85,10 +86,10 @@ def _load(data: bytes, formats: tuple[str, ...], max_pixels: int) -> Image.Image
     return turn_upright(image)
 
 
-def _open(file: io.BytesIO, formats: tuple[str, ...], max_pixels: int) -> ImageFile.ImageFile:
-    """Read the header, and check the size by it."""
-    # the decoder of WebP allocates here; all others wait for `load`, so that their message can give the size
-    Image.MAX_IMAGE_PIXELS = max_pixels if file.getvalue()[8:12] == b"WEBP" else None
+def _open(file: io.BytesIO, formats: tuple[str, ...], max_pixels: int, *, allocates: bool) -> ImageFile.ImageFile:
+    """Read the header, and check the size by it; `allocates` says that the decoder makes its canvas here."""
+    # where nothing is allocated yet Pillow need not refuse, so that the message can give the size
+    Image.MAX_IMAGE_PIXELS = max_pixels if allocates else None
     try:
         image = Image.open(file, formats=formats)
     except Image.DecompressionBombError as err:

@@ -8,7 +8,7 @@ import struct
 import zlib
 from collections.abc import Iterator
 
-from galirep.data.image_file.jpeg import is_jpeg, segments
+from galirep.data.image_file.jpeg_segments import is_jpeg, segments
 
 _PNG = b"\x89PNG\r\n\x1a\n"
 _PNG_ORIENTATION = (b"Raw profile type exif\0", b"XML:com.adobe.xmp\0")
