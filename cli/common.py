@@ -1,11 +1,13 @@
 """Options that several commands share, and how a result is printed."""
 
 import json
+import os
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 import click
 
+from galirep.data.image_file.pixel_limit import DEFAULT, VARIABLE
 from galirep.errors import unknown
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -41,6 +43,15 @@ class Choice(click.Choice[str]):
         if str(value) not in self.choices:
             self.fail(unknown("value", str(value), self.choices), param, ctx)
         return str(value)
+
+
+def _limit_pixels(ctx: click.Context, _: click.Parameter, value: int | None) -> None:
+    """Set the limit for this command, its workers, and whatever it reads besides its data: queries, thumbnails."""
+    if value is None:
+        return
+    before = os.environ.get(VARIABLE)
+    os.environ[VARIABLE] = str(value)
+    ctx.call_on_close(lambda: os.environ.update({VARIABLE: before}) if before else os.environ.pop(VARIABLE, None))
 
 
 def _names(_: click.Context, __: click.Parameter, value: str | None) -> list[str] | None:
@@ -83,6 +94,14 @@ _SHARED: dict[str, Any] = {
         show_default=True,
         callback=lambda _, __, value: workers(value),
         help="Decoding workers: auto or a number (0: none).",
+    ),
+    "max-pixels": click.option(
+        "--max-pixels",
+        type=click.IntRange(1),
+        metavar="N",
+        expose_value=False,
+        callback=_limit_pixels,
+        help=f"Largest image that is decoded, in pixels.  [default: ${VARIABLE}, or {DEFAULT}]",
     ),
     "overwrite": click.option("--overwrite", is_flag=True, help="Replace an output that exists."),
     "splits": click.option(

@@ -21,7 +21,7 @@ _CLASSES = 30
 @click.option(
     "--out", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE.png", help="Write a contact sheet of DATA."
 )
-@shared("splits", "workers", "overwrite", "data-root", "download")
+@shared("splits", "workers", "overwrite", "data-root", "download", "max-pixels")
 def info_command(path: str, as_json: bool, **options: Any) -> None:
     """Show what PATH is: a run directory, an exported network, a checkpoint, an embedding file or an index.
 

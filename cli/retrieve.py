@@ -67,7 +67,7 @@ _MAX_LISTED = 5
 @click.option(
     "--query-data", default=None, help="Where the queries' pictures are.  [default: where they were embedded from]"
 )
-@shared("seed", "device", "workers", "splits", "data-root", "download", "overwrite")
+@shared("seed", "device", "workers", "splits", "data-root", "download", "max-pixels", "overwrite")
 def retrieve_command(queries: tuple[str, ...], as_json: bool, **options: Any) -> None:
     """Find the nearest rows of a gallery for each query.
 

@@ -17,7 +17,7 @@ from .settings import build_settings, run_options, settings_options
     "--download", is_flag=True, help="Download a torchvision data set or pretrained weights that are missing."
 )
 @click.option("-n", "--dry-run", is_flag=True, help="Print the settings and stop.")
-@shared()
+@shared("max-pixels")
 @settings_options(TrainConfig)
 def train_command(
     out: Path,

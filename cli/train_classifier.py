@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 @run_options
 @click.option("--test-split", help="Split of the data to report the accuracy on.")
 @click.option("--test-labels", type=click.Path(), help="CSV file of the attributes of the test split.")
-@shared("data-root", "download")
+@shared("data-root", "download", "max-pixels")
 @settings_options(ClassifierConfig)
 def train_classifier_command(
     out: Path,

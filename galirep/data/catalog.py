@@ -9,7 +9,7 @@ from galirep.data.files.folders import open_folder
 from galirep.data.files.splits import AUTO, NONE, write_splits
 from galirep.data.files.tar import open_tar
 from galirep.data.report import DataReport
-from galirep.data.sources import ImageSource
+from galirep.data.sources import FileSource, ImageSource
 from galirep.data.torchvision import SETS, open_torchvision
 from galirep.errors import ConfigError, DataError, unknown
 
@@ -32,6 +32,7 @@ def open_data(
     splits: str | Sequence[str] = AUTO,
     root: str | Path | None = None,
     download: bool = False,
+    max_pixels: int | None = None,
 ) -> ImageSource:
     """Open the image set that `spec` names, written as in `SPECS`.
 
@@ -39,14 +40,21 @@ def open_data(
     splits. `splits` says which top-level folders of a folder or tar are splits: `auto` goes by their names, `none`
     takes all of them as classes, anything else names them (a list, or one text with commas). `report` of the source
     says what was read, left out and assumed. `root` is the folder of torchvision's sets (default `$GALIREP_DATA`, or
-    `~/.cache/galirep/data`); they are downloaded only with `download`.
+    `~/.cache/galirep/data`); they are downloaded only with `download`. `max_pixels` is the size of the
+    largest image file that is decoded (default `$GALIREP_MAX_PIXELS`, or 178,956,970).
 
     Raises:
         DataError: the kind is unknown, the path does not exist, the set has no images or no such split, or it is not
             plain which folders are splits.
         ConfigError: `splits` is empty, or names folders of a set that is not a folder or tar.
     """
-    spec, splits = str(spec), write_splits(splits)
+    source = _open(str(spec), split, write_splits(splits), root, download)
+    if max_pixels is not None and isinstance(source, FileSource):
+        source.max_pixels = max_pixels
+    return source
+
+
+def _open(spec: str, split: str | None, splits: str, root: str | Path | None, download: bool) -> ImageSource:
     kind, colon, name = spec.partition(":")
     path = Path(spec)
     if splits not in (AUTO, NONE) and not path.exists():

@@ -1,13 +1,14 @@
 """Decoding of one image file to (H, W, C) uint8 by fixed rules for every mode, and cropping to a network's square."""
 
-import io
 import math
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 
-from galirep.data.files.formats import FORMATS
+from galirep.data.files.formats import readable_formats
+from galirep.data.image_file.loading import load
+from galirep.data.image_file.pixel_limit import pixel_limit
 from galirep.errors import DataError
 
 PixelArray = NDArray[np.uint8]
@@ -16,22 +17,22 @@ BACKGROUND = 255
 """The grey value behind transparent pixels: white."""
 
 
-def read_image(data: bytes) -> PixelArray:
+def read_image(data: bytes, max_pixels: int | None = None) -> PixelArray:
     """Decode the bytes of an image file to (H, W, C) uint8 in 0..255, C = 1 for grey and 3 for colour.
 
-    Of several frames the first is decoded, and rotated by its EXIF orientation.
+    Of several frames the first is decoded, and rotated by its EXIF orientation. Text, profiles and EXIF that cannot be
+    read do not matter. `max_pixels` None is `pixel_limit`.
 
     Raises:
-        DataError: the file is empty, truncated or not an image, or its mode is not supported; the message does not name
-            the file.
+        DataError: the file is empty, truncated, damaged or not an image, has more pixels than `max_pixels`, or its mode
+            is not supported; the message does not name the file.
+        ConfigError: the environment variable of the limit is not a number.
     """
     if not data:
         raise DataError("the file is empty (0 bytes)")
+    limit = pixel_limit() if max_pixels is None else max_pixels
     try:
-        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
-            image.load()
-            ImageOps.exif_transpose(image, in_place=True)
-            return from_pillow(image)
+        return from_pillow(load(data, readable_formats(), limit))
     except DataError:
         raise
     except UnidentifiedImageError:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
+from galirep.data.image_file.pixel_limit import pixel_limit
 from galirep.data.picture import PixelArray, one_line, read_image
 from galirep.data.report import DataReport
 from galirep.errors import DataError
@@ -148,7 +149,22 @@ def row_numbers(count: int) -> list[str]:
 
 
 class FileSource(ImageSource):
-    """Images that are encoded files; a subclass reads their bytes."""
+    """Images that are encoded files; a subclass reads their bytes.
+
+    `max_pixels` is the size of the largest that is decoded, by default `pixel_limit`; it goes with the source to the
+    workers.
+    """
+
+    def __init__(
+        self,
+        spec: str,
+        ids: Sequence[str],
+        labels: Labels | None = None,
+        label_names: Sequence[str] = (),
+        split: str | None = None,
+    ) -> None:
+        super().__init__(spec, ids, labels, label_names, split)
+        self.max_pixels = pixel_limit()
 
     @abstractmethod
     def raw(self, index: int) -> bytes:
@@ -157,7 +173,7 @@ class FileSource(ImageSource):
     def read(self, index: int) -> PixelArray:
         """Decode one file, see `ImageSource.read`."""
         try:
-            return read_image(self.raw(index))
+            return read_image(self.raw(index), self.max_pixels)
         except OSError as err:
             raise DataError(f"{self.ids[index]}: {err.strerror or one_line(err)}") from err
         except DataError as err:

@@ -7,12 +7,14 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
+from PIL.Image import Image
 from sklearn.base import BaseEstimator, TransformerMixin
 from torch import Tensor
 
-from galirep.data.picture import resize_square
+from galirep.data.image_input import HandedImages, ValueRange, require_in_range, require_value_range
 from galirep.data.tensors import to_float
-from galirep.errors import DataError
+from galirep.errors import DataError, format_list
+from galirep.features.extraction import extract
 from galirep.features.protocol import FeatureExtractor, describe
 from galirep.features.registry import load_extractor
 from galirep.system.devices import device_of
@@ -29,6 +31,8 @@ class ImageTransformer(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         device: auto, cpu, cuda or cuda:N.
         batch_size: images at a time in `transform`.
         download: whether missing weights may be downloaded.
+        value_range: what float images mean, "0..1" or "-1..1". Without it a call takes them as -1..1, and `transform`
+            does if one of them is negative, and refuses them otherwise.
     """
 
     def __init__(
@@ -38,8 +42,10 @@ class ImageTransformer(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         device: str = "auto",
         batch_size: int = 256,
         download: bool = False,
+        value_range: ValueRange | None = None,
     ) -> None:
         self.spec, self.layers, self.device, self.batch_size, self.download = spec, layers, device, batch_size, download
+        self.value_range = value_range
 
     @property
     def extractor(self) -> FeatureExtractor:
@@ -51,8 +57,30 @@ class ImageTransformer(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         return self._extractor
 
     def __call__(self, images: Tensor) -> Tensor:
-        """Map (B, C, H, W) float32 in [-1, 1] to (B, dim) float32 on the extractor's device, with gradients."""
-        return self.extractor(images.to(device_of(self.device)))
+        """Map (B, C, H, W) to (B, dim) float32 on the extractor's device, with gradients.
+
+        uint8 is scaled; float is in [-1, 1], or in [0, 1] for `value_range="0..1"`, and of the extractor's size and
+        channels. Paths, Pillow images and arrays are for `transform`.
+
+        Raises:
+            DataError: `images` is no such tensor, or its values are outside the range.
+        """
+        if not isinstance(images, Tensor) or images.ndim != 4:
+            what = f"a tensor {tuple(images.shape)}" if isinstance(images, Tensor) else type(images).__name__
+            raise DataError(
+                f"an encoder is called on a tensor (B, C, H, W), not {what}: use transform for other images"
+            )
+        images = images.to(device_of(self.device))
+        if images.dtype == torch.uint8:
+            return self.extractor(to_float(images))
+        if not images.is_floating_point():
+            raise DataError(f"an encoder is called on uint8 or float, not {str(images.dtype).removeprefix('torch.')}")
+        require_value_range(self.value_range)
+        images = images.float()
+        if images.numel():
+            low, high = (float(value) for value in images.detach().aminmax())
+            require_in_range(low, high, self.value_range or "-1..1")
+        return self.extractor(images * 2 - 1 if self.value_range == "0..1" else images)
 
     def fit(self, X: Any = None, y: Any = None) -> "ImageTransformer":  # noqa: ARG002
         """Load the extractor, so that a wrong spec fails here; nothing is learned."""
@@ -62,22 +90,43 @@ class ImageTransformer(TransformerMixin, BaseEstimator):  # type: ignore[misc]
     def __sklearn_is_fitted__(self) -> bool:
         return True
 
-    def transform(self, X: ArrayLike | Tensor | Sequence[Any]) -> NDArray[np.float32]:
-        """Map images to (N, dim) float32.
+    def transform(self, X: ArrayLike | Tensor | Image | str | Path | Sequence[Any]) -> NDArray[np.float32]:
+        """Map images to (N, dim) float32, read as `galirep embed` reads the same pictures from files.
 
-        `X`: uint8 images (N, H, W), (N, H, W, C) or (N, C, H, W), or a sequence of such images of any sizes (resized to
-        the encoder's size as `embed` does), or float images (N, C, H, W) in [-1, 1], used as they are.
+        `X`: one path or Pillow image; an array or tensor (N, H, W), (N, H, W, C) or (N, C, H, W); or a sequence of
+        paths, Pillow images and arrays (H, W), (H, W, C) or (C, H, W), of any sizes. Arrays are uint8, or float as
+        `value_range` says.
 
         Raises:
-            DataError: `X` has another shape, type or range.
+            DataError: `X` is of another kind, shape, type or range, or images of it cannot be read.
         """
-        stacked = self._stack(X)
-        out = np.empty((len(stacked), self.extractor.dim), np.float32)
+        source = HandedImages(X, self.value_range)
+        if not len(source):
+            return np.empty((0, self.extractor.dim), np.float32)
+        if isinstance(floats := source.floats, np.ndarray) and self._fits(floats):
+            return self._transform_floats(floats)
+        features, errors = extract(
+            self.extractor, source, batch_size=self.batch_size, num_workers=0, device=self.device
+        )
+        if errors:
+            reasons = format_list((f"{index}: {reason}" for index, reason in errors.items()), 5, "; ")
+            raise DataError(f"{len(errors)} of {len(source)} images cannot be used: {reasons}")
+        return features
+
+    def _fits(self, images: NDArray[np.floating]) -> bool:
+        """Return whether images (N, C, H, W) go to the extractor unchanged, so that they need no rounding."""
+        description = describe(self.extractor)
+        _, channels, height, width = images.shape
+        side = description.image_size or height
+        right_size = height == side if description.exact_size else height <= side
+        return bool(height == width and right_size and channels == description.channels)
+
+    def _transform_floats(self, images: NDArray[np.floating]) -> NDArray[np.float32]:
+        out = np.empty((len(images), self.extractor.dim), np.float32)
         with torch.inference_mode():
-            for start in range(0, len(stacked), self.batch_size):
-                batch = torch.as_tensor(stacked[start : start + self.batch_size])
-                images = to_float(batch) if batch.dtype == torch.uint8 else batch
-                out[start : start + self.batch_size] = self(images).cpu().numpy()
+            for start in range(0, len(images), self.batch_size):
+                rows = slice(start, start + self.batch_size)
+                out[rows] = self(torch.from_numpy(images[rows].astype(np.float32))).cpu().numpy()
         return out
 
     def get_feature_names_out(self, input_features: Any = None) -> NDArray[np.object_]:  # noqa: ARG002
@@ -85,37 +134,6 @@ class ImageTransformer(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         return np.array(
             [f"{layer}_{i}" for layer, width in describe(self.extractor).layers for i in range(width)], dtype=object
         )
-
-    def _stack(self, X: Any) -> Any:
-        """Return one array: float images as they are, uint8 images (N, C, S, S)."""
-        if isinstance(X, Tensor):
-            X = X.detach().cpu().numpy()
-        if not isinstance(X, np.ndarray) and len({np.shape(image) for image in X}) == 1:
-            X = np.asarray(X)
-        if isinstance(X, np.ndarray) and X.dtype.kind == "f":
-            in_range = np.isfinite(X).all() and X.min() >= -1.001 and X.max() <= 1.001
-            if X.ndim != 4 or X.shape[1] not in (1, 3) or not in_range:
-                raise DataError(
-                    "float images must be (N, 1 or 3, H, W) in [-1, 1], "
-                    f"not {X.shape} from {X.min():g} to {X.max():g}; give uint8 images otherwise"
-                )
-            return X.astype(np.float32, copy=False)
-        description = describe(self.extractor)
-        side = description.image_size if description.exact_size else None
-        return np.stack([resize_square(_channels_last(image), side, description.channels) for image in X])
-
-
-def _channels_last(image: Any) -> NDArray[np.uint8]:
-    pixels: NDArray[np.uint8] = np.asarray(image)
-    if pixels.dtype != np.uint8 or pixels.ndim not in (2, 3):
-        raise DataError(f"an image must be uint8 (H, W), (H, W, C) or (C, H, W), not {pixels.dtype} {pixels.shape}")
-    if pixels.ndim == 2:
-        return pixels[:, :, None]
-    if pixels.shape[2] in (1, 3):
-        return pixels
-    if pixels.shape[0] in (1, 3):
-        return np.moveaxis(pixels, 0, 2)
-    raise DataError(f"an image must have 1 or 3 channels, first or last, not the shape {pixels.shape}")
 
 
 def load_encoder(
@@ -125,10 +143,11 @@ def load_encoder(
     device: str = "auto",
     batch_size: int = 256,
     download: bool = False,
+    value_range: ValueRange | None = None,
 ) -> ImageTransformer:
     """Load the encoder of a run directory or of any extractor spec.
 
-    It can be called on tensors, and is a scikit-learn transformer.
+    It can be called on tensors, and is a scikit-learn transformer; `ImageTransformer` explains the arguments.
 
     >>> encoder = galirep.load_encoder("runs/mnist")      # doctest: +SKIP
     >>> encoder.transform(images).shape                   # doctest: +SKIP
@@ -137,5 +156,7 @@ def load_encoder(
     Raises:
         PluginError: the spec is unknown or cannot be built.
         CheckpointError: the run has no export, or it is damaged.
+        ConfigError: `value_range` is not "0..1" or "-1..1".
     """
-    return ImageTransformer(str(spec), layers, device, batch_size, download).fit()
+    require_value_range(value_range)
+    return ImageTransformer(str(spec), layers, device, batch_size, download, value_range).fit()

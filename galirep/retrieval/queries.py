@@ -1,5 +1,6 @@
 """Open the queries of a retrieval: an embedding file, or images embedded now with the gallery's encoder."""
 
+import tarfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -9,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from galirep.data.catalog import open_data
-from galirep.data.files.formats import is_image, is_picture, type_of
+from galirep.data.files.formats import image_types, is_image, is_picture, type_of
 from galirep.data.sources import ImageSource, PathSource
 from galirep.embeddings.encoder_of import extractor_of
 from galirep.embeddings.reader import Embeddings, load_embeddings
@@ -130,9 +131,21 @@ def _open_images(specs: list[str], options: QueryOptions) -> ImageSource:
         return PathSource(" ".join(specs), Path(), specs)
     if photos := [spec for spec in others if is_picture(spec) and Path(spec).is_file()]:
         raise DataError(f"{photos[0]} is a picture of type {type_of(photos[0])}, which this Pillow does not read")
+    if _is_unknown_file(others[0]):
+        raise DataError(
+            f"{others[0]!r} is neither an image, an embedding file nor a data set: "
+            f"images end in {' '.join(sorted(image_types()))}"
+        )
     if len(specs) > 1:
         raise ConfigError(f"several queries must all be image files; {others[0]!r} is not")
     return open_data(specs[0], options.split, splits=options.splits, root=options.data_root, download=options.download)
+
+
+def _is_unknown_file(spec: str) -> bool:
+    """Return whether `spec` is a file that `open_data` would take for a tar by mistake."""
+    path = Path(spec)
+    has_own_message = path.suffix.lower() in (".tar", ".csv", ".npz", ".h5", ".hdf5")
+    return path.is_file() and not has_own_message and not tarfile.is_tarfile(path)
 
 
 def _require_comparable(gallery: Gallery, queries: Embeddings) -> None:

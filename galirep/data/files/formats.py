@@ -5,11 +5,12 @@ from collections.abc import Callable
 from functools import cache
 
 # The formats that Pillow decodes itself to pixels. Left out are EPS, PDF, PS and WMF, which run an interpreter; the
-# stubs of scientific containers (HDF5, GRIB, BUFR), video (MPEG, FLI), and PCD, whose ending is that of point clouds.
+# stubs of scientific containers (HDF5, GRIB, BUFR), FITS, whose numbers are no grey values, video (MPEG, FLI), and PCD, whose ending is that of point clouds.
 FORMATS = (
-    *("JPEG", "PNG", "GIF", "BMP", "PPM", "TIFF", "WEBP", "AVIF", "JPEG2000", "DIB", "TGA", "PCX", "DCX", "SGI"),
-    *("SUN", "ICO", "CUR", "ICNS", "DDS", "PSD", "QOI", "BLP", "FTEX", "FITS", "GBR", "IM", "MSP", "PIXAR", "XBM"),
-    "XPM",
+    *("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF", "JPEG2000", "DIB", "QOI", "SGI", "SUN", "PCX", "DCX"),
+    *("ICO", "CUR", "ICNS", "DDS", "PSD", "BLP", "FTEX", "GBR", "IM", "MSP", "PIXAR", "XBM", "XPM"),
+    # last, because it has no signature: what is none of the others may look like one
+    "TGA",
 )
 """The formats, by Pillow's names, in which images are read; the commonest first."""
 
@@ -18,13 +19,38 @@ _CODECS = {"WEBP": "webp", "AVIF": "avif", "JPEG2000": "jpg_2000", "JPEG": "jpg"
 _MORE = {".jp2000": "JPEG2000", ".jpeg2000": "JPEG2000", ".pjpeg": "JPEG", ".pjp": "JPEG"}
 _PHOTOS = frozenset(
     {
-        *(".3fr", ".arw", ".avif", ".avifs", ".bpg", ".cr2", ".cr3", ".crw", ".dcm", ".dcr", ".dicom", ".dng", ".erf"),
+        *(
+            ".3fr",
+            ".arw",
+            ".fit",
+            ".fits",
+            ".avif",
+            ".avifs",
+            ".bpg",
+            ".cr2",
+            ".cr3",
+            ".crw",
+            ".dcm",
+            ".dcr",
+            ".dicom",
+            ".dng",
+            ".erf",
+        ),
         *(".exr", ".flif", ".hdr", ".heic", ".heics", ".heif", ".heifs", ".hif", ".j2c", ".j2k", ".jp2", ".jp2000"),
         *(".jpc", ".jpf", ".jpx", ".jxl", ".jxr", ".hdp", ".kdc", ".mef", ".mos", ".mrw", ".nef", ".nrw", ".orf"),
         *(".pef", ".psb", ".raf", ".raw", ".rw2", ".sr2", ".srf", ".srw", ".wdp", ".webp", ".x3f", ".xcf"),
     }
 )
 _DRAWINGS = frozenset({".ai", ".emf", ".eps", ".ps", ".svg", ".svgz", ".wmf"})
+
+
+@cache
+def readable_formats() -> tuple[str, ...]:
+    """Return those of `FORMATS` that the installed Pillow knows."""
+    from PIL import Image
+
+    Image.init()
+    return tuple(name for name in FORMATS if name in Image.OPEN)
 
 
 @cache
