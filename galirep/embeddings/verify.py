@@ -246,6 +246,5 @@ def _compare(
     too_far = np.flatnonzero(~(distance <= tolerance))
     if len(too_far):
         ids = format_list(f"{images.ids[readable[i]]} ({distance[i]:.2g})" for i in too_far)
-        findings.problems.append(
-            f"{len(too_far)} of {len(readable)} images embedded again differ by more than {tolerance:g}: {ids}"
-        )
+        share = f"{len(too_far)} of {len(readable)}"
+        findings.problems.append(f"{share} images embedded again differ by more than {tolerance:g}: {ids}")

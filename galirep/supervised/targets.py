@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from galirep.data.files.tables import read_table
 from galirep.data.labels import as_read
 from galirep.data.sources import ImageSource
-from galirep.data.tables import read_table
 from galirep.errors import DataError
 
 _BINARY = re.compile(r"(-?1|0)(\.0*)?", re.ASCII)

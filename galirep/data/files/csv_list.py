@@ -4,10 +4,10 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
+from galirep.data.files.tables import Table, find_column, read_table
 from galirep.data.labels import read_labels
 from galirep.data.report import DataReport
 from galirep.data.sources import ImageSource, PathSource
-from galirep.data.tables import Table, find_column, read_table
 from galirep.errors import DataError, format_list
 
 

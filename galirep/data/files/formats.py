@@ -5,7 +5,8 @@ from collections.abc import Callable
 from functools import cache
 
 # The formats that Pillow decodes itself to pixels. Left out are EPS, PDF, PS and WMF, which run an interpreter; the
-# stubs of scientific containers (HDF5, GRIB, BUFR), FITS, whose numbers are no grey values, video (MPEG, FLI), and PCD, whose ending is that of point clouds.
+# stubs of scientific containers (HDF5, GRIB, BUFR); FITS, whose numbers are no grey values; video (MPEG, FLI); and PCD,
+# whose ending is that of point clouds.
 FORMATS = (
     *("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF", "JPEG2000", "DIB", "QOI", "SGI", "SUN", "PCX", "DCX"),
     *("ICO", "CUR", "ICNS", "DDS", "PSD", "BLP", "FTEX", "GBR", "IM", "MSP", "PIXAR", "XBM", "XPM"),
