@@ -1,10 +1,9 @@
 """Nearest-neighbour classification: a vote by cosine similarity."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
-from tqdm import tqdm
 
 K, TEMPERATURE = 20, 0.07  # of the vote, where nothing else is asked for (Wu et al. 2018; protocol knn/v1)
 _BLOCK = 256  # rows whose neighbours are looked for at once
@@ -27,7 +26,13 @@ def vote_errors(
     classes, codes = np.unique(gallery[1], return_inverse=True)
     units, most = _unit(gallery[0]).T, max(ks)
     wrong = dict.fromkeys(ks, 0)
-    for start in tqdm(range(0, len(queries[1]), _BLOCK), "nearest", unit="block", disable=not progress):
+    starts: Iterable[int] = range(0, len(queries[1]), _BLOCK)
+    if progress:
+        # training evaluates without a bar, and then needs no tqdm
+        from tqdm import tqdm
+
+        starts = tqdm(starts, "nearest", unit="block")
+    for start in starts:
         truth = queries[1][start : start + _BLOCK]
         similarity = _unit(queries[0][start : start + _BLOCK]) @ units  # (B, N)
         nearest = np.sort(np.argpartition(-similarity, most - 1, axis=1)[:, :most], axis=1)

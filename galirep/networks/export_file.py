@@ -7,8 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
 from torch import Tensor, nn
 
 from galirep.errors import CheckpointError
@@ -29,6 +27,9 @@ FORMAT = 1
 
 def save_export(path: Path, kind: str, net: nn.Module, about: Mapping[str, Any]) -> dict[str, Any]:
     """Write a network's tensors with `about` and their hash in the header, in one step; gives the header."""
+    # only the files need safetensors; the hash of a network's tensors does not
+    from safetensors.torch import save
+
     tensors = {name: value.detach().cpu().contiguous() for name, value in net.state_dict().items()}
     header = {"kind": kind, "format": FORMAT, **about, "sha256": sha256_tensors(tensors)}
     with atomic_write(path) as temporary:
@@ -48,6 +49,8 @@ def load_export(run: Path, kind: str, device: str | torch.device = "cpu") -> tup
     Raises:
         CheckpointError: there is none, or the file is damaged, foreign or of another format.
     """
+    from safetensors import SafetensorError, safe_open
+
     path = export_folder(run) / f"{kind}.safetensors"
     if not path.is_file():
         raise CheckpointError(
