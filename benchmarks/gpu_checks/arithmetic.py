@@ -1,4 +1,4 @@
-"""Group `arithmetic`: bf16, fp16 with its scaler and TF32 train as float32 does; what torch.compile makes of the networks."""
+"""Group `arithmetic`: bf16, fp16 with its scaler and TF32 train as float32 does; what torch.compile makes of it."""
 
 from collections.abc import Sequence
 from functools import partial
@@ -17,8 +17,11 @@ SPREAD_TOLERANCE = 1.5
 The distance is the mean over the updates of |loss - float32's loss| at the same seed, of D and of G and E. A game is
 chaotic: after some updates any rounding has grown until the run is one of the many that a seed could have given. So a
 precision is as good as float32 if its run is no further away than another seed's; one and a half times, for one pair of
-seeds is one draw.
+seeds is one draw. Before the chaos, over the first updates, the seed (other images, other noise) must make by far the
+larger difference: there the distance may be half the spread.
 """
+EARLY_TOLERANCE = 0.5
+_EARLY = 10
 COMPILED_TOLERANCE = 1e-4
 """Largest relative distance of a compiled first update's losses from the eager one's: fused kernels round otherwise."""
 _UPDATES = 200
@@ -53,30 +56,35 @@ def beside_float32(setup: Setup, precision: str) -> Figure:
         raise Skip(f"a CPU has no {precision}")
     updates = 2 if setup.quick else _UPDATES
     plain = _losses(_session(setup), updates)
-    spread = _distance(_losses(_session(setup, seed=1), updates), plain)
+    other = _losses(_session(setup, seed=1), updates)
+    spread = _distance(other, plain)
     use_tf32(precision == "tf32")
     run = _session(setup, precision="fp32" if precision == "tf32" else precision)
     found = _losses(run, updates)
     use_tf32(False)
     distance = _distance(found, plain)
+    early, early_spread = _distance(found[:_EARLY], plain[:_EARLY]), _distance(other[:_EARLY], plain[:_EARLY])
     values = {"distance": distance, "spread_of_seeds": spread, "updates": updates, "last": found[-1]}
-    text = f"{distance:.1e} from float32 over {updates} updates; two seeds: {spread:.1e}"
+    values |= {"early_distance": early, "early_spread_of_seeds": early_spread}
+    text = f"{distance:.1e} from float32 over {updates} updates, two seeds {spread:.1e}"
+    text += f"; over {min(_EARLY, updates)}: {early:.1e}, {early_spread:.1e}"
     if precision == "fp16":
         values["scale"] = run.optimizers.scaler.get_scale()
         text += f"; loss scale {values['scale']:g}"
         # 2 ** 16 halves at every overflow: below 1 nothing but overflows was seen
         require(values["scale"] >= 1, text, values)
-    return require(distance <= SPREAD_TOLERANCE * spread, text, values)
+    holds = distance <= SPREAD_TOLERANCE * spread and early <= EARLY_TOLERANCE * early_spread
+    return require(holds, text, values)
 
 
-def compiled(setup: Setup, precision: str) -> Figure:
-    """Compile the networks, train, and compare the first update with the eager one; say what was not compiled and why."""
+def compiled(setup: Setup) -> Figure:
+    """Compile the networks, train, and compare the first update with the eager one; say what fell back and why."""
     from torch._dynamo.utils import counters
 
     torch._dynamo.reset()
     counters.clear()
-    eager = _losses(_session(setup, precision=precision), 1)[0]
-    run = _session(setup, precision=precision, compile=True)
+    eager = _losses(_session(setup), 1)[0]
+    run = _session(setup, compile=True)
     found = _losses(run, _COMPILED_UPDATES)
     away = max(abs(a - b) / abs(b) for a, b in zip(found[0], eager, strict=True))
     breaks = {reason: int(count) for reason, count in counters["graph_break"].items()}
@@ -85,8 +93,8 @@ def compiled(setup: Setup, precision: str) -> Figure:
     text = f"{graphs} graphs, first losses {away:.0e} from eager; {_reasons(list(breaks))}"
     if graphs == 0:
         raise Failed(f"nothing was compiled; {_reasons(list(breaks))}", values)
-    limit = COMPILED_TOLERANCE if precision == "fp32" else 100 * COMPILED_TOLERANCE
-    return require(away <= limit and all(abs(v) < 1e3 for pair in found for v in pair), text, values)
+    finite = all(abs(v) < 1e3 for pair in found for v in pair)
+    return require(away <= COMPILED_TOLERANCE and finite, text, values)
 
 
 def _reasons(breaks: Sequence[str]) -> str:
@@ -100,6 +108,5 @@ CHECKS = [
     Check("bf16", partial(beside_float32, precision="bf16"), 60),
     Check("fp16 with its scaler", partial(beside_float32, precision="fp16"), 60),
     Check("TF32", partial(beside_float32, precision="tf32"), 60),
-    Check("--compile", partial(compiled, precision="fp32"), 150, quick=False),
-    Check("--compile in bf16", partial(compiled, precision="bf16"), 150, quick=False),
+    Check("--compile", compiled, 150, quick=False),
 ]

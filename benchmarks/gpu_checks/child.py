@@ -1,8 +1,8 @@
 """A child process that runs the checks of one group, writing a line of JSON before and after each.
 
-`python -m gpu_checks.child MODULE RESULTS DEVICE START QUICK` runs `MODULE.CHECKS[START:]`. The parent reads RESULTS and
-kills what takes too long. After an error of CUDA itself, which no later call in the process survives, the child ends
-and the parent starts another behind that check.
+`python -m gpu_checks.child MODULE RESULTS DEVICE START QUICK` runs `MODULE.CHECKS[START:]`. The parent reads RESULTS
+and kills what takes too long. After an error of CUDA itself, which no later call in the process survives, the child
+ends and the parent starts another behind that check.
 """
 
 import gc
@@ -85,6 +85,9 @@ def main(module: str, results: str, device: str, start: str, quick: str) -> int:
     log = _Log(Path(results))
     try:
         setup = Setup(torch.device(device), bool(int(quick)))
+        if setup.quick and not setup.on_card:
+            # the smallest networks gain nothing from threads, and lose a lot to them where the cores are shared
+            torch.set_num_threads(1)
         log.write("environment", **describe(setup.device))
         checks = importlib.import_module(module).CHECKS
     except Exception as err:

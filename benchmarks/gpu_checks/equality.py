@@ -1,4 +1,4 @@
-"""One update on the device beside the same update on the CPU: equal weights, images and draws; how far the results are."""
+"""One update on the device beside the same one on the CPU: equal weights, images and draws; how far the results are."""
 
 import copy
 import math
@@ -24,10 +24,10 @@ EXACT_TOLERANCE = 1e-5
 
 The device computes it twice. In float64 nothing but the order of sums differs, and M(.), which is float32 always: a
 distance of more than 1e-5 (EXACT) in a loss or in the gradient of any parameter is another computation. In float32, as
-in training, rounding now and then turns the sign of a LeakyReLU's input and with it a slope, so gradients jump: the CPU's
-own float32 is up to 2e-7 away in a loss, 9e-3 in the gradient of a network and 1e-2 in that of one parameter, in the cases
-here. A GPU rounds as often in another order: 1e-5 (LOSS), 3e-2 (NET) and 5e-2 (PARAMETER). A gradient that is zero but for
-rounding, as of a bias before BatchNorm, is measured against a hundredth of the largest of its network.
+in training, rounding now and then turns the sign of a LeakyReLU's input and with it a slope, so gradients jump: the
+CPU's own float32 is up to 2e-7 away in a loss, 9e-3 in the gradient of a network and 1e-2 in that of one parameter, in
+the cases here. A GPU rounds as often in another order: 1e-5 (LOSS), 3e-2 (NET) and 5e-2 (PARAMETER). A gradient that is
+zero but for rounding, as of a bias before BatchNorm, is measured against a hundredth of the largest of its network.
 """
 
 
@@ -85,7 +85,9 @@ def _loss_distance(found: Update, exact: Update) -> tuple[float, str]:
     if found["losses"].keys() != exact["losses"].keys():
         return math.inf, "not the same losses"
     # of the loss, but of 0.1 where it is smaller: a penalty may be next to nothing
-    return max((_relative(found["losses"][k], v, max(0.0, 0.1 - float(v.abs()))), k) for k, v in exact["losses"].items())
+    return max(
+        (_relative(found["losses"][k], v, max(0.0, 0.1 - float(v.abs()))), k) for k, v in exact["losses"].items()
+    )
 
 
 def _parameter_distance(found: Update, exact: Update) -> tuple[float, str]:

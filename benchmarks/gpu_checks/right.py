@@ -17,8 +17,8 @@ from gpu_checks.subjects import HostDraws, images, session, settings, toml_varia
 CHANCE_TOLERANCE = 0.02
 """How far the first losses may be from chance.
 
-D's last layer begins with weights of deviation 0.01, so its logits are near 0 and every class equally likely; on the CPU
-the largest distance over objectives and networks is 0.004.
+D's last layer begins with weights of deviation 0.01, so its logits are near 0 and every class equally likely; on the
+CPU the largest distance over objectives and networks is 0.004.
 """
 
 
@@ -99,7 +99,9 @@ CHECKS = [
     ),
     Check("one update as on the CPU, a TOML variant", partial(with_toml, one_update)),
     Check("double backward of r1r2", partial(one_update, variant="gali-4", rules=_PENALIZED)),
-    Check("double backward of r1r2, resnet", partial(one_update, variant="gali-8", networks="resnet", rules=_PENALIZED)),
+    Check(
+        "double backward of r1r2, resnet", partial(one_update, variant="gali-8", networks="resnet", rules=_PENALIZED)
+    ),
     Check("spectral norm", partial(one_update, variant="gali-4", d_regularizer="sn")),
     Check(
         "spectral norm, scale and r1r2",

@@ -187,8 +187,7 @@ def _close(group: _Group, text: str, seconds: float, status: str = "FAIL") -> No
     """Record the check that a child did not finish; the next child goes on behind it."""
     if not group.names:
         # not even the list of checks: the group as a whole is one failure
-        group.names, group.broken = ["(begin)"], group.broken or text
-        text = group.broken
+        group.names, text = ["(begin)"], group.broken or text
     index = group.begun if group.begun is not None else group.next_index
     if index < len(group.names):
         group.finish(index, status, text, seconds)

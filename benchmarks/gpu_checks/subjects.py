@@ -1,4 +1,4 @@
-"""What the checks are made on: synthetic images, sessions without a run directory, games, a TorchScript M, fixed draws."""
+"""What the checks are made on: synthetic images, sessions without a run directory, a TorchScript M, fixed draws."""
 
 import importlib
 import warnings
@@ -44,7 +44,7 @@ def images(n: int, size: int, channels: int = 3, seed: int = 0) -> Images:
 
 
 def settings(quick: bool, **changes: Any) -> TrainConfig:
-    """Return the settings of a run that only lives in memory; `quick` makes everything small but what `changes` says."""
+    """Return the settings of a run that only lives in memory; `quick` makes all small but what `changes` says."""
     base: dict[str, Any] = {"data": "synthetic", "holdout": 0, "sample_every": 0, "steps": 1000, "networks": "compact"}
     if quick:
         base |= {"width": 4, "latent_dim": 8, "batch_size": 4}
@@ -110,7 +110,7 @@ class HostDraws(TorchFunctionMode):
         self._normal = normal
         self._generator = torch.Generator().manual_seed(0)
 
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:  # noqa: ARG002
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = dict(kwargs or {})
         if func not in self._DRAWS or kwargs.get("generator") is None:
             return func(*args, **kwargs)

@@ -1,4 +1,4 @@
-"""Group `waiting`: nothing in an update makes the host wait for the device; how much is waited for data; peak memory."""
+"""Group `waiting`: nothing in an update makes the host wait for the device; time waited for data; peak memory."""
 
 import contextlib
 from collections.abc import Iterator
@@ -25,7 +25,7 @@ _WARM_UP = 4  # updates: one with a gradient penalty, which is made every fourth
 class NoHostSync(TorchDispatchMode):
     """Raise where a value of a tensor is asked for, which on a GPU would make the host wait; for the CPU."""
 
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:  # noqa: ARG002
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if (name := func.overloadpacket.__name__) in _WAITS:
             raise RuntimeError(f"aten.{name} waits for the device")
         return func(*args, **(kwargs or {}))
