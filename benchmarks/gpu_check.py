@@ -15,8 +15,8 @@ import sys
 import time
 from pathlib import Path
 
-from gpu_checks.report import closing, summary_of, table_line, write_json
-from gpu_checks.runner import NoDevice, Options, run_groups
+from gpu_checks.harness.report import closing, summary_of, table_line, write_json
+from gpu_checks.harness.runner import NoDevice, Options, run_groups
 
 GROUPS = {name: f"gpu_checks.{name}" for name in ("right", "arithmetic", "waiting", "state", "features", "speed")}
 BUDGET = 470.0

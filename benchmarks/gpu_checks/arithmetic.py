@@ -7,8 +7,8 @@ from typing import Any
 import torch
 
 from galirep.training.session import Session
-from gpu_checks.check import Check, Failed, Figure, Setup, Skip, require
-from gpu_checks.child import use_tf32
+from gpu_checks.harness.check import Check, Failed, Figure, Setup, Skip, require
+from gpu_checks.harness.child import use_tf32
 from gpu_checks.subjects import images, session, settings
 
 SPREAD_TOLERANCE = 1.5

@@ -16,8 +16,8 @@ from galirep.data.catalog import open_data
 from galirep.data.sources import ImageSource
 from galirep.features.extraction import extract
 from galirep.features.network import NetworkExtractor
-from gpu_checks.check import Figure, Setup, Skip
-from gpu_checks.child import use_tf32
+from gpu_checks.harness.check import Figure, Setup, Skip
+from gpu_checks.harness.child import use_tf32
 from gpu_checks.subjects import images
 
 _SIZE = 224

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from galirep.game.step import Game, Rules, compute_gradients
 from galirep.game.variant import Variant
-from gpu_checks.check import Figure, Setup, require
+from gpu_checks.harness.check import Figure, Setup, require
 from gpu_checks.subjects import HostDraws, images, session, settings
 
 Update = Mapping[str, Mapping[str, Tensor]]

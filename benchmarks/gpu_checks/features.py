@@ -17,7 +17,7 @@ from galirep.features.protocol import FeatureExtractor
 from galirep.features.raw_pixels import build as build_pixels
 from galirep.search.distances import METRICS, prepare_vectors
 from galirep.search.nearest import FaissScan, Scan, Search, TorchScan
-from gpu_checks.check import Check, Figure, Setup, Skip, require
+from gpu_checks.harness.check import Check, Figure, Setup, Skip, require
 from gpu_checks.subjects import images, torchscript_m
 
 COSINE_TOLERANCE = 1e-5

@@ -10,8 +10,8 @@ from galirep.game.objectives import OBJECTIVES, chance
 from galirep.game.step import Rules
 from galirep.game.variant import Variant
 from galirep.game.variants import VARIANTS
-from gpu_checks.check import Check, Figure, Setup, require
 from gpu_checks.equality import one_update
+from gpu_checks.harness.check import Check, Figure, Setup, require
 from gpu_checks.subjects import HostDraws, images, session, settings, toml_variant
 
 CHANCE_TOLERANCE = 0.02

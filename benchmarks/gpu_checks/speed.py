@@ -16,9 +16,9 @@ from torch.utils.flop_counter import flop_registry
 from galirep.game.variants import get_variant
 from galirep.networks.parts import Shapes
 from galirep.training.session import Session
-from gpu_checks.check import Check, Figure, Setup
-from gpu_checks.child import use_tf32
 from gpu_checks.embed_speed import embed_speed
+from gpu_checks.harness.check import Check, Figure, Setup
+from gpu_checks.harness.child import use_tf32
 from gpu_checks.subjects import images, session, settings
 
 _CYCLE = 4  # updates: one with a gradient penalty, which is made every fourth time

@@ -21,7 +21,7 @@ from galirep.networks.saved import export_networks
 from galirep.runs.checkpoint import load_checkpoint, save_checkpoint
 from galirep.runs.directory import RunDirectory
 from galirep.training.session import Session
-from gpu_checks.check import Check, Figure, Setup, Skip, require
+from gpu_checks.harness.check import Check, Figure, Setup, Skip, require
 from gpu_checks.subjects import images, session, settings
 from gpu_checks.train_job import EVERY
 from gpu_checks.train_job import main as train_job

@@ -9,7 +9,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from galirep.training.session import Session
-from gpu_checks.check import Check, Figure, Setup, Skip, require
+from gpu_checks.harness.check import Check, Figure, Setup, Skip, require
 from gpu_checks.subjects import images, session, settings
 
 RESIDENT_SHARE = 0.1

@@ -11,8 +11,8 @@ import pytest
 ROOT = Path(__file__).parents[2]
 sys.path.append(str(ROOT / "benchmarks"))
 
-from gpu_checks.report import closing, summary_of, table_line, write_json  # noqa: E402
-from gpu_checks.runner import NoDevice, Options, run_groups  # noqa: E402
+from gpu_checks.harness.report import closing, summary_of, table_line, write_json  # noqa: E402
+from gpu_checks.harness.runner import NoDevice, Options, run_groups  # noqa: E402
 
 OTHERS = ("arithmetic", "waiting", "state", "features", "speed")
 QUICK = Options("cpu", quick=True)
@@ -23,7 +23,7 @@ from functools import partial
 
 from galirep.training.session import Session
 from gpu_checks import equality, waiting
-from gpu_checks.check import Check, Failed, Figure, Skip, require
+from gpu_checks.harness.check import Check, Failed, Figure, Skip, require
 
 compute, advance = equality.compute_gradients, Session.advance
 
@@ -159,7 +159,7 @@ def test_a_failure_is_counted_and_written(broken, tmp_path):
 
 
 def test_what_does_not_fit_the_budget_is_skipped_and_says_so(tmp_path, monkeypatch):
-    sleeping = "import time\nfrom gpu_checks.check import *\n"
+    sleeping = "import time\nfrom gpu_checks.harness.check import *\n"
     sleeping += "CHECKS = [Check(name, lambda setup: time.sleep(600)) for name in 'ab']\n"
     (tmp_path / "sleeping_checks.py").write_text(sleeping)
     monkeypatch.setenv("PYTHONPATH", _python_path(tmp_path))

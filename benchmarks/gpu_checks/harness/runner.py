@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-_ROOT = Path(__file__).resolve().parents[2]
+_ROOT = Path(__file__).resolve().parents[3]
 _POLL_SECONDS = 0.05
 # to import torch and to open the device; no check's own time
 _STARTUP_SECONDS = 150.0
@@ -148,7 +148,7 @@ def _run_group(group: _Group, options: Options, deadline: float, show: Callable[
 def _run_child(group: _Group, options: Options, deadline: float, report: Callable[[], None]) -> None:
     """Run a child from the group's next check on, until it ends or must be killed."""
     first, log = group.next_index, group.results.with_suffix(".log")
-    command = [sys.executable, "-m", "gpu_checks.child", group.module, str(group.results)]
+    command = [sys.executable, "-m", "gpu_checks.harness.child", group.module, str(group.results)]
     command += [options.device, str(first), str(int(options.quick))]
     paths = [str(_ROOT / "benchmarks"), os.environ.get("PYTHONPATH", ""), str(_ROOT)]
     env = {**os.environ, **_ENVIRONMENT.get(group.name, {}), "PYTHONPATH": os.pathsep.join(filter(None, paths))}

@@ -1,8 +1,8 @@
 """A child process that runs the checks of one group, writing a line of JSON before and after each.
 
-`python -m gpu_checks.child MODULE RESULTS DEVICE START QUICK` runs `MODULE.CHECKS[START:]`. The parent reads RESULTS
-and kills what takes too long. After an error of CUDA itself, which no later call in the process survives, the child
-ends and the parent starts another behind that check.
+`python -m gpu_checks.harness.child MODULE RESULTS DEVICE START QUICK` runs `MODULE.CHECKS[START:]`. The parent reads
+RESULTS and kills what takes too long. After an error of CUDA itself, which no later call in the process survives, the
+child ends and the parent starts another behind that check.
 """
 
 import gc
@@ -18,9 +18,9 @@ from typing import Any
 
 import torch
 
-from gpu_checks.check import Check, Failed, Setup, Skip
-from gpu_checks.environment import describe
-from gpu_checks.runner import ENDED_BY_CUDA
+from gpu_checks.harness.check import Check, Failed, Setup, Skip
+from gpu_checks.harness.environment import describe
+from gpu_checks.harness.runner import ENDED_BY_CUDA
 
 
 class _Log:

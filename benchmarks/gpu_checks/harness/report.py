@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from gpu_checks.runner import Result
+from gpu_checks.harness.runner import Result
 
 _NAME_WIDTH = 62
 
