@@ -104,16 +104,16 @@ def published_networks(variant: Variant, latent: int) -> tuple[nn.Module, nn.Mod
 
 
 class Published:
-    """One update in the published structure."""
+    """One update in the published structure, on any device."""
 
-    def __init__(self, variant: Variant, shapes: Shapes) -> None:
+    def __init__(self, variant: Variant, shapes: Shapes, device: torch.device | str = "cpu") -> None:
         self.variant, self.latent = variant, shapes.latent
-        self.e, self.g, self.d = published_networks(variant, shapes.latent)
+        self.e, self.g, self.d = (net.to(device) for net in published_networks(variant, shapes.latent))
         self.optimizer_eg = torch.optim.Adam([*self.e.parameters(), *self.g.parameters()], 2e-4, (0.5, 0.999))
         self.optimizer_d = torch.optim.Adam(self.d.parameters(), 2e-4, (0.5, 0.999))
 
     def step(self, x: Tensor) -> None:
-        values = {Expr("x"): x, Expr("z"): torch.randn(len(x), self.latent)}
+        values = {Expr("x"): x, Expr("z"): torch.randn(len(x), self.latent, device=x.device)}
 
         def value(e: Expr) -> Tensor:
             if e not in values:

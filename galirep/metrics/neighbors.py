@@ -1,9 +1,8 @@
 """k-NN classification: a vote of the nearest rows, weighted by cosine similarity (Wu et al. 2018)."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
-from tqdm import tqdm
 
 from galirep.metrics.arrays import F32, Ints
 
@@ -35,7 +34,13 @@ def vote_errors(
     gallery_unit = _normalize(gallery_features).T
     k_max = max(ks)
     wrong = dict.fromkeys(ks, 0)
-    for start in tqdm(range(0, len(query_labels), _BLOCK), "nearest", unit="block", disable=not progress):
+    starts: Iterable[int] = range(0, len(query_labels), _BLOCK)
+    if progress:
+        # training evaluates without a bar, and then needs no tqdm
+        from tqdm import tqdm
+
+        starts = tqdm(starts, "nearest", unit="block")
+    for start in starts:
         truth = query_labels[start : start + _BLOCK]
         similarity = _normalize(query_features[start : start + _BLOCK]) @ gallery_unit  # (B, N)
         # ascending rows first, then a stable sort: of equally near rows the one with the lower number comes first

@@ -7,8 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
 from torch import Tensor, nn
 
 from galirep.errors import CheckpointError
@@ -34,6 +32,9 @@ def save_export(path: Path, kind: str, net: nn.Module, header: Mapping[str, Any]
 
     To `header` are added `kind`, `format` and the `sha256` of the tensors.
     """
+    # only the files need safetensors; the hash of a network's tensors does not
+    from safetensors.torch import save
+
     tensors = {name: value.detach().cpu().contiguous() for name, value in net.state_dict().items()}
     full_header = {"kind": kind, "format": FORMAT, **header, "sha256": sha256_tensors(tensors)}
     with atomic_write(path) as temporary:
@@ -53,6 +54,8 @@ def load_export(run: Path, kind: str, device: str | torch.device = "cpu") -> tup
     Raises:
         CheckpointError: the file does not exist, is damaged, was not exported by galirep or has another format.
     """
+    from safetensors import SafetensorError, safe_open
+
     path = export_folder(run) / f"{kind}.safetensors"
     if not path.is_file():
         raise CheckpointError(

@@ -9,6 +9,7 @@ import torch
 
 from galirep.errors import CheckpointError
 from galirep.runs.directory import RunDirectory
+from galirep.system.devices import device_name
 from galirep.version import __version__
 
 
@@ -19,22 +20,31 @@ class ActiveRun:
         self.directory, self.info = directory, dict(info)
 
     @classmethod
-    def begin(cls, directory: RunDirectory, settings: Mapping[str, Any], facts: Mapping[str, Any]) -> "ActiveRun":
-        """Create the run directory; `facts` are recorded in run.json beside versions, arguments and time."""
-        info = {**_origin(), **facts}
+    def begin(
+        cls, directory: RunDirectory, settings: Mapping[str, Any], facts: Mapping[str, Any], device: torch.device
+    ) -> "ActiveRun":
+        """Create the run directory; `facts` are recorded in run.json beside versions, arguments, time and device."""
+        info = {**_origin(), "devices": [device_name(device)], **facts}
         directory.create(settings, info)
         return cls(directory, info)
 
     @classmethod
-    def resume(cls, directory: RunDirectory, differences: Sequence[str]) -> "ActiveRun":
+    def resume(cls, directory: RunDirectory, differences: Sequence[str], device: torch.device) -> "ActiveRun":
         """Take up a run that exists; `differences` say in what the job differs from the one that made it.
+
+        The device is noted behind those that the run was made on before, unless it is the last of them. A run of an
+        older galirep names none; its list begins with the first that is known.
 
         Raises:
             CheckpointError: there are differences (all are listed).
         """
         if differences:
             raise CheckpointError(f"{directory.path} is a run of another configuration: {'; '.join(differences)}")
-        return cls(directory, directory.info())
+        info = directory.info()
+        devices, here = info.get("devices", []), device_name(device)
+        if devices[-1:] != [here]:
+            devices = [*devices, here]
+        return cls(directory, {**info, "devices": devices})
 
     def write_status(self, status: str, **facts: Any) -> None:
         """Replace run.json: `running`, `interrupted`, `failed` or `complete`, and the facts of this moment."""

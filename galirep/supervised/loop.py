@@ -78,12 +78,12 @@ def train_classifier(
 
     # begin or resume
     if resume:
-        run = ActiveRun.resume(directory, _differences(directory, prepared))
+        run = ActiveRun.resume(directory, _differences(directory, prepared), device)
         task.load_state_dict(load_checkpoint(directory.last, device))
         directory.rewind(task.step)
         run.write_status("running")
     else:
-        run = ActiveRun.begin(directory, prepared.config.to_dict(), prepared.facts)
+        run = ActiveRun.begin(directory, prepared.config.to_dict(), prepared.facts, device)
 
     with stop_signals() as stop:
         while not task.done:

@@ -29,6 +29,11 @@ def device_of(name: str) -> torch.device:
     return device
 
 
+def device_name(device: torch.device) -> str:
+    """Return what a run records of its device: `cpu`, or `cuda (NVIDIA H100 80GB HBM3)`, by torch's name of it."""
+    return f"cuda ({torch.cuda.get_device_name(device)})" if device.type == "cuda" else device.type
+
+
 def autocast_of(device: torch.device, precision: str) -> Callable[[], AbstractContextManager[object]]:
     """Return a context manager factory in which networks compute in `fp32`, `bf16` or `fp16`.
 

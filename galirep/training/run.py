@@ -41,7 +41,9 @@ class TrainingRun:
     @classmethod
     def begin(cls, directory: RunDirectory, prepared: Prepared) -> "TrainingRun":
         """Create the run directory."""
-        active = ActiveRun.begin(directory, prepared.plan.config.to_dict(), prepared.facts)
+        active = ActiveRun.begin(
+            directory, prepared.plan.config.to_dict(), prepared.facts, prepared.session.batches.device
+        )
         return cls(active, prepared)
 
     @classmethod
@@ -55,7 +57,7 @@ class TrainingRun:
         config, session = prepared.plan.config, prepared.session
         before = TrainConfig.from_dict(directory.settings())
         differences = [*config.differences(before), *_fact_differences(prepared.facts, directory.info())]
-        active = ActiveRun.resume(directory, differences)
+        active = ActiveRun.resume(directory, differences, session.batches.device)
         if directory.last.exists():
             state = load_checkpoint(directory.last)
             if differences := config.differences(TrainConfig.from_dict(state["config"])):

@@ -4,7 +4,6 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
-from torchvision.utils import make_grid, save_image
 
 # pixels; small images are enlarged by a whole factor up to this side
 _ENLARGED_SIDE = 48
@@ -12,6 +11,9 @@ _ENLARGED_SIDE = 48
 
 def save_grid(path: Path, images: Tensor, columns: int) -> None:
     """Write images (N, C, S, S) in [-1, 1] as one PNG with `columns` images in a row; small ones are enlarged."""
+    # only pictures need torchvision; a run without them does not
+    from torchvision.utils import make_grid, save_image
+
     scale = max(1, _ENLARGED_SIDE // images.shape[-1])
     enlarged = images.float().cpu().repeat_interleave(scale, 2).repeat_interleave(scale, 3)
     grid = make_grid(enlarged, nrow=columns, padding=2, normalize=True, value_range=(-1, 1), pad_value=1.0)

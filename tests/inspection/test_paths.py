@@ -1,6 +1,7 @@
 """`galirep info` on everything that galirep writes, and on other files."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -45,8 +46,17 @@ def test_a_run(cli, run):
         "export/generator.safetensors",
     ]
     assert description["checkpoints"]["checkpoints/last.pt"] == (run / "checkpoints" / "last.pt").stat().st_size
+    assert description["devices"] == ["cpu"]
     shown = cli("info", run).stdout
     assert "kind" in shown and "sklearn:digits" in shown and "last_metrics" in shown
+
+
+def test_a_run_of_an_older_galirep_names_no_device(cli, run, tmp_path):
+    old = shutil.copytree(run, tmp_path / "old")
+    recorded = json.loads((old / "run.json").read_text())
+    del recorded["devices"]
+    (old / "run.json").write_text(json.dumps(recorded))
+    assert "devices" not in info(old) and cli("info", old).exit_code == 0
 
 
 def test_a_checkpoint_and_an_export(run):
