@@ -59,6 +59,7 @@ def build_settings(
 
         directory = RunDirectory(out)
         directory.require(resume=True, overwrite=False)
+        directory.require_command(settings.command)
         values = directory.settings()
     if config_file is not None:
         values = settings.merge(values, read_settings(config_file))

@@ -66,12 +66,12 @@ def _print_epoch(row: Mapping[str, Any]) -> None:
 
 
 def _text(result: "ClassifierResult", test_split: str | None) -> str:
-    report, images = result.report, "held-out images"
+    report, images = result.report, f"{result.report['n']} held-out images"
     if result.test is not None:
-        report, images = result.test, f"the split {test_split!r}"
+        report, images = result.test, f"the {result.test['n']} images of the split {test_split!r}"
     lines = [
         f"{result.run}: {result.epochs} epochs, the best one {result.best_epoch}; "
-        f"accuracy {report['accuracy']:.4f} on {report['n']} of {images}"
+        f"accuracy {report['accuracy']:.4f} on {images}"
     ]
     for name, value in report.get("attributes", {}).items():
         lines.append(f"  {name}: {value['accuracy']:.4f} (commonest answer {value['commonest']:.4f})")

@@ -3,6 +3,7 @@
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from galirep import errors as errors
 from galirep.version import __version__
 
 # public name -> module that defines it; imported on first use, so that `import galirep` stays quick and free of torch

@@ -38,9 +38,14 @@ def unknown(what: str, got: str, known: Iterable[str]) -> str:
     "unknown variant 'gali4': did you mean 'gali-4'? known: ali, gali-4"
     """
     names = sorted(known)
-    similar = difflib.get_close_matches(got, names, n=1, cutoff=0.6)
-    hint = f"did you mean {similar[0]!r}? " if similar else ""
-    return f"unknown {what} {got!r}: {hint}known: {', '.join(names)}"
+    hint = similar(got, names)
+    return f"unknown {what} {got!r}{f'{hint} ' if hint else ': '}known: {', '.join(names) or 'none'}"
+
+
+def similar(got: str, known: Iterable[str]) -> str:
+    """Return `: did you mean 'X'?` for the most similar known name; empty if there is none."""
+    names = difflib.get_close_matches(got, sorted(known), n=1, cutoff=0.6)
+    return f": did you mean {names[0]!r}?" if names else ""
 
 
 def format_list(items: Iterable[object], limit: int = 5, separator: str = ", ") -> str:

@@ -45,8 +45,10 @@ class RunDirectory:
 
         Raises:
             CheckpointError: `resume`, and the run does not exist.
-            ConfigError: the path exists; `overwrite` replaces an earlier run, and nothing else.
+            ConfigError: the path exists (`overwrite` replaces an earlier run, and nothing else), or both are given.
         """
+        if resume and overwrite:
+            raise ConfigError("--resume goes on with the run, --overwrite begins it again: choose one")
         if resume:
             if not self.exists:
                 raise CheckpointError(
@@ -93,6 +95,12 @@ class RunDirectory:
         except ValueError:
             raise CheckpointError(f"{self.info_file} is not a JSON object, so {self.path} cannot be resumed") from None
         return info
+
+    def require_command(self, command: str) -> None:
+        """Raise CheckpointError unless the run was made by `command`: train or train-classifier."""
+        made_by = "train-classifier" if self.info().get("kind") == "classifier" else "train"
+        if made_by != command:
+            raise CheckpointError(f"{self.path} is a run of galirep {made_by}, not of galirep {command}")
 
     def write_info(self, info: Mapping[str, Any]) -> None:
         """Replace run.json."""

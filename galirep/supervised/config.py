@@ -1,6 +1,7 @@
 """The settings of a supervised net, one line each: default, unit, bounds and help."""
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from galirep.system.settings import Settings, setting
 
@@ -46,6 +47,8 @@ class ClassifierConfig(Settings):
     device: str = setting("auto", "auto, cpu, cuda or cuda:N.", free=True)
     precision: str = setting("fp32", "Arithmetic of the networks.", choices=("fp32", "bf16", "fp16"))
     num_workers: int | None = setting(None, "Decoding workers (default: by the number of cores).", low=0, free=True)
+
+    command: ClassVar[str] = "train-classifier"
 
     def contradictions(self) -> list[str]:
         """Return what is wrong with settings that fit one by one, a line each."""

@@ -8,7 +8,6 @@ from typing import Any
 import torch
 
 from galirep.data.sources import ImageSource
-from galirep.errors import CheckpointError
 from galirep.runs.active import ActiveRun
 from galirep.runs.checkpoint import load_checkpoint, save_checkpoint
 from galirep.runs.directory import RunDirectory
@@ -147,9 +146,8 @@ def _differences(directory: RunDirectory, prepared: Prepared) -> list[str]:
     Raises:
         CheckpointError: the run was not made by train-classifier.
     """
+    directory.require_command("train-classifier")
     info = directory.info()
-    if info.get("kind") != "classifier":
-        raise CheckpointError(f"{directory.path} is not a run of train-classifier")
     differences = prepared.config.differences(ClassifierConfig.from_dict(directory.settings()))
     for name, value in prepared.identity.items():
         if value != info["identity"][name]:

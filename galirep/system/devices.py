@@ -7,7 +7,9 @@ from contextlib import AbstractContextManager, nullcontext
 
 import torch
 
-from galirep.errors import ConfigError
+from galirep.errors import ConfigError, unknown
+
+PRECISIONS = ("fp32", "bf16", "fp16")
 
 
 def device_of(name: str) -> torch.device:
@@ -38,8 +40,10 @@ def autocast_of(device: torch.device, precision: str) -> Callable[[], AbstractCo
     """Return a context manager factory in which networks compute in `fp32`, `bf16` or `fp16`.
 
     Raises:
-        ConfigError: fp16 on a CPU, which has no fast fp16 and no need for it.
+        ConfigError: another precision, or fp16 on a CPU, which has no fast fp16 and no need for it.
     """
+    if precision not in PRECISIONS:
+        raise ConfigError(unknown("precision", precision, PRECISIONS))
     if precision == "fp32":
         return nullcontext
     if precision == "fp16" and device.type != "cuda":

@@ -10,7 +10,7 @@ from typing import Any, ClassVar, TypeVar
 
 import yaml
 
-from galirep.errors import ConfigError, unknown
+from galirep.errors import ConfigError, similar, unknown
 
 Self = TypeVar("Self", bound="Settings")
 
@@ -44,11 +44,18 @@ class Settings:
             lists all faults.
     """
 
+    command: ClassVar[str] = ""
+    """The command that these are the settings of."""
     exclusive: ClassVar[tuple[str, ...]] = ()
     """Names of settings of which only one may be given."""
 
     def __post_init__(self) -> None:
         kinds = setting_types(type(self))
+        for name, (kind, _) in kinds.items():
+            value = getattr(self, name)
+            if kind is float and isinstance(value, int) and not isinstance(value, bool):
+                # whole numbers are floats where floats are meant, as everywhere in Python
+                object.__setattr__(self, name, float(value))
         checked = [_fault(f, *kinds[f.name], getattr(self, f.name)) for f in dataclasses.fields(self)]
         # settings are compared with each other once each of them fits alone
         faults = [fault for fault in checked if fault is not None] or self.contradictions()
@@ -71,8 +78,12 @@ class Settings:
             ConfigError: a key is unknown (with the nearest known one) or a value does not fit.
         """
         names = {f.name for f in dataclasses.fields(cls)}
-        if wrong := [unknown("setting", str(key), names) for key in values if key not in names]:
-            raise ConfigError("; ".join(wrong))
+        wrong = [str(key) for key in values if key not in names]
+        if len(wrong) == 1:
+            raise ConfigError(unknown("setting", wrong[0], names))
+        if wrong:
+            hints = "; ".join(f"unknown setting {key!r}{similar(key, names)}" for key in wrong)
+            raise ConfigError(f"{hints}; known: {', '.join(sorted(names))}")
         kinds = setting_types(cls)
         return cls(**{name: _to_number(kinds[name][0], value) for name, value in values.items()})
 

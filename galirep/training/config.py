@@ -64,10 +64,10 @@ class TrainConfig(Settings):
     # networks
     networks: str = setting(
         "auto",
-        "Network family: compact, resnet, svhn32, celeba64; paper is one of the last two by size, auto is compact.",
+        "Network family (galirep list networks); paper is the one of the paper's that takes the size, auto is compact.",
     )
     latent_dim: int | None = setting(None, "Dimensions of z (default: the family's).", low=1, high=8192)
-    width: int = setting(32, "Channels of the first layer of compact and resnet networks.", low=4, high=1024)
+    width: int = setting(32, "Channels of the first layer, in families that scale.", low=4, high=1024)
     norm: str = setting(
         "batch",
         "Normalisation in E and G: by the batch, or by groups of channels of each image alone.",
@@ -138,6 +138,7 @@ class TrainConfig(Settings):
     sample_every: int = setting(1000, "Updates between two grids of pictures (0: none).", low=0, free=True)
     keep: int = setting(1, "Checkpoints kept besides last.pt.", low=0, free=True)
 
+    command: ClassVar[str] = "train"
     exclusive: ClassVar[tuple[str, ...]] = ("steps", "epochs")
 
     def contradictions(self) -> list[str]:

@@ -65,6 +65,9 @@ def train(
     directory = RunDirectory(out)
     directory.require(resume, overwrite)
 
+    if resume:
+        directory.require_command("train")
+
     # prepare: everything that can be wrong is found here, before anything is written
     stored = Variant.from_dict(directory.info()["variant"]) if resume else None
     prepared = prepare(config, data, adapter, download=download, stored=stored)

@@ -101,14 +101,14 @@ class Watch:
         if old and far:
             warnings["prior"] = (
                 f"posterior far from the prior: mean {e.aggregate_mean:.2g} (prior 0), "
-                f"variance {e.aggregate_variance:.2g} (prior 1), KL {nats:.2g} nats a dimension"
+                f"variance {e.aggregate_variance:.3g} (prior 1), KL {nats:.2g} nats a dimension"
             )
         if old and e.images > 4 and e.feature_rank < FEW_RANKS:
             warnings["features"] = f"features collapsed: the last hidden layer has effective rank {e.feature_rank:.1f}"
         if old and e.pixel_mse >= e.mean_image_mse:
             warnings["mean"] = (
                 f"reconstruction no better than the mean image after {step:,} updates: "
-                f"held-out mse {e.pixel_mse:.4f}, {e.mean_image_mse:.4f}"
+                f"held-out mse {e.pixel_mse:.4f}, of the mean image {e.mean_image_mse:.4f}"
             )
         if e.pixel_mse > WORSE * self._best:
             warnings["worse"] = f"reconstruction got worse: held-out mse {e.pixel_mse:.4f}, after {self._best:.4f}"

@@ -209,7 +209,7 @@ def test_names_by_size(name, size, chosen):
         (
             "svhn",
             32,
-            "unknown networks 'svhn': did you mean 'svhn32'? known: auto, celeba64, compact, paper, resnet, svhn32",
+            f"unknown networks 'svhn': did you mean 'svhn32'? known: {', '.join(sorted([*NETWORKS, 'auto', 'paper']))}",
         ),
         ("paper", 16, "the paper has networks for images of 32 and 64 pixels, not 16: pass --networks compact"),
     ],
