@@ -171,10 +171,15 @@ def _open_npy(path: Path) -> NDArray[Any]:
 
 
 def _check_shapes(folder: Path, arrays: Sequence[NDArray[Any]], tables: Sequence[Any]) -> None:
+    if not arrays or not tables:
+        raise DataError(
+            f"{folder} is not a folder of embeddings: it needs {FEATURES}/*.npy and {METADATA}/*.parquet, as "
+            "galirep export --format npy-parquet and clip-retrieval write them"
+        )
     shapes = [array.shape for array in arrays]
     counts = [table.num_rows for table in tables]
     kinds = {(array.shape[1], array.dtype) for array in arrays}
-    if not arrays or [rows for rows, _ in shapes] != counts or len(kinds) > 1:
+    if [rows for rows, _ in shapes] != counts or len(kinds) > 1:
         raise DataError(
             f"{folder}: its .npy files of shapes {format_list(shapes)} do not fit together, "
             f"or do not fit its .parquet files of {format_list(counts)} rows"
