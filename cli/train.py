@@ -16,7 +16,7 @@ from .settings import build_settings, run_options, settings_options
 @click.option(
     "--download", is_flag=True, help="Download a torchvision data set or pretrained weights that are missing."
 )
-@click.option("-n", "--dry-run", is_flag=True, help="Print the settings and stop.")
+@click.option("-n", "--dry-run", is_flag=True, help="Print the settings and the memory that an update takes, and stop.")
 @shared("max-pixels")
 @settings_options(TrainConfig)
 def train_command(
@@ -37,7 +37,10 @@ def train_command(
     if dry_run:
         import yaml
 
-        emit(as_json, config.to_dict(), yaml.safe_dump(config.to_dict(), sort_keys=False).rstrip())
+        from galirep.training.preparation import describe_memory
+
+        text = yaml.safe_dump(config.to_dict(), sort_keys=False)
+        emit(as_json, config.to_dict(), f"{text}# {describe_memory(config)}")
         return
     from galirep.training.loop import train
 

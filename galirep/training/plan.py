@@ -4,10 +4,14 @@ import dataclasses
 import math
 from dataclasses import dataclass
 
+import torch
+
 from galirep.data.memory import Images
 from galirep.errors import ConfigError
+from galirep.game.discriminator import Discriminator
+from galirep.game.step import Game, Rules, compute_gradients
 from galirep.game.variant import Variant
-from galirep.networks.families import family
+from galirep.networks.families import NETWORKS, family
 from galirep.networks.parts import Shapes
 from galirep.training.config import TrainConfig
 from galirep.training.held_out import default_count
@@ -76,3 +80,39 @@ def resolve(config: TrainConfig, variant: Variant, images: Images) -> RunPlan:
     )
     shapes = Shapes(size, channels, latent_dim, config.width, norm=config.norm)
     return RunPlan(resolved, variant, shapes, steps, holdout, evaluate_every)
+
+
+def estimate_memory(config: TrainConfig, variant: Variant, shapes: Shapes) -> int:
+    """Estimate the bytes that an update takes at its peak, in float32.
+
+    Counted are weights, gradients, Adam's states, averages and all values of the networks. Left out are the images of
+    the data set, M(.) and what the libraries keep for themselves (on a GPU, the workspaces of cuDNN and the rounding of
+    the allocator).
+
+    Raises:
+        ConfigError: no network takes images of this size.
+    """
+    # seconds to import, and nothing else needs it
+    from galirep.system.tensor_memory import imagined
+
+    networks, _ = family(config.networks, shapes.size)
+    gamma = config.r1_gamma * config.r1_every if config.penalized else 0.0
+    rules = Rules(config.objective, config.penalty_weight, gamma, augment=config.augmentations)
+    with imagined() as memory:
+        parts = NETWORKS[networks].build(shapes)
+        discriminator = Discriminator(variant, parts, config.d_regularizer)
+        extract = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(shapes.channels * shapes.size**2, 1))
+        game = Game(variant, parts.encoder, parts.generator, discriminator, extract if variant.needs_features else None)
+        second = NETWORKS[networks].build(shapes)
+        averages = (second.encoder, second.generator)
+        del second
+        optimizers = [torch.optim.Adam(net.parameters()) for net in game.players().values()]
+        images = torch.rand(config.batch_size, shapes.channels, shapes.size, shapes.size)
+        # the second update is with gradients and Adam's states of the first
+        for _ in range(2):
+            compute_gradients(game, images, torch.Generator(), rules, noise=config.initial_noise)
+            for optimizer in optimizers:
+                optimizer.step()
+        # they were held all the while
+        del averages
+    return memory.peak

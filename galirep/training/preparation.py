@@ -10,15 +10,16 @@ from galirep.data.memory import Images, load_images, native_side
 from galirep.data.report import announce
 from galirep.data.sources import ImageSource
 from galirep.data.tensors import ImageFunction
-from galirep.errors import ConfigError
+from galirep.errors import ConfigError, GalirepError
 from galirep.game.variant import Variant
 from galirep.game.variants import get_variant
 from galirep.networks.families import family
+from galirep.networks.parts import Shapes
 from galirep.system.devices import autocast_of, device_of
 from galirep.training.config import TrainConfig
 from galirep.training.held_out import HeldOut, split_rows
 from galirep.training.knowledge import Knowledge, load_knowledge
-from galirep.training.plan import RunPlan, resolve
+from galirep.training.plan import RunPlan, estimate_memory, resolve
 from galirep.training.session import Session
 
 
@@ -110,11 +111,34 @@ def _check_criterion(config: TrainConfig, images: Images, held_out: HeldOut | No
     raise ConfigError(f"best_by knn_error needs labels of held-out images, but {lack}: choose pixel_mse")
 
 
+def describe_memory(config: TrainConfig) -> str:
+    """Say in one line what memory an update takes (`estimate_memory`), or why that is not known.
+
+    The data set is opened, and one of its images is read for the size and the channels that are not set.
+    """
+    try:
+        variant, source = get_variant(config.variant), _open(config, download=False)
+        size = config.image_size or native_side(source)
+        channels = config.channels or (1 if source.read(0).shape[2] == 1 else 3)
+        latent = config.latent_dim or family(config.networks, size)[1].latent
+        # how many features M(.) has is not known before it is loaded; they take little
+        shapes = Shapes(size, channels, latent, config.width, int(variant.needs_features), config.norm)
+        mebibytes = estimate_memory(config, variant, shapes) / 2**20
+    except GalirepError as err:
+        return f"memory of an update: not known, since {err}"
+    without = ", M(.)" if variant.needs_features else ""
+    return (
+        f"memory of an update: about {mebibytes:,.0f} MiB at {channels} x {size} x {size} in fp32, "
+        f"without the {len(source)} images of the set{without}"
+    )
+
+
+def _open(config: TrainConfig, *, download: bool) -> ImageSource:
+    return open_data(config.data, config.split, splits=config.splits, root=config.data_root, download=download)
+
+
 def _load(config: TrainConfig, data: ImageSource | None, download: bool) -> Images:
-    source = data
-    if source is None:
-        root = config.data_root
-        source = open_data(config.data, config.split, splits=config.splits, root=root, download=download)
+    source = data if data is not None else _open(config, download=download)
     size = config.image_size or native_side(source)
     # a size that no network takes is refused before any image is decoded
     family(config.networks, size)

@@ -1,0 +1,44 @@
+"""Count the memory of tensors while code runs, also of tensors without data, to learn what the code would take."""
+
+import contextlib
+import weakref
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+
+class TensorMemory(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """A context that counts the bytes of all storages that operations make in it: `now`, and `peak` so far."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.now, self.peak = 0, 0
+        self._sizes: dict[int, int] = {}
+
+    def __torch_dispatch__(self, func: Callable[..., Any], types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Run an operation and count the storages of its results that were not there before."""
+        results = func(*args, **(kwargs or {}))
+        for value in tree_leaves(results):
+            if isinstance(value, torch.Tensor):
+                storage = value.untyped_storage()
+                key = storage._cdata
+                if key not in self._sizes:
+                    self._sizes[key] = storage.nbytes()
+                    self.now += self._sizes[key]
+                    self.peak = max(self.peak, self.now)
+                    weakref.finalize(storage, self._forget, key)
+        return results
+
+    def _forget(self, key: int) -> None:
+        self.now -= self._sizes.pop(key, 0)
+
+
+@contextlib.contextmanager
+def imagined() -> Iterator[TensorMemory]:
+    """Run code on tensors that have shapes but no data, and count what it would take."""
+    with FakeTensorMode(allow_non_fake_inputs=True), TensorMemory() as memory:
+        yield memory

@@ -1,0 +1,62 @@
+"""What a run is going to do and take: settings decided by the data, and the memory of an update."""
+
+import pytest
+import torch
+from tiny_runs import config, tiny
+
+from galirep.errors import ConfigError
+from galirep.game.discriminator import Discriminator
+from galirep.game.step import Game, Rules, compute_gradients
+from galirep.game.variants import get_variant
+from galirep.networks.families import NETWORKS
+from galirep.networks.parts import Shapes
+from galirep.system.tensor_memory import TensorMemory
+from galirep.training.plan import estimate_memory, resolve
+from galirep.training.preparation import describe_memory
+
+
+def test_a_plan_leaves_nothing_open():
+    plan = resolve(config(steps=None, epochs=2.0, latent_dim=None, evaluate_every=None), get_variant("gali-4"), tiny())
+    # 20 images of 8 x 8, none held out, batches of 8
+    assert (plan.steps, plan.holdout, plan.evaluate_every) == (5, 0, 0)
+    assert plan.shapes == Shapes(8, 1, 64, 4)
+    assert None not in (plan.config.image_size, plan.config.channels, plan.config.latent_dim, plan.config.steps)
+    assert plan.with_features(7).shapes.features == 7
+
+
+@pytest.mark.parametrize("variant", ("gali-4", "gali-mix"))
+def test_the_estimate_is_what_real_tensors_take(variant):
+    """The same update with data, counted tensor by tensor."""
+    settings, shapes = config(batch_size=16, d_regularizer="sn", instance_noise=0.1), Shapes(16, 3, 8, 8)
+    variant = get_variant(variant)
+    estimated = estimate_memory(settings, variant, shapes)
+    with TensorMemory() as memory:
+        parts, averages = NETWORKS["compact"].build(shapes), NETWORKS["compact"].build(shapes)
+        averages = (averages.encoder, averages.generator)
+        game = Game(variant, parts.encoder, parts.generator, Discriminator(variant, parts, "sn"))
+        optimizers = [torch.optim.Adam(net.parameters()) for net in game.players().values()]
+        images = torch.rand(16, 3, 16, 16)
+        for _ in range(2):
+            compute_gradients(game, images, torch.Generator(), Rules(), noise=0.1)
+            for optimizer in optimizers:
+                optimizer.step()
+    assert estimated == pytest.approx(memory.peak, rel=0.05)
+    weights = sum(p.nbytes for net in (*game.players().values(), *averages) for p in net.parameters())
+    assert estimated > 3 * weights
+    # twice the images, about twice what is not weights
+    assert estimate_memory(config(batch_size=64, d_regularizer="sn"), variant, shapes) > 2 * estimated
+
+
+def test_a_gradient_penalty_takes_more():
+    shapes, variant = Shapes(16, 1, 8, 8), get_variant("gali-4")
+    plain, penalized = (estimate_memory(config(d_regularizer=r), variant, shapes) for r in ("none", "r1r2"))
+    assert penalized > 1.2 * plain
+
+
+def test_memory_in_words():
+    text = describe_memory(config(data="sklearn:digits"))
+    assert text.startswith("memory of an update: about ") and "1 x 8 x 8 in fp32, without the 1352 images" in text
+    assert "M(.)" in describe_memory(config(data="sklearn:digits", variant="gali-pt", adapter="pixels"))
+    assert "not known, since the folder or .tar 'nowhere' does not exist" in describe_memory(config(data="nowhere"))
+    with pytest.raises(ConfigError, match="take images of"):
+        estimate_memory(config(networks="svhn32"), get_variant("ali"), Shapes(16, 3, 8))
