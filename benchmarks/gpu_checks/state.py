@@ -112,7 +112,8 @@ def moved_and_back(setup: Setup) -> Figure:
 def _start_job(folder: Path, out: Path, setup: Setup, steps: int, resume: bool) -> "subprocess.Popen[bytes]":
     command = [sys.executable, "-m", "gpu_checks.train_job", str(folder / "data.npz"), str(out), str(setup.device)]
     with (folder / "job.log").open("ab") as log:
-        return subprocess.Popen([*command, str(steps), str(int(resume))], stdout=log, stderr=log)
+        rest = [str(steps), str(int(resume)), str(torch.get_num_threads())]
+        return subprocess.Popen([*command, *rest], stdout=log, stderr=log)
 
 
 def _finish(folder: Path, job: "subprocess.Popen[bytes]") -> None:
@@ -149,7 +150,8 @@ def killed_and_resumed(setup: Setup) -> Figure:
             at = _kill_between_checkpoints(folder, job, folder / "killed")
             job = _start_job(folder, folder / "killed", setup, steps, resume=True)
             # meanwhile, and here, for a job spends most of its time on starting torch
-            train_job(str(folder / "data.npz"), str(folder / "whole"), str(setup.device), str(steps), "0")
+            threads = str(torch.get_num_threads())
+            train_job(str(folder / "data.npz"), str(folder / "whole"), str(setup.device), str(steps), "0", threads)
             _finish(folder, job)
         finally:
             job.kill()
