@@ -365,3 +365,27 @@ def test_a_sparse_member_is_unreadable_with_its_reason(tmp_path):
     source = open_data(tmp_path / "x.tar", splits="none")
     with pytest.raises(DataError, match=r"^sparse\.png: stored as a sparse file"):
         source.read(list(source.ids).index("sparse.png"))
+
+
+def test_a_leading_folder_is_skipped_only_if_no_other_folder_has_pictures(tmp_path):
+    write(tmp_path / "alone", "a/sub1/1.png", "a/sub2/1.png")
+    source = open_data(str(tmp_path / "alone"))
+    assert source.label_names == ("sub1", "sub2")
+    assert "the one folder 'a' around all images is skipped: it is not read as a class" in source.report.notes
+    # the pictures of b are left out, but b is a class beside a
+    write(tmp_path / "two", "a/sub1/1.png", "a/sub2/1.png", "b/.1.png")
+    source = open_data(str(tmp_path / "two"))
+    assert (source.label_names, source.report.classes_lost) == (("a",), ("b",))
+    write(tmp_path / "docs", "a/sub1/1.png", "a/sub2/1.png", "b/readme.txt")
+    source = open_data(str(tmp_path / "docs"))
+    assert source.label_names == ("sub1", "sub2")
+    assert any("beside 'b' without images, is skipped" in note for note in source.report.notes)
+
+
+@pytest.mark.parametrize("name", ("Test", "validation", "train"))
+def test_one_folder_named_like_a_split_beside_others_is_asked_about(tmp_path, name):
+    write(tmp_path, "cat/1.png", f"{name}/2.png")
+    with pytest.raises(DataError, match=rf"has a folder '{name}' that may be a split or a class, beside 'cat'"):
+        open_data(str(tmp_path))
+    assert open_data(str(tmp_path), splits="none").label_names == tuple(sorted(("cat", name)))
+    assert len(open_data(str(tmp_path), name)) == 1

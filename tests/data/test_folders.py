@@ -108,8 +108,10 @@ def test_splits(splits, kind):
 
 def test_split_errors(splits, classes):
     shutil.rmtree(splits / "train")
-    with pytest.raises(DataError, match="no split 'train': its splits are val"):
+    with pytest.raises(DataError, match="a folder 'val' that may be a split or a class, beside 'a'"):
         open_data(str(splits))
+    with pytest.raises(DataError, match="no split 'train': its splits are val"):
+        open_data(str(splits), "train")
     shutil.rmtree(splits)
     write(splits / "a/1.png")
     with pytest.raises(DataError, match="no split 'train': it has no splits"):

@@ -49,7 +49,7 @@ def index_files(spec: str, listing: Listing, split: str | None, splits: str = AU
     _require_images(spec, files)
     # a photograph of an unread type may be all that a class has, but one beside the class folders says nothing
     seen = [*files.images, *(name for name in files.photos if "/" in name)]
-    leading = _leading_folder(seen, splits, archive=archive)
+    leading = _leading_folder(seen, _tops_left_out(files), splits, archive=archive)
     tops = Counter(_first_part(name, leading) for name in seen if "/" in name.removeprefix(leading))
     choice = choose_split(spec, dict(sorted(tops.items())), split, splits)
     prefix = leading if choice.folder is None else f"{leading}{choice.folder}/"
@@ -96,14 +96,21 @@ def _first_part(name: str, prefix: str = "") -> str:
     return name.removeprefix(prefix).partition("/")[0]
 
 
-def _leading_folder(images: Sequence[str], splits: str, *, archive: bool) -> str:
-    """Return the one folder that contains everything, with `/`, if it is to be skipped; otherwise an empty text.
+def _tops_left_out(files: SortedFiles) -> set[str]:
+    """Return the top-level folders with pictures that are left out, but for those that are left out themselves."""
+    names = [name for left in files.left.values() for name in left if "/" in name]
+    return {_first_part(name) for name in names if _first_part(name) != files.within[name]}
 
-    In a folder it is skipped only if it contains folders itself: a folder with one class subfolder is a set of one
-    class. The folder of a split is never skipped.
+
+def _leading_folder(images: Sequence[str], others: set[str], splits: str, *, archive: bool) -> str:
+    """Return the one folder that contains all pictures, with `/`, if it is to be skipped; otherwise an empty text.
+
+    `others` are top-level folders whose pictures are left out: beside one of them a folder is a class. In a folder it
+    is skipped only if it contains folders itself: a folder with one class subfolder is a set of one class. The folder
+    of a split is never skipped.
     """
-    tops = {_first_part(name) for name in images}
-    top = min(tops)
+    top = min(_first_part(name) for name in images)
+    tops = {*(_first_part(name) for name in images), *others}
     named = named_splits(splits)
     is_split = (splits == AUTO and split_name(top) is not None) or (named is not None and top in named)
     if len(tops) > 1 or is_split or top in images:
@@ -196,7 +203,9 @@ def _notes(
     leading, prefix = prefixes
     # mnist.tar of the folder mnist/ is what everybody expects
     if leading and PurePosixPath(spec).stem != leading.rstrip("/"):
-        yield f"the one folder {leading.rstrip('/')!r} around everything is skipped: it is not read as a class"
+        beside = sorted({_first_part(name) for name in files.others if "/" in name} - {leading.rstrip("/")})
+        without = f", beside {format_list(map(repr, beside))} without images," if beside else ""
+        yield f"the one folder {leading.rstrip('/')!r} around all images{without} is skipped: it is not read as a class"
     if choice.split is not None and choice.folder not in (choice.split, None):
         yield f"the folder {choice.folder!r} is read as the split {choice.split}"
     if dangling := sorted(name for name in listing.dangling if not is_picture(name)):

@@ -93,15 +93,14 @@ def choose_split(spec: str, folders: Mapping[str, int], split: str | None, split
         if split is not None:
             raise DataError(f"{spec} has no split {split!r}: it has no splits, so leave --split out")
         return Choice(None, {})
-    chosen = _select(spec, folders, found, split)
     if named is None and split is None and len(found) == 1 and len(folders) > 1:
-        folder = found[chosen]
+        ((name_of_split, folder),) = found.items()
         others = format_list(f"{name!r} ({folders[name]} images)" for name in folders if name != folder)
         raise DataError(
             f"{spec} has a folder {folder!r} that may be a split or a class, beside {others}: pass --splits none "
-            f"(splits='none') to take all of them as classes, or --split {chosen} to read {folder!r} alone"
+            f"(splits='none') to take all of them as classes, or --split {name_of_split} to read {folder!r} alone"
         )
-    return Choice(chosen, found)
+    return Choice(_select(spec, folders, found, split), found)
 
 
 def _find_splits(spec: str, folders: Mapping[str, int]) -> dict[str, str]:
