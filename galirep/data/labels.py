@@ -4,7 +4,7 @@ import decimal
 import math
 import re
 import unicodedata
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -36,6 +36,14 @@ class LabelColumn:
 def as_read(name: str) -> str:
     """Return a name as a reader sees it: composed Unicode (NFC), no blanks at the ends."""
     return unicodedata.normalize("NFC", name).strip()
+
+
+def equal_as_read(names: Iterable[str], key: Callable[[str], object] = as_read) -> tuple[str, ...]:
+    """Return the first names that differ but are equal under `key`; none if there are none."""
+    groups: dict[object, list[str]] = {}
+    for name in dict.fromkeys(names):
+        groups.setdefault(key(name), []).append(name)
+    return next((tuple(group) for group in groups.values() if len(group) > 1), ())
 
 
 def number_of(name: str) -> int | None:
