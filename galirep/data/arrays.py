@@ -9,6 +9,7 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
+from galirep.data.files.tables import match_names, note_names
 from galirep.data.labels import read_labels
 from galirep.data.picture import PixelArray, from_unit
 from galirep.data.report import DataReport
@@ -32,23 +33,29 @@ class Hdf5Source(ImageSource):
         try:
             with h5py.File(self._path, "r", locking="best-effort") as file:
                 top = [name for name, item in file.items() if isinstance(item, h5py.Dataset)]
-                self._dataset = dataset or _choose_array(spec, top, IMAGE_NAMES[:2])
+                found = [dataset] if dataset else _match_images(spec, top, IMAGE_NAMES[:2])
+                self._dataset = found[0]
                 images = file.get(self._dataset)
                 if not isinstance(images, h5py.Dataset):
                     raise DataError(f"{spec}: " + unknown("dataset", self._dataset, _dataset_names(file)))
                 self._rows = RowReader(spec, images.shape, images.dtype)
                 group = images.parent
-                names = [name for name in LABEL_NAMES[:2] if isinstance(group.get(name), h5py.Dataset)]
-                values = group[names[0]][()] if names else None
+                beside = [name for name, item in group.items() if isinstance(item, h5py.Dataset) and item != images]
+                label_found = match_names(spec, "arrays", beside, LABEL_NAMES[:2])
+                values = group[label_found[0]][()] if label_found else None
+                # where the array was named, only those beside it could be meant as its labels
+                names = beside if dataset else _dataset_names(file)
+                notes = note_names("arrays", names, [found, label_found], f"labels are {_or(LABEL_NAMES[:2])}")
         except OSError as err:
             raise DataError(f"{spec} is not a readable HDF5 file: {err}") from err
         ids = row_numbers(self._rows.count)
         if values is None:
             super().__init__(spec, ids)
-            return
-        labels = read_labels(f"the labels of {spec}", values, len(ids))
-        super().__init__(spec, ids, labels.labels, labels.names)
-        self.tell(DataReport(spec, notes=labels.notes))
+        else:
+            labels = read_labels(f"the labels of {spec}", values, len(ids))
+            super().__init__(spec, ids, labels.labels, labels.names)
+            notes += labels.notes
+        self.tell(DataReport(spec, notes=tuple(notes)))
 
     def __getstate__(self) -> dict[str, Any]:
         # a handle belongs to one process
@@ -81,7 +88,7 @@ class Hdf5Source(ImageSource):
 
 
 def open_npz(spec: str, path: Path) -> ImageSource:
-    """Open the arrays `images`, `x` or `arr_0`, and `labels`, `y` or `arr_1`, of an npz file.
+    """Open the arrays `images`, `x` or `arr_0`, and `labels`, `y` or `arr_1`, of an npz file, in upper or lower case.
 
     Raises:
         DataError: the file is not npz or has no such array, or as for `ArraySource`.
@@ -94,11 +101,14 @@ def open_npz(spec: str, path: Path) -> ImageSource:
             )
         with file:
             names = list(file)
-            images = file[_choose_array(spec, names, IMAGE_NAMES)]
-            labels = _read_npz_labels(spec, file, next((name for name in LABEL_NAMES if name in names), None))
+            found, label_found = _match_images(spec, names), match_names(spec, "arrays", names, LABEL_NAMES)
+            images = file[found[0]]
+            labels = _read_npz_labels(spec, file, label_found[0] if label_found else None)
     except (OSError, ValueError, EOFError, zipfile.BadZipFile) as err:
         raise DataError(f"{spec} is not a readable npz file: {err}") from err
     source = ArraySource(spec, images, labels)
+    notes = note_names("arrays", names, [found, label_found], f"labels are {_or(LABEL_NAMES)}")
+    source.tell(source.report.adding(notes=notes))
     if images.dtype != np.uint8:
         # one bad value means another convention: report it now, not as 60,000 unreadable images
         from_unit(images)
@@ -137,12 +147,15 @@ def open_digits(spec: str, split: str | None) -> ImageSource:
     return ArraySource(spec, pixels, labels[rows], [str(k) for k in range(10)], split, [str(i) for i in rows])
 
 
-def _choose_array(spec: str, names: Sequence[str], candidates: Sequence[str]) -> str:
-    """Return the first of `candidates` that is among the names of a file's arrays."""
-    for candidate in candidates:
-        if candidate in names:
-            return candidate
+def _match_images(spec: str, names: Sequence[str], candidates: Sequence[str] = IMAGE_NAMES) -> list[str]:
+    """Return the names of a file's arrays that may be images, the one to read first."""
+    if found := match_names(spec, "arrays", names, candidates):
+        return found
     raise DataError(f"{spec} has no array named {' or '.join(candidates)}; its arrays: {', '.join(names) or 'none'}")
+
+
+def _or(names: Sequence[str]) -> str:
+    return f"an array {', '.join(names[:-1])} or {names[-1]}"
 
 
 def _dataset_names(file: Any) -> list[str]:

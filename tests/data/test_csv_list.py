@@ -102,6 +102,39 @@ def test_array_files_have_names_as_labels_too(tmp_path):
         open_data(f"npz:{tmp_path / 'x.npz'}")
 
 
+@pytest.mark.parametrize(
+    ("names", "labels", "notes"),
+    [
+        ("images target Labels", [0, 1], ["arrays 'target' are not read; labels are an array labels"]),
+        ("X Y", [0, 1], []),
+        ("images target", None, ["arrays 'target' are not read; labels are an array labels"]),
+        ("images x y", [0, 1], ["of the arrays 'images', 'x', 'images' is read"]),
+        ("images y labels", [0, 1], ["of the arrays 'labels', 'y', 'labels' is read"]),
+        ("images LABELS labels", [0, 1], ["of the arrays 'labels', 'LABELS', 'labels' is read"]),
+    ],
+)
+def test_arrays_under_other_names_are_told(tmp_path, names, labels, notes):
+    import h5py
+
+    images = {"images", "x", "X"}
+    arrays = {name: np.zeros((2, 4, 4), np.uint8) if name in images else [0, 1] for name in names.split()}
+    np.savez(tmp_path / "x.npz", **arrays)
+    with h5py.File(tmp_path / "x.h5", "w") as file:
+        for name, array in arrays.items():
+            file[name] = array
+    for spec in (f"npz:{tmp_path / 'x.npz'}", f"hdf5:{tmp_path / 'x.h5'}"):
+        source = open_data(spec)
+        assert (None if source.labels is None else source.labels.tolist()) == labels
+        told = source.report.notes
+        assert len(told) == len(notes) and all(map(str.startswith, told, notes)), told
+
+
+def test_arrays_that_differ_in_case_alone_are_refused(tmp_path):
+    np.savez(tmp_path / "x.npz", images=np.zeros((2, 4, 4), np.uint8), Labels=[0, 1], LABELS=[1, 0])
+    with pytest.raises(DataError, match=r"has 2 arrays 'labels' \('Labels', 'LABELS'\): keep one"):
+        open_data(f"npz:{tmp_path / 'x.npz'}")
+
+
 def test_images_of_a_list_with_blanks_are_read(opened, tmp_path):
     Image.new("L", (4, 4), 9).save(tmp_path / "a b.png")
     assert opened("path , label\n a b.png , 1\n").read(0)[0, 0, 0] == 9
