@@ -140,6 +140,15 @@ def _folder(path, columns, header=None):
         ([{"label_name": ["dog", "cat", None]}], [1, 0, -1], ("cat", "dog"), ""),
         ([{"label": [1, 0]}, {"caption": ["a"]}], [1, 0, -1], (), "1 of 2 files have no column label"),
         ([{"label": ["dog", "cat"]}, {"label": ["dog"]}], [1, 0, 1], ("cat", "dog"), ""),
+        ([{"Label": ["dog", "cat"]}, {"label": ["dog"]}], [1, 0, 1], ("cat", "dog"), ""),
+        ([{"label": [1, 0], "Label": [0, 1]}], [1, 0], (), "columns 'Label' are not read; ids are a column image_path"),
+        ([{"class": [1, 0]}], [], (), "columns 'class' are not read"),
+        (
+            [{"url": ["x", "y"]}],
+            [],
+            (),
+            "columns 'url' are not read; ids are a column image_path or key or url, here im",
+        ),
     ],
 )
 def test_labels_of_other_tools(tmp_path, cli, tables, labels, names, notes):
@@ -147,7 +156,8 @@ def test_labels_of_other_tools(tmp_path, cli, tables, labels, names, notes):
     done = cli("export", folder, "--out", tmp_path / "x.h5", "--json")
     assert done.exit_code == 0, done.stderr
     with load_embeddings(tmp_path / "x.h5") as embeddings:
-        assert embeddings.labels.tolist() == labels and embeddings.label_names == names
+        assert ([] if embeddings.labels is None else embeddings.labels.tolist()) == labels
+        assert embeddings.label_names == names
     told = json.loads(done.stdout)["notes"]
     assert bool(told) == bool(notes) and notes in "".join(told) and notes in done.stderr
 
@@ -160,6 +170,7 @@ def test_labels_of_other_tools(tmp_path, cli, tables, labels, names, notes):
         ({"label": [[1, 2], [0, 1]]}, "the labels are .* of shape"),
         ({"label": [0, 0], "label_name": ["a", "b"]}, "label 0 has the label_name 'a' in one row and 'b' in another"),
         ({"label": [0, 1], "label_name": ["a", "a"]}, "2 numbers in the column label have fewer names"),
+        ({"LABEL": [0, 1], "Label": [1, 0]}, r"has 2 columns 'label' \('LABEL', 'Label'\): keep one"),
         ({"image_path": ["a", None]}, "1 rows have no image_path, the first is row 1"),
     ],
 )
