@@ -77,6 +77,16 @@ def test_lists_that_are_refused(opened, text, message):
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("other", ["./a.png", "sub/../a.png", ".//a.png", "{folder}/a.png"])
+def test_one_file_under_two_paths_is_refused(opened, tmp_path, monkeypatch, other):
+    other = other.format(folder=tmp_path)
+    with pytest.raises(DataError, match=f"names one file twice, 'a.png' and '{other}': keep one of the two rows"):
+        opened(f"path,label\na.png,1\nb.png,1\n{other},2\n")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(DataError, match="names one file twice"):
+        open_data("csv:x.csv")
+
+
 def test_a_list_in_another_encoding(opened):
     with pytest.raises(DataError, match="save it as UTF-8"):
         opened("path,label\nb\u00e4r.png,1\n", "latin-1")
