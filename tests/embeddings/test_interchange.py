@@ -133,15 +133,21 @@ def _folder(path, columns, header=None):
 @pytest.mark.parametrize(
     ("tables", "labels", "names", "notes"),
     [
-        ([{"label": ["dog", " cat", None]}], [1, 0, -1], ("cat", "dog"), ""),
-        ([{"label": [1.0, float("nan"), 0.0]}], [1, -1, 0], (), ""),
+        ([{"label": ["dog", " cat", None]}], [1, 0, -1], ("cat", "dog"), "1 of 3 rows have no label"),
+        ([{"label": [1.0, float("nan"), 0.0]}], [1, -1, 0], (), "1 of 3 rows have no label"),
         ([{"label": ["1.0", "NaN", "0"]}], [1, -1, 0], (), "'NaN' and count as no label"),
-        ([{"label": [7, 9, None], "label_name": ["dog", "cat", None]}], [1, 0, -1], ("cat", "dog"), ""),
-        ([{"label_name": ["dog", "cat", None]}], [1, 0, -1], ("cat", "dog"), ""),
+        (
+            [{"label": [7, 9, None], "label_name": ["dog", "cat", None]}],
+            [1, 0, -1],
+            ("cat", "dog"),
+            "1 of 3 rows have no label",
+        ),
+        ([{"label_name": ["dog", "cat", None]}], [1, 0, -1], ("cat", "dog"), "1 of 3 rows have no label"),
         ([{"label": [1, 0]}, {"caption": ["a"]}], [1, 0, -1], (), "1 of 2 files have no column label"),
         ([{"label": ["dog", "cat"]}, {"label": ["dog"]}], [1, 0, 1], ("cat", "dog"), ""),
         ([{"Label": ["dog", "cat"]}, {"label": ["dog"]}], [1, 0, 1], ("cat", "dog"), ""),
         ([{"label": [1, 0], "Label": [0, 1]}], [1, 0], (), "columns 'Label' are not read; ids are a column image_path"),
+        ([{"label": [True, False]}], [1, 0], (), "booleans are read as 0 and 1"),
         ([{"class": [1, 0]}], [], (), "columns 'class' are not read"),
         (
             [{"url": ["x", "y"]}],

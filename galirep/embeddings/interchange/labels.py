@@ -83,4 +83,4 @@ def _named(what: str, column: LabelColumn, row_names: Sequence[Any], notes: Sequ
     )
     if len(set(named.labels.tolist()) - {-1}) < len(name_of):
         raise DataError(f"{what}: {len(name_of)} numbers in the column label have fewer names in label_name")
-    return LabelColumn(named.labels, named.names, (*notes, *named.notes))
+    return LabelColumn(named.labels, named.names, tuple(dict.fromkeys((*notes, *named.notes))))
