@@ -128,6 +128,13 @@ def match_names(what: str, kind: str, names: Iterable[str], candidates: Sequence
     return found
 
 
+def require_names(what: str, kind: str, names: Sequence[str], candidates: Sequence[str]) -> list[str]:
+    """Return what `match_names` does; raise if there is none. Here `kind` is singular."""
+    if found := match_names(what, f"{kind}s", names, candidates):
+        return found
+    raise DataError(f"{what} has no {kind} named {' or '.join(candidates)}; its {kind}s: {', '.join(names) or 'none'}")
+
+
 def note_names(kind: str, names: Iterable[str], matched: Sequence[Sequence[str]], expected: str) -> list[str]:
     """Return notes on names that are not read: those after the first of each of `matched`, and those in none.
 
