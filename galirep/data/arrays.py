@@ -9,6 +9,7 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
+from galirep.data.files.tables import match_names, note_names, require_names
 from galirep.data.labels import read_labels
 from galirep.data.picture import PixelArray, from_unit
 from galirep.data.report import DataReport
@@ -32,23 +33,29 @@ class Hdf5Source(ImageSource):
         try:
             with h5py.File(self._path, "r", locking="best-effort") as file:
                 top = [name for name, item in file.items() if isinstance(item, h5py.Dataset)]
-                self._dataset = dataset or _choose_array(spec, top, IMAGE_NAMES[:2])
+                found = [dataset] if dataset else require_names(spec, "array", top, IMAGE_NAMES[:2])
+                self._dataset = found[0]
                 images = file.get(self._dataset)
                 if not isinstance(images, h5py.Dataset):
                     raise DataError(f"{spec}: " + unknown("dataset", self._dataset, _dataset_names(file)))
                 self._rows = RowReader(spec, images.shape, images.dtype)
                 group = images.parent
-                names = [name for name in LABEL_NAMES[:2] if isinstance(group.get(name), h5py.Dataset)]
-                values = group[names[0]][()] if names else None
+                beside = [name for name, item in group.items() if isinstance(item, h5py.Dataset) and item != images]
+                label_found = match_names(spec, "arrays", beside, LABEL_NAMES[:2])
+                values = group[label_found[0]][()] if label_found else None
+                # where the array was named, only those beside it could be meant as its labels
+                names = beside if dataset else _dataset_names(file)
+                notes = note_names("arrays", names, [found, label_found], "labels are an array labels or y")
         except OSError as err:
             raise DataError(f"{spec} is not a readable HDF5 file: {err}") from err
         ids = row_numbers(self._rows.count)
         if values is None:
             super().__init__(spec, ids)
-            return
-        labels = read_labels(f"the labels of {spec}", values, len(ids))
-        super().__init__(spec, ids, labels.labels, labels.names)
-        self.tell(DataReport(spec, notes=labels.notes))
+        else:
+            labels = read_labels(f"the labels of {spec}", values, len(ids))
+            super().__init__(spec, ids, labels.labels, labels.names)
+            notes += labels.notes
+        self.tell(DataReport(spec, notes=(*self._rows.notes, *notes)))
 
     def __getstate__(self) -> dict[str, Any]:
         # a handle belongs to one process
@@ -81,7 +88,7 @@ class Hdf5Source(ImageSource):
 
 
 def open_npz(spec: str, path: Path) -> ImageSource:
-    """Open the arrays `images`, `x` or `arr_0`, and `labels`, `y` or `arr_1`, of an npz file.
+    """Open the arrays `images`, `x` or `arr_0`, and `labels`, `y` or `arr_1`, of an npz file, in upper or lower case.
 
     Raises:
         DataError: the file is not npz or has no such array, or as for `ArraySource`.
@@ -94,11 +101,15 @@ def open_npz(spec: str, path: Path) -> ImageSource:
             )
         with file:
             names = list(file)
-            images = file[_choose_array(spec, names, IMAGE_NAMES)]
-            labels = _read_npz_labels(spec, file, next((name for name in LABEL_NAMES if name in names), None))
+            found = require_names(spec, "array", names, IMAGE_NAMES)
+            label_found = match_names(spec, "arrays", names, LABEL_NAMES)
+            images = file[found[0]]
+            labels = _read_npz_labels(spec, file, label_found[0] if label_found else None)
     except (OSError, ValueError, EOFError, zipfile.BadZipFile) as err:
         raise DataError(f"{spec} is not a readable npz file: {err}") from err
     source = ArraySource(spec, images, labels)
+    notes = note_names("arrays", names, [found, label_found], "labels are an array labels, y or arr_1")
+    source.tell(source.report.adding(notes=notes))
     if images.dtype != np.uint8:
         # one bad value means another convention: report it now, not as 60,000 unreadable images
         from_unit(images)
@@ -137,14 +148,6 @@ def open_digits(spec: str, split: str | None) -> ImageSource:
     return ArraySource(spec, pixels, labels[rows], [str(k) for k in range(10)], split, [str(i) for i in rows])
 
 
-def _choose_array(spec: str, names: Sequence[str], candidates: Sequence[str]) -> str:
-    """Return the first of `candidates` that is among the names of a file's arrays."""
-    for candidate in candidates:
-        if candidate in names:
-            return candidate
-    raise DataError(f"{spec} has no array named {' or '.join(candidates)}; its arrays: {', '.join(names) or 'none'}")
-
-
 def _dataset_names(file: Any) -> list[str]:
     names: list[str] = []
     file.visit(names.append)
@@ -173,12 +176,14 @@ class ArraySource(ImageSource):
     ) -> None:
         self._rows = RowReader(spec, images.shape, images.dtype)
         ids = ids or row_numbers(len(images))
+        notes = self._rows.notes
         if labels is None:
             super().__init__(spec, ids, None, label_names, split)
         else:
             column = read_labels(f"the labels of {spec}", labels, len(images))
             super().__init__(spec, ids, column.labels, label_names or column.names, split)
-            self.tell(DataReport(spec, notes=column.notes))
+            notes += column.notes
+        self.tell(DataReport(spec, notes=notes))
         self._images = images
 
     def read(self, index: int) -> PixelArray:
@@ -195,7 +200,7 @@ class ArraySource(ImageSource):
 
 
 class RowReader:
-    """Conversion of the rows of an array to images.
+    """Conversion of the rows of an array to images; `notes` say how its shape is read where that is not plain.
 
     Raises:
         DataError: the shape or type is not that of images.
@@ -206,10 +211,20 @@ class RowReader:
             raise DataError(
                 f"{spec} has shape {shape}: images are (N, H, W), (N, H, W, C) or (N, C, H, W) with C = 1 or 3"
             )
+        if len(shape) == 3 and shape[2] == 3:
+            # as `image_input` refuses it
+            raise DataError(
+                f"{spec} has shape {shape}, which may be one image in colour or {shape[0]} grey ones of width 3: "
+                f"save images[None] for one, images[..., None] for {shape[0]}"
+            )
         if dtype != np.uint8 and dtype.kind != "f":
             raise DataError(f"{spec} is {dtype}: images are uint8 in 0..255 or float in 0..1")
         if 0 in shape:
             raise DataError(f"{spec} has shape {shape}: it has no images")
+        self.notes: tuple[str, ...] = ()
+        if len(shape) == 3 and shape[2] in (1, 4) and shape[1] != shape[2]:
+            grey = f"{shape[0]} grey images of {shape[1]} rows and {shape[2]} columns"
+            self.notes = (f"shape {shape} is read as {grey}: save images[None, ..., :3] if it is one image",)
         self.count = shape[0]
         self.nbytes = int(np.prod(shape[1:])) * dtype.itemsize
         self._planes_first = len(shape) == 4 and shape[3] not in (1, 3)

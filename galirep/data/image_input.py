@@ -190,7 +190,7 @@ def _require_batch(array: NDArray[Any], is_tensor: bool) -> None:
         if shape[2] in (1, 3, 4) or (is_tensor and shape[0] == 3):
             raise DataError(
                 f"an array of shape {shape} may be one image or {shape[0]} grey ones: "
-                f"give images[None] for one, images[:, None] for {shape[0]}"
+                f"give images[None] for one, images[..., None] for {shape[0]}"
             )
     elif array.ndim != 4 or not (shape[3] in (1, 3, 4) or shape[1] in (1, 3)):
         raise DataError(f"images must be (N, H, W), (N, H, W, C) or (N, C, H, W) with C = 1 or 3, not {shape}")

@@ -4,8 +4,8 @@ import decimal
 import math
 import re
 import unicodedata
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -18,6 +18,7 @@ _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
 _WHOLE = re.compile(r"(\d+)(?:\.0*)?", re.ASCII)
 # torchvision names the classes of MNIST `0 - zero`
 _NUMBERED = re.compile(r"(\d+) - \D.*", re.ASCII)
+_BOOLEANS = ("labels that are booleans are read as 0 and 1",)
 _MAX_LABEL = np.iinfo(np.int64).max
 
 
@@ -38,6 +39,14 @@ def as_read(name: str) -> str:
     return unicodedata.normalize("NFC", name).strip()
 
 
+def equal_as_read(names: Iterable[str], key: Callable[[str], object] = as_read) -> tuple[str, ...]:
+    """Return the first names that differ but are equal under `key`; none if there are none."""
+    groups: dict[object, list[str]] = {}
+    for name in dict.fromkeys(names):
+        groups.setdefault(key(name), []).append(name)
+    return next((tuple(group) for group in groups.values() if len(group) > 1), ())
+
+
 def number_of(name: str) -> int | None:
     """Return the number that a class name is: 7 for `7`, `07`, ` 7.0` and `7 - seven`; None for any other name."""
     text = as_read(name)
@@ -52,16 +61,27 @@ def read_labels(what: str, values: Any, count: int, place: Callable[[int], str] 
 
     Whole numbers, also as floats or texts (`3`, `3.0`), are kept as they are. Any other text makes the labels names:
     as a reader sees them (`as_read`), numbered in sorted order. None, NaN, an empty text and -1 mean no label.
+    Booleans are 0 and 1. Notes say so, and how many rows have no label if some have one.
 
     Raises:
         DataError: there is not one for each image, or one is a fraction, below -1, too large or of another type.
     """
-    column = values if isinstance(values, np.ndarray) else _as_array(values)
+    column = _read(what, values if isinstance(values, np.ndarray) else _as_array(values), count, place)
+    return replace(column, notes=(*column.notes, *note_unlabelled(column.labels)))
+
+
+def note_unlabelled(labels: Ints) -> list[str]:
+    """Return a note on how many rows have no label if some have one."""
+    none = int((labels == NO_LABEL).sum())
+    return [f"{none} of {len(labels)} rows have no label"] if 0 < none < len(labels) else []
+
+
+def _read(what: str, column: np.ndarray[Any, Any], count: int, place: Callable[[int], str]) -> LabelColumn:
     if column.shape not in ((count,), (count, 1)):
         raise DataError(f"{what} are {column.dtype} of shape {column.shape}: expected {count}, one for each image")
     column = column.reshape(-1)
     if column.dtype.kind in "iub":
-        return LabelColumn(_check_range(what, column))
+        return LabelColumn(_check_range(what, column), notes=_BOOLEANS if column.dtype.kind == "b" else ())
     if column.dtype.kind == "f":
         return LabelColumn(_from_floats(what, column, place))
     if column.dtype.kind not in "USOT":
@@ -106,6 +126,7 @@ def _from_objects(what: str, values: list[Any], place: Callable[[int], str]) -> 
     texts = [_text_of(what, value, row, place) for row, value in enumerate(values)]
     n_nan = sum(text.casefold() == "nan" for text in texts)
     notes = [f"{n_nan} labels are {'NaN'!r} and count as no label"] if n_nan else []
+    notes += _BOOLEANS if any(isinstance(value, bool | np.bool_) for value in values) else []
     texts = ["" if text.casefold() == "nan" else text for text in texts]
     given = dict.fromkeys(text for text in texts if text)
     others = [text for text in given if not _NUMBER.fullmatch(text)]

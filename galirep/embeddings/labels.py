@@ -1,10 +1,10 @@
 """Match the classes of two data sets: by name, or by the number that a name is."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from galirep.data.labels import as_read, number_of
+from galirep.data.labels import as_read, equal_as_read, number_of
 from galirep.errors import DataError, format_list
 from galirep.metrics.arrays import Ints
 from galirep.metrics.ranking import NO_LABEL
@@ -29,7 +29,8 @@ def renumber_labels(
     the set of `labels` and that of `reference`.
 
     Raises:
-        DataError: one side has numbers and the other names that are not: nothing says that both number alike.
+        DataError: one side has numbers and the other names that are not: nothing says that both number alike. Or one
+            side has two names that are equal as they are compared, and the other has not the same two.
     """
     if not (names and reference) and not (labels >= 0).any():
         return labels, tuple(reference or names)
@@ -42,16 +43,30 @@ def renumber_labels(
     all_names = list(dict.fromkeys(reference))
     number = {name: i for i, name in enumerate(all_names)}
     key = _number_key if all(number_of(name) is not None for name in (*names, *reference)) else as_read
+    _require_apart(names, reference, key, side, other)
     index: dict[str, int] = {}
     for i, name in enumerate(all_names):
         index.setdefault(key(name), i)
     for name in names:
         if name not in number:
-            # the exact name goes first, should a file tell two apart that look alike
             number[name] = index.setdefault(key(name), len(all_names))
             if number[name] == len(all_names):
                 all_names.append(name)
     return _take(labels, [number[name] for name in names]), tuple(all_names)
+
+
+def _require_apart(
+    names: Sequence[str], reference: Sequence[str], key: Callable[[str], str], side: str, other: str
+) -> None:
+    """Raise if two classes of one side are equal under `key` where the other side does not have the same two."""
+    # classes that both sides call the same, to the character, are matched by that
+    unsure = {key(name) for name in set(names) ^ set(reference)}
+    for what, given in ((side, names), (other, reference)):
+        if alike := equal_as_read((name for name in given if key(name) in unsure), key):
+            raise DataError(
+                f"the classes {' and '.join(map(ascii, alike))} of {what} are equal as a reader sees them, or the same "
+                "number: nothing says which is meant; merge or rename their folders and embed again"
+            )
 
 
 def _take(labels: Ints, table: Sequence[int]) -> Ints:

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.model_selection import train_test_split
 
-from galirep.data.labels import read_labels
+from galirep.data.labels import note_unlabelled, read_labels
 from galirep.embeddings.labels import renumber_labels
 from galirep.embeddings.overlap import Side, note_overlap
 from galirep.embeddings.reader import Embeddings, load_embeddings
@@ -209,7 +209,9 @@ def _from_arrays(pair: tuple[ArrayLike, ArrayLike], side: str, notes: list[str])
         # any negative number means no label here
         given = np.maximum(given, -1)
     column = read_labels(f"the labels of {side}", given, len(features))
-    notes += [f"{side}: {note}" for note in column.notes]
+    # rows without a label are told where they are left out
+    untold = [note for note in column.notes if note not in note_unlabelled(column.labels)]
+    notes += [f"{side}: {note}" for note in untold]
     layers = (("features", features.shape[1]),)
     return Labelled(f"{side} (arrays)", features, column.labels, column.names, layers)
 

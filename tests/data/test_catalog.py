@@ -77,6 +77,7 @@ def test_npz_and_hdf5(tmp_path, images, expected, names):
         ({"pictures": GREY}, r"no array named images or x or arr_0; its arrays: pictures"),
         ({"images": GREY[0]}, r"shape \(6, 6\)"),
         ({"images": np.zeros((2, 4, 4, 4), np.uint8)}, "C = 1 or 3"),
+        ({"images": COLOUR[0]}, r"one image in colour or 6 grey .* images\[None\] for one, images\[..., None\] for 6"),
         ({"images": GREY.astype(np.int64)}, "int64: images are uint8"),
         ({"images": GREY.astype(np.float32)}, r"only 0\.\.1"),
         ({"images": GREY[:0]}, "no images"),
@@ -90,6 +91,15 @@ def test_npz_errors(tmp_path, arrays, message):
     np.savez(tmp_path / "x.npz", **arrays)
     with pytest.raises(DataError, match=message):
         open_data(f"npz:{tmp_path / 'x.npz'}")
+
+
+def test_grey_images_that_may_be_channels_are_told(tmp_path):
+    for width, count in ((1, 1), (2, 0), (4, 1)):
+        np.savez(tmp_path / "x.npz", images=GREY[:, :, :width])
+        notes = open_data(f"npz:{tmp_path / 'x.npz'}").report.notes
+        assert len(notes) == count and all(f"5 grey images of 6 rows and {width} columns" in note for note in notes)
+    np.savez(tmp_path / "x.npz", images=GREY[:, :, :3, None])
+    assert open_data(f"npz:{tmp_path / 'x.npz'}").read(0).shape[:2] == (6, 3)
 
 
 def test_files_that_are_not_array_files(tmp_path):

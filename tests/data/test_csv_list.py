@@ -77,6 +77,16 @@ def test_lists_that_are_refused(opened, text, message):
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("other", ["./a.png", "sub/../a.png", ".//a.png", "{folder}/a.png"])
+def test_one_file_under_two_paths_is_refused(opened, tmp_path, monkeypatch, other):
+    other = other.format(folder=tmp_path)
+    with pytest.raises(DataError, match=f"names one file twice, 'a.png' and '{other}': keep one of the two rows"):
+        opened(f"path,label\na.png,1\nb.png,1\n{other},2\n")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(DataError, match="names one file twice"):
+        open_data("csv:x.csv")
+
+
 def test_a_list_in_another_encoding(opened):
     with pytest.raises(DataError, match="save it as UTF-8"):
         opened("path,label\nb\u00e4r.png,1\n", "latin-1")
@@ -99,6 +109,39 @@ def test_array_files_have_names_as_labels_too(tmp_path):
         open_data(f"npz:{tmp_path / 'x.npz'}")
     np.savez(tmp_path / "x.npz", images=images, labels=np.array(["a", 1, None], dtype=object))
     with pytest.raises(DataError, match=r"Python objects, which are not unpickled: save labels\.astype\(str\)"):
+        open_data(f"npz:{tmp_path / 'x.npz'}")
+
+
+@pytest.mark.parametrize(
+    ("names", "labels", "notes"),
+    [
+        ("images target Labels", [0, 1], ["arrays 'target' are not read; labels are an array labels"]),
+        ("X Y", [0, 1], []),
+        ("images target", None, ["arrays 'target' are not read; labels are an array labels"]),
+        ("images x y", [0, 1], ["of the arrays 'images', 'x', 'images' is read"]),
+        ("images y labels", [0, 1], ["of the arrays 'labels', 'y', 'labels' is read"]),
+        ("images LABELS labels", [0, 1], ["of the arrays 'labels', 'LABELS', 'labels' is read"]),
+    ],
+)
+def test_arrays_under_other_names_are_told(tmp_path, names, labels, notes):
+    import h5py
+
+    images = {"images", "x", "X"}
+    arrays = {name: np.zeros((2, 4, 4), np.uint8) if name in images else [0, 1] for name in names.split()}
+    np.savez(tmp_path / "x.npz", **arrays)
+    with h5py.File(tmp_path / "x.h5", "w") as file:
+        for name, array in arrays.items():
+            file[name] = array
+    for spec in (f"npz:{tmp_path / 'x.npz'}", f"hdf5:{tmp_path / 'x.h5'}"):
+        source = open_data(spec)
+        assert (None if source.labels is None else source.labels.tolist()) == labels
+        told = source.report.notes
+        assert len(told) == len(notes) and all(map(str.startswith, told, notes)), told
+
+
+def test_arrays_that_differ_in_case_alone_are_refused(tmp_path):
+    np.savez(tmp_path / "x.npz", images=np.zeros((2, 4, 4), np.uint8), Labels=[0, 1], LABELS=[1, 0])
+    with pytest.raises(DataError, match=r"has 2 arrays 'labels' \('Labels', 'LABELS'\): keep one"):
         open_data(f"npz:{tmp_path / 'x.npz'}")
 
 

@@ -160,6 +160,16 @@ def test_a_photograph_of_an_unread_type_beside_everything(opened, tmp_path):
     assert source.label_names == ("a", "b") and left_out(source) == {"type .heic is not read by this Pillow": 1}
 
 
+@pytest.mark.parametrize(
+    ("first", "second", "shown"),
+    [("caf\u00e9", "cafe\u0301", r"'cafe\\u0301' and 'caf\\xe9'"), ("b", "b ", "'b' and 'b '")],
+)
+def test_class_folders_that_look_alike_are_refused(opened, tmp_path, first, second, shown):
+    write(tmp_path / "set", "a/0.png", f"{first}/1.png", f"{second}/2.png")
+    with pytest.raises(DataError, match=f"equal as a reader sees them, {shown}: merge them .* or rename one"):
+        opened()
+
+
 def test_a_class_that_loses_all_its_images_is_an_error(opened, tmp_path):
     write(tmp_path / "set", *names("cat"), *names("dog", kind=".heic"))
     with pytest.raises(DataError, match=r"none of the 2 pictures of the class 'dog' .*\.heic: convert them"):

@@ -68,8 +68,23 @@ def test_what_is_assumed_is_noted():
         "labels are taken as names, because 'other', 'Other' is no number; so the class '1' is a name too",
         "1 labels are '-1' and count as no label",
         "classes that differ in upper and lower case alone are kept apart: 'Other' and 'other'",
+        "2 of 5 rows have no label",
     )
     assert read_labels("labels", ["1.0", "2"], 2).notes == ("labels written as 1.0 are read as whole numbers",)
+
+
+@pytest.mark.parametrize("values", [np.array([1, -1]), np.array([NAN, 2.0]), ["dog", ""], [None, 1], [b"", b"1"]])
+def test_rows_without_a_label_are_told_from_any_source(values):
+    assert "1 of 2 rows have no label" in read_labels("labels", values, 2).notes
+    assert read_labels("labels", [None, None], 2).notes == read_labels("labels", [1, 0], 2).notes == ()
+
+
+def test_booleans_are_numbers_in_arrays_and_names_in_text():
+    for values in (np.array([True, False]), [True, False], np.array([True, False], dtype=object)):
+        column = read_labels("labels", values, 2)
+        assert column.labels.tolist() == [1, 0] and column.names == ()
+        assert column.notes == ("labels that are booleans are read as 0 and 1",)
+    assert read_labels("labels", ["true", "false"], 2).names == ("false", "true")
 
 
 def test_numbers_in_names():

@@ -49,8 +49,10 @@ def test_a_subset_keeps_the_report(tree):
 
 
 def test_sources_without_files_report_plainly():
-    source = ArraySource("mine", np.zeros((3, 4, 4), np.uint8), np.array([1, -1, 1]))
-    assert source.report == DataReport("mine", images=3, classes={"": 1, "1": 2}) and not source.report.remarkable
+    source = ArraySource("mine", np.zeros((3, 4, 4), np.uint8), np.array([1, 0, 1]))
+    assert source.report == DataReport("mine", images=3, classes={"0": 1, "1": 2}) and not source.report.remarkable
+    report = ArraySource("mine", np.zeros((3, 4, 4), np.uint8), np.array([1, -1, 1])).report
+    assert report.classes == {"": 1, "1": 2} and report.notes == ("1 of 3 rows have no label",)
     assert ArraySource("mine", np.zeros((3, 4, 4), np.uint8)).report.classes == {"": 3}
     assert open_data("sklearn:digits", "test").report.splits == ("train", "test")
 

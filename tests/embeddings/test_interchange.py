@@ -133,13 +133,28 @@ def _folder(path, columns, header=None):
 @pytest.mark.parametrize(
     ("tables", "labels", "names", "notes"),
     [
-        ([{"label": ["dog", " cat", None]}], [1, 0, -1], ("cat", "dog"), ""),
-        ([{"label": [1.0, float("nan"), 0.0]}], [1, -1, 0], (), ""),
+        ([{"label": ["dog", " cat", None]}], [1, 0, -1], ("cat", "dog"), "1 of 3 rows have no label"),
+        ([{"label": [1.0, float("nan"), 0.0]}], [1, -1, 0], (), "1 of 3 rows have no label"),
         ([{"label": ["1.0", "NaN", "0"]}], [1, -1, 0], (), "'NaN' and count as no label"),
-        ([{"label": [7, 9, None], "label_name": ["dog", "cat", None]}], [1, 0, -1], ("cat", "dog"), ""),
-        ([{"label_name": ["dog", "cat", None]}], [1, 0, -1], ("cat", "dog"), ""),
+        (
+            [{"label": [7, 9, None], "label_name": ["dog", "cat", None]}],
+            [1, 0, -1],
+            ("cat", "dog"),
+            "1 of 3 rows have no label",
+        ),
+        ([{"label_name": ["dog", "cat", None]}], [1, 0, -1], ("cat", "dog"), "1 of 3 rows have no label"),
         ([{"label": [1, 0]}, {"caption": ["a"]}], [1, 0, -1], (), "1 of 2 files have no column label"),
         ([{"label": ["dog", "cat"]}, {"label": ["dog"]}], [1, 0, 1], ("cat", "dog"), ""),
+        ([{"Label": ["dog", "cat"]}, {"label": ["dog"]}], [1, 0, 1], ("cat", "dog"), ""),
+        ([{"label": [1, 0], "Label": [0, 1]}], [1, 0], (), "columns 'Label' are not read; ids are a column image_path"),
+        ([{"label": [True, False]}], [1, 0], (), "booleans are read as 0 and 1"),
+        ([{"class": [1, 0]}], [], (), "columns 'class' are not read"),
+        (
+            [{"url": ["x", "y"]}],
+            [],
+            (),
+            "columns 'url' are not read; ids are a column image_path or key or url, here im",
+        ),
     ],
 )
 def test_labels_of_other_tools(tmp_path, cli, tables, labels, names, notes):
@@ -147,7 +162,8 @@ def test_labels_of_other_tools(tmp_path, cli, tables, labels, names, notes):
     done = cli("export", folder, "--out", tmp_path / "x.h5", "--json")
     assert done.exit_code == 0, done.stderr
     with load_embeddings(tmp_path / "x.h5") as embeddings:
-        assert embeddings.labels.tolist() == labels and embeddings.label_names == names
+        assert ([] if embeddings.labels is None else embeddings.labels.tolist()) == labels
+        assert embeddings.label_names == names
     told = json.loads(done.stdout)["notes"]
     assert bool(told) == bool(notes) and notes in "".join(told) and notes in done.stderr
 
@@ -160,6 +176,7 @@ def test_labels_of_other_tools(tmp_path, cli, tables, labels, names, notes):
         ({"label": [[1, 2], [0, 1]]}, "the labels are .* of shape"),
         ({"label": [0, 0], "label_name": ["a", "b"]}, "label 0 has the label_name 'a' in one row and 'b' in another"),
         ({"label": [0, 1], "label_name": ["a", "a"]}, "2 numbers in the column label have fewer names"),
+        ({"LABEL": [0, 1], "Label": [1, 0]}, r"has 2 columns 'label' \('LABEL', 'Label'\): keep one"),
         ({"image_path": ["a", None]}, "1 rows have no image_path, the first is row 1"),
     ],
 )

@@ -36,6 +36,20 @@ def test_names_are_compared_as_a_reader_sees_them():
     assert labels.tolist() == [1, 0]
 
 
+@pytest.mark.parametrize(
+    ("names", "reference", "alike"),
+    [
+        (("b", "b "), ("a", "b"), r"'b' and 'b ' of x\.h5"),
+        (("b",), ("b", "b "), r"'b' and 'b ' of y\.h5"),
+        (("caf\u00e9", "cafe\u0301", "tea"), ("caf\u00e9", "tea"), r"'caf\\xe9' and 'cafe\\u0301' of x\.h5"),
+        (("1", "01"), ("1", "2"), r"'1' and '01' of x\.h5"),
+    ],
+)
+def test_rows_of_one_class_are_never_counted_as_another(names, reference, alike):
+    with pytest.raises(DataError, match=f"the classes {alike} are equal as a reader sees them"):
+        renumber_labels(np.arange(len(names)), names, reference, side="x.h5", other="y.h5")
+
+
 def test_numbers_and_words_are_refused_either_way():
     message = "the labels of b.h5 are numbers without names, but classes of a.h5 are called 'ant', 'bee': .* Give both"
     with pytest.raises(DataError, match=message):

@@ -1,5 +1,6 @@
 """CSV lists of images."""
 
+import os
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,7 +20,8 @@ def open_csv(spec: str, path: Path) -> ImageSource:
     sorted order. An empty label, NaN or -1 means none (see `labels.read_labels`).
 
     Raises:
-        DataError: the file is not CSV, has no column `path` or no rows, or a path is empty or repeats.
+        DataError: the file is not CSV, has no column `path` or no rows, or a path is empty or repeats, also in another
+            spelling (`a.png`, `./a.png`).
     """
     table = read_table(spec, path, "path")
     path_column, label_column = find_column(spec, table, "path"), find_column(spec, table, "label")
@@ -31,7 +33,7 @@ def open_csv(spec: str, path: Path) -> ImageSource:
     if not table.rows:
         raise DataError(f"{spec} has no images: there are no rows after the first line")
     ids = [row[path_column] for row in table.rows]
-    _require_paths(spec, ids, table)
+    _require_paths(spec, path.parent, ids, table)
     notes = [*table.notes, *_note_ignored(table, (path_column, label_column))]
     if label_column is None:
         source = PathSource(spec, path.parent, ids)
@@ -47,7 +49,7 @@ def open_csv(spec: str, path: Path) -> ImageSource:
     return source
 
 
-def _require_paths(spec: str, ids: Sequence[str], table: Table) -> None:
+def _require_paths(spec: str, folder: Path, ids: Sequence[str], table: Table) -> None:
     if "" in ids:
         row = ids.index("")
         raise DataError(f"{spec} has an empty path in its row {row + 1} (line {table.lines[row]})")
@@ -55,6 +57,12 @@ def _require_paths(spec: str, ids: Sequence[str], table: Table) -> None:
     if len(set(ids)) < len(ids):
         twice = next(name for name, count in Counter(ids).items() if count > 1)
         raise DataError(f"{spec} names {twice!r} twice: each path is an id")
+    spelling: dict[str, str] = {}
+    for name in ids:
+        # links are not resolved; a Path would keep `..`, and takes longer
+        first = spelling.setdefault(os.path.abspath(os.path.join(folder, name)), name)  # noqa: PTH100, PTH118
+        if first != name:
+            raise DataError(f"{spec} names one file twice, {first!r} and {name!r}: keep one of the two rows")
 
 
 def _require_one_line(spec: str, name: str, cells: Sequence[str], table: Table) -> None:

@@ -10,6 +10,7 @@ import numpy as np
 from galirep.data.files.formats import image_types, is_picture, is_unread_photo, type_of, unread
 from galirep.data.files.listing import Listing, SortedFiles, sort_out
 from galirep.data.files.splits import AUTO, Choice, choose_split, named_splits, split_name
+from galirep.data.labels import equal_as_read
 from galirep.data.report import LeftOut
 from galirep.data.sources import Labels
 from galirep.errors import DataError, format_list
@@ -43,7 +44,8 @@ def index_files(spec: str, listing: Listing, split: str | None, splits: str = AU
 
     Raises:
         DataError: there are no images or no such split, it is not plain what is a split, a class has images of unread
-            types only, there are images beside class folders, or a name is not UTF-8.
+            types only, there are images beside class folders, two class folders have names that are equal as a reader
+            sees them (`labels.as_read`), or a name is not UTF-8.
     """
     files = sort_out(spec, listing)
     _require_images(spec, files)
@@ -154,6 +156,11 @@ def _label_by_folder(spec: str, ids: Sequence[str]) -> tuple[Labels | None, tupl
         raise DataError(
             f"{spec} has images beside its class folders, such as {stray!r} beside {names[1]!r}: "
             "move them into a class folder"
+        )
+    if alike := equal_as_read(names):
+        raise DataError(
+            f"{spec} has class folders that are equal as a reader sees them, {' and '.join(map(ascii, alike))}: "
+            "merge them into one folder or rename one"
         )
     number = {name: k for k, name in enumerate(names)}
     return np.array([number[folder] for folder in folders], dtype=np.int64), tuple(names)

@@ -2,7 +2,7 @@
 
 import csv
 import io
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -108,3 +108,39 @@ def find_column(what: str, table: Table, name: str) -> int | None:
         twice = format_list(repr(table.columns[i]) for i in found)
         raise DataError(f"{what} has {len(found)} columns {name!r} ({twice}): keep one")
     return found[0] if found else None
+
+
+def match_names(what: str, kind: str, names: Iterable[str], candidates: Sequence[str]) -> list[str]:
+    """Return the names of a file's arrays or columns that are one of `candidates`: what is to be read goes first.
+
+    Upper and lower case do not matter, but a name in the case of its candidate goes before others. `kind` is what the
+    names are names of, such as `arrays`.
+
+    Raises:
+        DataError: names of the first candidate that is there differ from it, and from each other, in case alone.
+    """
+    found: list[str] = []
+    for candidate in candidates:
+        alike = sorted((name for name in names if name.casefold() == candidate), key=lambda name: name != candidate)
+        if len(alike) > 1 and alike[0] != candidate and not found:
+            raise DataError(f"{what} has {len(alike)} {kind} {candidate!r} ({format_list(map(repr, alike))}): keep one")
+        found += alike
+    return found
+
+
+def require_names(what: str, kind: str, names: Sequence[str], candidates: Sequence[str]) -> list[str]:
+    """Return what `match_names` does; raise if there is none. Here `kind` is singular."""
+    if found := match_names(what, f"{kind}s", names, candidates):
+        return found
+    raise DataError(f"{what} has no {kind} named {' or '.join(candidates)}; its {kind}s: {', '.join(names) or 'none'}")
+
+
+def note_names(kind: str, names: Iterable[str], matched: Sequence[Sequence[str]], expected: str) -> list[str]:
+    """Return notes on names that are not read: those after the first of each of `matched`, and those in none.
+
+    `expected` says which names are read.
+    """
+    notes = [f"of the {kind} {format_list(map(repr, found))}, {found[0]!r} is read" for found in matched if found[1:]]
+    known = {name for found in matched for name in found}
+    ignored = [name for name in names if name not in known]
+    return [*notes, f"{kind} {format_list(map(repr, ignored))} are not read; {expected}"] if ignored else notes

@@ -3,9 +3,35 @@
 from collections.abc import Sequence
 from typing import Any
 
+from galirep.data.files.tables import match_names, note_names
 from galirep.data.labels import LabelColumn, read_labels
 from galirep.embeddings.labels import renumber_labels
 from galirep.errors import DataError
+
+LABEL_COLUMNS = ("label", "label_name")
+
+
+def match_columns(what: str, table: Any, id_columns: Sequence[str]) -> Any:
+    """Return a pyarrow table in which the columns of ids and labels have their names where these were in other case.
+
+    Raises:
+        DataError: two columns have one of these names, or differ from it in case alone.
+    """
+    names = list(table.column_names)
+    for name in (*id_columns, *LABEL_COLUMNS):
+        found = match_names(what, "columns", names, (name,))
+        if found.count(name) > 1:
+            raise DataError(f"{what} has {found.count(name)} columns {name!r}: keep one")
+        if found:
+            names[names.index(found[0])] = name
+    return table.rename_columns(names)
+
+
+def note_columns(tables: Sequence[Any], ids: str, id_columns: Sequence[str]) -> list[str]:
+    """Return notes on columns that are not read, where `ids` is that of the ids."""
+    names = dict.fromkeys(name for table in tables for name in table.column_names)
+    expected = f"ids are a column {' or '.join(id_columns)}, here {ids}, labels a column {' or '.join(LABEL_COLUMNS)}"
+    return note_names("columns", names, [[ids], *([name] for name in LABEL_COLUMNS)], expected)
 
 
 def read_column(tables: Sequence[Any], name: str) -> list[Any]:
@@ -57,4 +83,4 @@ def _named(what: str, column: LabelColumn, row_names: Sequence[Any], notes: Sequ
     )
     if len(set(named.labels.tolist()) - {-1}) < len(name_of):
         raise DataError(f"{what}: {len(name_of)} numbers in the column label have fewer names in label_name")
-    return LabelColumn(named.labels, named.names, (*notes, *named.notes))
+    return LabelColumn(named.labels, named.names, tuple(dict.fromkeys((*notes, *named.notes))))

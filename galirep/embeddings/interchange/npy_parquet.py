@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from galirep.data.picture import one_line
 from galirep.embeddings.file_access import explain_full_disk
-from galirep.embeddings.interchange.labels import read_column, read_table_labels
+from galirep.embeddings.interchange.labels import match_columns, note_columns, read_column, read_table_labels
 from galirep.embeddings.reader import Embeddings, load_embeddings
 from galirep.embeddings.schema import StoreMeta
 from galirep.embeddings.writer import atomic_writer
@@ -100,7 +100,8 @@ def import_embeddings(
 
     The metadata are read from `galirep.json`; without that file the folder's name is recorded as the encoder. Ids are
     the column `image_path`, `key` or `url`. Labels are the column `label`, numbers or names (see `labels.read_labels`);
-    the numbers are named by `galirep.json` or by the column `label_name`.
+    the numbers are named by `galirep.json` or by the column `label_name`. Upper and lower case of these names do not
+    matter; other columns are told in `notes`.
 
     Raises:
         DataError: files are missing or do not fit each other, ids are missing or repeat, labels are neither whole
@@ -112,7 +113,7 @@ def import_embeddings(
     arrays = [_open_npy(file) for file in sorted((folder / FEATURES).glob("*.npy"))]
     tables = [_read_parquet(parquet, file) for file in sorted((folder / METADATA).glob("*.parquet"))]
     _check_shapes(folder, arrays, tables)
-    ids = _read_ids(folder, tables)
+    ids, notes = _read_ids(folder, tables)
     meta = _read_meta(folder, len(ids), arrays[0])
     labels = read_table_labels(f"{folder}: the labels", tables, meta.label_names)
     meta = dataclasses.replace(meta, label_names=labels.names)
@@ -121,7 +122,7 @@ def import_embeddings(
         for array in arrays:
             for start in range(0, len(array), block_rows):
                 writer.append(np.asarray(array[start : start + block_rows]))
-    return ExportResult(Path(out), len(ids), meta.dim, 1, labels.notes)
+    return ExportResult(Path(out), len(ids), meta.dim, 1, (*notes, *labels.notes))
 
 
 def _block_rows(dim: int) -> int:
@@ -188,12 +189,14 @@ def _check_shapes(folder: Path, arrays: Sequence[NDArray[Any]], tables: Sequence
 
 def _read_parquet(parquet: Any, file: Path) -> Any:
     try:
-        return parquet.read_table(file)
+        table = parquet.read_table(file)
     except (ValueError, OSError) as err:
         raise DataError(f"{file} is not a readable .parquet file: {one_line(err)}") from err
+    return match_columns(str(file), table, ID_COLUMNS)
 
 
-def _read_ids(folder: Path, tables: Sequence[Any]) -> list[str]:
+def _read_ids(folder: Path, tables: Sequence[Any]) -> tuple[list[str], list[str]]:
+    """Return the ids, and notes on columns that are not read."""
     column = next((name for name in ID_COLUMNS if name in tables[0].column_names), None)
     if column is None:
         raise DataError(
@@ -207,7 +210,7 @@ def _read_ids(folder: Path, tables: Sequence[Any]) -> list[str]:
     if len(set(ids)) < len(ids):
         repeated = [name for name, count in Counter(ids).items() if count > 1]
         raise DataError(f"{folder}: ids that occur more than once: {format_list(repeated)}")
-    return ids
+    return ids, note_columns(tables, column, ID_COLUMNS)
 
 
 def _read_meta(folder: Path, rows: int, array: NDArray[Any]) -> StoreMeta:
