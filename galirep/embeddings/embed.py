@@ -93,7 +93,7 @@ def embed(  # noqa: PLR0913
     out: str | Path,
     *,
     split: str | None = None,
-    splits: str | Sequence[str] = "auto",
+    splits: str | Sequence[str] | None = "auto",
     layers: Sequence[str] | None = None,
     dtype: Literal["float32", "float16"] = "float32",
     batch_size: int = BATCH_SIZE,

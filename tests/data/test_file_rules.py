@@ -74,6 +74,22 @@ def test_a_split_under_another_name_is_told(tmp_path):
     assert open_data(tmp_path, "validation").report.notes == ("the folder 'valid' is read as the split val",)
 
 
+def test_splits_that_are_none_or_no_names(tmp_path):
+    write(tmp_path, *names("train/a", "train/b", "test/a", "test/b"))
+    assert open_data(tmp_path, splits=None).splits == "auto" and len(open_data(tmp_path, splits=None)) == 4
+    for wrong in (5, ["train", 5], [None]):
+        with pytest.raises(ConfigError, match=r"splits .*: write 'auto', 'none', or a list of the folders"):
+            open_data(tmp_path, splits=wrong)
+
+
+def test_named_splits_that_differ_in_case_are_told(opened, tmp_path):
+    write(tmp_path / "set", *names("a/x", "b/x"))
+    note = "--splits names 'B', the folder is 'b': they differ in upper and lower case"
+    assert note in opened("a", splits="a,B").report.notes
+    assert note in opened(splits="B").report.notes
+    assert not any("--splits" in text for text in opened(splits="b").report.notes)
+
+
 def test_two_folders_for_one_split_are_refused(tmp_path):
     write(tmp_path, *names("train/a", "val/a", "valid/a"))
     with pytest.raises(DataError, match="two folders for the split val, 'val' and 'valid'"):
