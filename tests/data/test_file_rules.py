@@ -330,7 +330,7 @@ def test_every_kind_of_member_is_read_or_counted(tmp_path):
     ]
     assert source.read(list(source.ids).index("a/twice.png"))[0, 0, 0] == 2
     assert left_out(source) == {
-        "hidden file or folder, its name begins with a dot": 1,
+        "its name leads out of the tar": 1,
         "pipe or device, not a file": 6,
         "earlier copy of a file that occurs twice, the last one counts": 1,
     }
@@ -351,6 +351,23 @@ def test_tars_that_were_joined_are_refused(tmp_path):
         open_data(tmp_path / "two.tar")
     (tmp_path / "padded.tar").write_bytes(one.read_bytes() + bytes(3 << 20))
     assert len(open_data(tmp_path / "padded.tar")) == 4
+
+
+def test_names_that_lead_out_of_the_tar_or_are_read_under_others_are_told(tmp_path):
+    with tarfile.open(tmp_path / "x.tar", "w") as tar:
+        for name in ("a/1.png", "b/2.png", "../a/9.png", "/a/3.png", "b/../a/4.png", "../notes.txt", "a/..5.png"):
+            add_member(tar, name, encode())
+    source = open_data(tmp_path / "x.tar")
+    assert list(source.ids) == ["a/1.png", "a/3.png", "a/4.png", "b/2.png"]
+    assert left_out(source) == {
+        "its name leads out of the tar": 1,
+        "hidden file or folder, its name begins with a dot": 1,
+    }
+    assert source.report.classes_lost == ()
+    assert source.report.notes == (
+        "members whose names begin with '/' or have '..' are read under other names: "
+        "'/a/3.png' as 'a/3.png', 'b/../a/4.png' as 'a/4.png'",
+    )
 
 
 @pytest.mark.parametrize(
