@@ -169,10 +169,13 @@ def embed(  # noqa: PLR0913
                 num_workers=num_workers,
                 max_upscale=max_upscale,
             )
-            errors = embed_missing_rows(writer, source.ids, batches, extract_batch, policy, progress)
-
-            # Finish the file.
-            policy.check_finished(errors, source, output.partial)
+            try:
+                errors = embed_missing_rows(writer, source.ids, batches, extract_batch, policy, progress)
+                policy.check_finished(errors, source, output.partial)
+            except Exception:
+                # so that the corrected command is not refused because of a file with nothing in it
+                writer.discard_if_empty()
+                raise
             writer.finish()
 
     seconds = time.perf_counter() - started

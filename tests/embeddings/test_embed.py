@@ -216,7 +216,14 @@ def test_no_readable_image_at_all(tmp_path, cli):
         "--on-error",
         "skip",
     )
-    assert done.exit_code == 1 and "none of the 5 images" in done.stderr and not (tmp_path / "x.h5").exists()
+    assert done.exit_code == 1 and "none of the 5 images" in done.stderr
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["bad"]
+    with pytest.raises(DataError, match="more than --max-errors 1"):
+        embed("galirep_toy:build", str(tmp_path / "bad"), tmp_path / "x.h5", batch_size=2, max_errors=1)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["bad"]
+    # the same command with images that can be read
+    draw(tmp_path / "bad", 5)
+    assert embed("galirep_toy:build", str(tmp_path / "bad"), tmp_path / "x.h5").rows == 5
 
 
 def test_nan_features_end_the_job_and_name_images(tmp_path):

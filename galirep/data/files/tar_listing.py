@@ -18,8 +18,8 @@ class TarListing:
 
     `places` are the offset and size of each by its name, links to it included; `unreadable` the reason for files and
     links without a place; `not_files` pipes, devices and members of unknown kinds; `replaced` members that a later one
-    of the same name replaces; `outside` members whose names lead out of the tar; `renamed` the names under which members
-    are read that have others. `rooted` says that every name begins with `./`: the tar has the content of a folder, not
+    of the same name replaces; `outside` members whose names lead out of the tar; `renamed` the names under which those
+    with others are read. `rooted` says that every name begins with `./`: the tar has the content of a folder, not
     the folder itself.
     """
 
