@@ -161,15 +161,15 @@ def embed(  # noqa: PLR0913
     else:
         with output.open_writer(meta, source, batch_size) as writer:
             resumed_from = writer.n_written
-            batches = read_batches(
-                source,
-                description,
-                batch_size,
-                start=resumed_from,
-                num_workers=num_workers,
-                max_upscale=max_upscale,
-            )
             try:
+                batches = read_batches(
+                    source,
+                    description,
+                    batch_size,
+                    start=resumed_from,
+                    num_workers=num_workers,
+                    max_upscale=max_upscale,
+                )
                 errors = embed_missing_rows(writer, source.ids, batches, extract_batch, policy, progress)
                 policy.check_finished(errors, source, output.partial)
             except Exception:
