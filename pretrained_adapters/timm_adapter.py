@@ -12,7 +12,7 @@ from huggingface_hub import hf_hub_download
 from huggingface_hub.errors import EntryNotFoundError
 from timm.data.config import resolve_model_data_config
 
-from galirep.errors import PluginError
+from galirep.errors import PluginError, similar
 from galirep.features.network import OUTPUT, NetworkExtractor
 from galirep.features.pooling import split_layer
 from galirep.system.files import sha256_file
@@ -68,13 +68,19 @@ def build(argument: str, *, download: bool = False) -> NetworkExtractor:
 
 
 def _names_key(argument: str, word: str) -> bool:
-    """Return whether `word`, which follows `timm:argument#`, is a key of the weight file and no layer of the model."""
+    """Return whether `word`, which follows `timm:argument#`, is a key of the weight file and no layer of the model.
+
+    Raises:
+        PluginError: it is neither, and the file has several keys.
+    """
     model_spec, _, weights = argument.partition("@")
     weights, key = _split_key(weights)
     if not weights or key:
         return False
     try:
-        if read_checkpoint(Path(weights), mmap=True).under(word) is None:
+        checkpoint = read_checkpoint(Path(weights), mmap=True)
+        is_key = checkpoint.under(word) is not None
+        if not is_key and len(checkpoint.sets) == 1:
             return False
         name, _, size = model_spec.partition(",size=")
         config = _pretrained_config(name)
@@ -82,7 +88,16 @@ def _names_key(argument: str, word: str) -> bool:
     # what is wrong will be told when the extractor is built
     except (PluginError, ValueError):
         return False
-    return split_layer(word)[0] not in {OUTPUT, *(module for module, _ in model.named_modules())}
+    layers = {OUTPUT, *(module for module, _ in model.named_modules() if module)}
+    if split_layer(word)[0] in layers:
+        return False
+    if not is_key:
+        hint = similar(word, {*layers, *checkpoint.sets})
+        raise PluginError(
+            f"timm:{argument}#{word}: {word!r} is neither a layer of {name} nor a key of {weights}{hint or ';'} "
+            f"the file has {checkpoint.describe()}"
+        )
+    return True
 
 
 build.__dict__["names_key"] = _names_key

@@ -29,7 +29,7 @@ def open_data(
     spec: str | Path,
     split: str | None = None,
     *,
-    splits: str | Sequence[str] = AUTO,
+    splits: str | Sequence[str] | None = AUTO,
     root: str | Path | None = None,
     download: bool = False,
     max_pixels: int | None = None,

@@ -205,8 +205,14 @@ class PathSource(FileSource):
     def raw(self, index: int) -> bytes:
         """Return the bytes of a file."""
         # a Path and a buffer each take longer than reading a small image
-        with open(os.path.join(self._folder, self.ids[index]), "rb", buffering=0) as file:  # noqa: PTH118, PTH123
-            return file.read()
+        try:
+            with open(os.path.join(self._folder, self.ids[index]), "rb", buffering=0) as file:  # noqa: PTH118, PTH123
+                return file.read()
+        except FileNotFoundError as err:
+            slashes = self.ids[index].replace("\\", "/")
+            if slashes != self.ids[index] and Path(self._folder, slashes).exists():
+                raise FileNotFoundError(f"no such file, but there is {slashes!r}: write / for \\ in paths") from err
+            raise
 
     def sizes(self) -> list[int]:
         """Return the sizes of the files in bytes; -1 for one that is missing."""

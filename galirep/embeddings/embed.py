@@ -88,12 +88,12 @@ class _Output:
 
 
 def embed(  # noqa: PLR0913
-    encoder: str | FeatureExtractor,
-    data: str | ImageSource,
+    encoder: str | Path | FeatureExtractor,
+    data: str | Path | ImageSource,
     out: str | Path,
     *,
     split: str | None = None,
-    splits: str | Sequence[str] = "auto",
+    splits: str | Sequence[str] | None = "auto",
     layers: Sequence[str] | None = None,
     dtype: Literal["float32", "float16"] = "float32",
     batch_size: int = BATCH_SIZE,
@@ -134,7 +134,7 @@ def embed(  # noqa: PLR0913
     # Check the options, so that nothing is opened or built in vain.
     output = _Output(Path(out), resume, overwrite, file_locking)
     policy = ErrorPolicy(on_error, max_errors)
-    _check_options(output, policy, batch_size)
+    _check_options(output, policy, batch_size, max_upscale)
     require_startable(output.path, overwrite=overwrite, resume=resume)
     torch_device = device_of(device)
     # raises if the device does not support the precision
@@ -161,18 +161,21 @@ def embed(  # noqa: PLR0913
     else:
         with output.open_writer(meta, source, batch_size) as writer:
             resumed_from = writer.n_written
-            batches = read_batches(
-                source,
-                description,
-                batch_size,
-                start=resumed_from,
-                num_workers=num_workers,
-                max_upscale=max_upscale,
-            )
-            errors = embed_missing_rows(writer, source.ids, batches, extract_batch, policy, progress)
-
-            # Finish the file.
-            policy.check_finished(errors, source, output.partial)
+            try:
+                batches = read_batches(
+                    source,
+                    description,
+                    batch_size,
+                    start=resumed_from,
+                    num_workers=num_workers,
+                    max_upscale=max_upscale,
+                )
+                errors = embed_missing_rows(writer, source.ids, batches, extract_batch, policy, progress)
+                policy.check_finished(errors, source, output.partial)
+            except Exception:
+                # so that the corrected command is not refused because of a file with nothing in it
+                writer.discard_if_empty()
+                raise
             writer.finish()
 
     seconds = time.perf_counter() - started
@@ -189,13 +192,16 @@ def embed(  # noqa: PLR0913
     )
 
 
-def _check_options(output: _Output, policy: ErrorPolicy, batch_size: int) -> None:
+def _check_options(output: _Output, policy: ErrorPolicy, batch_size: int, max_upscale: float) -> None:
     on_error, max_errors = policy.on_error, policy.max_errors
     if batch_size < 1 or on_error not in ("fail", "skip") or (max_errors is not None and max_errors < 0):
         raise ConfigError(
             f"batch_size {batch_size} (1 or more), on_error {on_error!r} (fail or skip), "
             f"max_errors {max_errors} (0 or more)"
         )
+    # NaN is not 1 or more either
+    if not max_upscale >= 1:
+        raise ConfigError(f"max_upscale is {max_upscale:g}, but must be 1 or more (1: no image is enlarged)")
     if output.resume and output.overwrite:
         raise ConfigError("--resume continues an interrupted run, --overwrite starts again: choose one")
 

@@ -187,6 +187,12 @@ class EmbeddingWriter:
         """Close the file; without `finish` before, the .partial stays and can be resumed."""
         _close(self._file)
 
+    def discard_if_empty(self) -> None:
+        """Close the file and remove the .partial if it has no row of a readable image."""
+        if self.n_written == len(self.errors):
+            self.close()
+            partial_path(self.path).unlink(missing_ok=True)
+
     def __enter__(self) -> "EmbeddingWriter":
         return self
 

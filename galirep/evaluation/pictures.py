@@ -76,7 +76,7 @@ def reconstruct(
     out: str | Path,
     *,
     split: str | None = None,
-    splits: str | Sequence[str] = "auto",
+    splits: str | Sequence[str] | None = "auto",
     count: int = 32,
     columns: int = 8,
     seed: int = 0,

@@ -1,6 +1,7 @@
 """Build an extractor from a spec or an object, and extract the features of a few images into memory."""
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -54,7 +55,7 @@ def extract(
 
 
 def build_extractor(
-    encoder: str | FeatureExtractor,
+    encoder: str | Path | FeatureExtractor,
     *,
     layers: Sequence[str] | None = None,
     download: bool = False,
@@ -71,9 +72,9 @@ def build_extractor(
     device = torch.device(device)
     with torch.random.fork_rng([device] if device.type == "cuda" else []):
         torch.manual_seed(seed)
-        if isinstance(encoder, str):
+        if isinstance(encoder, str | Path):
             extractor = load_extractor(encoder, layers=layers, download=download, device=device)
-            return extractor, describe(extractor, encoder)
+            return extractor, describe(extractor, str(encoder))
         extractor = select_layers(encoder, layers, encoder.name)
         extractor = prepare_extractor(extractor, extractor.name, device)
         return extractor, describe(extractor)

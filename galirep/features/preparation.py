@@ -7,6 +7,7 @@ import torch
 
 from galirep.errors import PluginError
 from galirep.features.protocol import FeatureExtractor, check
+from galirep.system.layer_names import require_list
 
 
 def select_layers(extractor: Any, layers: Sequence[str] | None, what: str) -> Any:
@@ -16,7 +17,9 @@ def select_layers(extractor: Any, layers: Sequence[str] | None, what: str) -> An
 
     Raises:
         PluginError: it has no choice of layers, or (from its own `with_layers`) a layer is unknown or repeated.
+        ConfigError: `layers` is one text.
     """
+    require_list(layers)
     if layers is None:
         return extractor
     if not hasattr(extractor, "with_layers"):

@@ -36,7 +36,11 @@ def owner(point: EntryPoint) -> str:
 
 
 def load_extractor(
-    spec: str, *, layers: Sequence[str] | None = None, download: bool = False, device: str | torch.device = "cpu"
+    spec: str | Path,
+    *,
+    layers: Sequence[str] | None = None,
+    download: bool = False,
+    device: str | torch.device = "cpu",
 ) -> FeatureExtractor:
     """Build the extractor that `spec` names, frozen and in eval mode if it is a module, and check it on two images.
 
@@ -56,6 +60,7 @@ def load_extractor(
         PluginError: the name is unknown or claimed by two packages, a library is missing, or what was built is not an
             extractor.
     """
+    spec = str(spec)
     base, spec_layers = _split_layers(spec)
     with _current_folder_importable():
         factory, argument = _resolve(base)

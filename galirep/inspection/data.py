@@ -19,7 +19,7 @@ class DataOptions:
     """How a set is opened (see `open_data`), the contact sheet to write, and the decoding workers."""
 
     split: str | None = None
-    splits: str | Sequence[str] = "auto"
+    splits: str | Sequence[str] | None = "auto"
     data_root: str | Path | None = None
     download: bool = False
     num_workers: int | None = None

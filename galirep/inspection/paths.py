@@ -28,7 +28,7 @@ def info(
     path: str | Path,
     *,
     split: str | None = None,
-    splits: str | Sequence[str] = "auto",
+    splits: str | Sequence[str] | None = "auto",
     out: str | Path | None = None,
     overwrite: bool = False,
     num_workers: int | None = None,
@@ -49,7 +49,7 @@ def info(
         split, splits, data_root, download, num_workers, None if out is None else Path(out), overwrite
     )
     described = _describe(str(path), Path(path), options)
-    if described["kind"] != "data" and (split is not None or splits != "auto" or out is not None):
+    if described["kind"] != "data" and (split is not None or splits not in (None, "auto") or out is not None):
         raise ConfigError(f"{path} is {described['kind']}, not images: leave --split, --splits and --out out")
     return {"path": str(path), **described}
 

@@ -15,7 +15,7 @@ from galirep.data.sources import ImageSource, PathSource
 from galirep.embeddings.encoder_of import extractor_of
 from galirep.embeddings.reader import Embeddings, load_embeddings
 from galirep.embeddings.schema import StoreMeta, differences
-from galirep.errors import ConfigError, DataError
+from galirep.errors import ConfigError, DataError, format_list
 from galirep.features.extraction import extract
 from galirep.search.gallery import Gallery
 from galirep.search.index_file import is_index
@@ -29,7 +29,7 @@ class QueryOptions:
     """How queries that are a data set are found (`split`, `splits`, `data_root`, `download`) and embedded."""
 
     split: str | None = None
-    splits: str | Sequence[str] = "auto"
+    splits: str | Sequence[str] | None = "auto"
     device: str = "auto"
     num_workers: int | None = None
     data_root: str | Path | None = None
@@ -104,7 +104,7 @@ def _embed_images(specs: list[str], gallery: Gallery, options: QueryOptions) -> 
         precision=gallery.meta.precision,
     )
     if errors:
-        reasons = "; ".join(f"{source.ids[i]}: {reason}" for i, reason in list(errors.items())[:5])
+        reasons = format_list((f"{source.ids[i]}: {reason}" for i, reason in errors.items()), separator="; ")
         raise DataError(f"{len(errors)} of {len(source)} query images cannot be read: {reasons}")
     meta = replace(
         gallery.meta,

@@ -35,7 +35,7 @@ def retrieve(  # noqa: PLR0913
     metric: str | None = None,
     layers: Sequence[str] | None = None,
     split: str | None = None,
-    splits: str | Sequence[str] = "auto",
+    splits: str | Sequence[str] | None = "auto",
     backend: str = "auto",
     device: str = "auto",
     nprobe: int | None = None,

@@ -21,6 +21,7 @@ from galirep.search.index_info import IndexInfo, selected_meta
 from galirep.search.nearest import FaissScan, Scan, Search, TorchScan
 from galirep.search.vectors import allocate_flat, read_vectors_into, view_flat
 from galirep.system.devices import device_of
+from galirep.system.layer_names import require_list
 
 BACKENDS = ("auto", "faiss", "torch")
 
@@ -168,6 +169,7 @@ def _require_built_with(path: Path, info: IndexInfo, metric: str | None, layers:
         raise ConfigError(
             f"{path} was built for metric {info.metric!r}, not {metric!r}: leave --metric out, or build another index"
         )
+    require_list(layers)
     built = tuple(name for name, _ in info.embeddings.layers)
     if layers is not None and tuple(layers) != built:
         raise ConfigError(

@@ -1,8 +1,18 @@
-"""The check of layer names that a user chose, for extractors and for embedding files."""
+"""The checks of layer names that a user chose, for extractors and for embedding files."""
 
 from collections.abc import Collection, Sequence
 
-from galirep.errors import GalirepError, PluginError, unknown
+from galirep.errors import ConfigError, GalirepError, PluginError, unknown
+
+
+def require_list(layers: Sequence[str] | None) -> None:
+    """Refuse one text as a list of layers, which would be read letter by letter.
+
+    Raises:
+        ConfigError: `layers` is a text.
+    """
+    if isinstance(layers, str):
+        raise ConfigError(f"layers {layers!r} is one text, not a list of names: write {layers.split(',')}")
 
 
 def check_layer_names(
@@ -21,7 +31,9 @@ def check_layer_names(
     Raises:
         unknown_error: a name is not in `known`.
         repeated_error: a name is repeated, or `names` is empty.
+        ConfigError: `names` is one text.
     """
+    require_list(names)
     listed = known if listed is None else listed
     for name in names:
         if name not in known:

@@ -33,12 +33,23 @@ def opened(tmp_path):
         ("path,label,split\na.png\nb.png,1,test\n", "a.png b.png", [-1, 1], (), "fewer cells than columns"),
         (",path,label,split\n0,a.png,1,x\n", "a.png", [1], (), "ignored: one without a name, 'split'"),
         ("path,label\na.png,\nb.png,NaN\n", "a.png b.png", [-1, -1], (), "NaN"),
+        (
+            "sep=;\r\npath;label\r\na.png;1\r\n",
+            "a.png",
+            [1],
+            (),
+            "'sep=;' names the delimiter and is skipped",
+        ),
+        ("SEP=,\npath,a;path\na.png,1\n", "a.png", None, (), "'SEP=,' names the delimiter"),
+        ("\ufeffsep=\t\npath\tlabel\na.png\t1\n", "a.png", [1], (), "separated by tabs"),
+        ("sep=:\npath:label\na.png:1\n", "a.png", [1], (), "separated by ':'"),
         ("path,label\na.png,\nb.png,\n", "a.png b.png", [-1, -1], (), "column label is empty"),
     ],
 )
 def test_lists_as_people_save_them(opened, text, ids, labels, names, notes):
     source = opened(text)
-    assert list(source.ids) == ids.split() and source.labels.tolist() == labels and source.label_names == names
+    assert list(source.ids) == ids.split()
+    assert (None if source.labels is None else source.labels.tolist()) == labels and source.label_names == names
     assert notes in "; ".join(source.report.notes) and bool(source.report.notes) == bool(notes)
     assert source.subset([0]).report.notes == source.report.notes
 
@@ -68,6 +79,8 @@ def test_utf_16_with_a_mark(opened):
         ("path,label\na.png,1\n,2\n", r"empty path in its row 2 \(line 3\)"),
         ("path,label\na\0.png,1\n", "zero bytes"),
         ('path,label\n"a.png" ,1\n', """line 2: ',' expected after '"'$"""),
+        ("sep=;\npath;label\na.png;1\n;2\n", r"empty path in its row 2 \(line 4\)"),
+        ("sep=;\npath;label\na;b;c\n", "line 3: 3 cells under 2 columns"),
         ("file;label\na.png;1\n", r"no column 'path' .*\(its columns: file;label\)"),
     ],
 )
@@ -148,3 +161,13 @@ def test_arrays_that_differ_in_case_alone_are_refused(tmp_path):
 def test_images_of_a_list_with_blanks_are_read(opened, tmp_path):
     Image.new("L", (4, 4), 9).save(tmp_path / "a b.png")
     assert opened("path , label\n a b.png , 1\n").read(0)[0, 0, 0] == 9
+
+
+def test_a_backslash_where_a_slash_would_find_the_file(opened, tmp_path):
+    (tmp_path / "a").mkdir()
+    Image.new("L", (4, 4), 9).save(tmp_path / "a" / "1.png")
+    source = opened("path\na\\1.png\na\\2.png\n")
+    with pytest.raises(DataError, match=r"^a\\1\.png: no such file, but there is 'a/1\.png': write / for \\ in paths$"):
+        source.read(0)
+    with pytest.raises(DataError, match=r"^a\\2\.png: No such file or directory$"):
+        source.read(1)

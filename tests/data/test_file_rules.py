@@ -74,6 +74,22 @@ def test_a_split_under_another_name_is_told(tmp_path):
     assert open_data(tmp_path, "validation").report.notes == ("the folder 'valid' is read as the split val",)
 
 
+def test_splits_that_are_none_or_no_names(tmp_path):
+    write(tmp_path, *names("train/a", "train/b", "test/a", "test/b"))
+    assert open_data(tmp_path, splits=None).splits == "auto" and len(open_data(tmp_path, splits=None)) == 4
+    for wrong in (5, ["train", 5], [None]):
+        with pytest.raises(ConfigError, match=r"splits .*: write 'auto', 'none', or a list of the folders"):
+            open_data(tmp_path, splits=wrong)
+
+
+def test_named_splits_that_differ_in_case_are_told(opened, tmp_path):
+    write(tmp_path / "set", *names("a/x", "b/x"))
+    note = "--splits names 'B', the folder is 'b': they differ in upper and lower case"
+    assert note in opened("a", splits="a,B").report.notes
+    assert note in opened(splits="B").report.notes
+    assert not any("--splits" in text for text in opened(splits="b").report.notes)
+
+
 def test_two_folders_for_one_split_are_refused(tmp_path):
     write(tmp_path, *names("train/a", "val/a", "valid/a"))
     with pytest.raises(DataError, match="two folders for the split val, 'val' and 'valid'"):
@@ -324,7 +340,7 @@ def test_every_kind_of_member_is_read_or_counted(tmp_path):
     ]
     assert source.read(list(source.ids).index("a/twice.png"))[0, 0, 0] == 2
     assert left_out(source) == {
-        "hidden file or folder, its name begins with a dot": 1,
+        "its name leads out of the tar": 1,
         "pipe or device, not a file": 6,
         "earlier copy of a file that occurs twice, the last one counts": 1,
     }
@@ -345,6 +361,23 @@ def test_tars_that_were_joined_are_refused(tmp_path):
         open_data(tmp_path / "two.tar")
     (tmp_path / "padded.tar").write_bytes(one.read_bytes() + bytes(3 << 20))
     assert len(open_data(tmp_path / "padded.tar")) == 4
+
+
+def test_names_that_lead_out_of_the_tar_or_are_read_under_others_are_told(tmp_path):
+    with tarfile.open(tmp_path / "x.tar", "w") as tar:
+        for name in ("a/1.png", "b/2.png", "../a/9.png", "/a/3.png", "b/../a/4.png", "../notes.txt", "a/..5.png"):
+            add_member(tar, name, encode())
+    source = open_data(tmp_path / "x.tar")
+    assert list(source.ids) == ["a/1.png", "a/3.png", "a/4.png", "b/2.png"]
+    assert left_out(source) == {
+        "its name leads out of the tar": 1,
+        "hidden file or folder, its name begins with a dot": 1,
+    }
+    assert source.report.classes_lost == ()
+    assert source.report.notes == (
+        "members whose names begin with '/' or have '..' are read under other names: "
+        "'/a/3.png' as 'a/3.png', 'b/../a/4.png' as 'a/4.png'",
+    )
 
 
 @pytest.mark.parametrize(

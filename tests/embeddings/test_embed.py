@@ -13,6 +13,7 @@ import pytest
 import torch
 from PIL import Image
 
+import galirep
 from galirep.data.catalog import open_data
 from galirep.embeddings.embed import embed
 from galirep.embeddings.encoder_of import extractor_of
@@ -20,6 +21,7 @@ from galirep.embeddings.reader import load_embeddings
 from galirep.embeddings.schema import partial_path
 from galirep.errors import ConfigError, DataError, PluginError
 from galirep.features.extraction import extract
+from galirep.features.registry import load_extractor
 
 COUNT = 200
 
@@ -216,7 +218,14 @@ def test_no_readable_image_at_all(tmp_path, cli):
         "--on-error",
         "skip",
     )
-    assert done.exit_code == 1 and "none of the 5 images" in done.stderr and not (tmp_path / "x.h5").exists()
+    assert done.exit_code == 1 and "none of the 5 images" in done.stderr
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["bad"]
+    with pytest.raises(DataError, match="more than --max-errors 1"):
+        embed("galirep_toy:build", str(tmp_path / "bad"), tmp_path / "x.h5", batch_size=2, max_errors=1)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["bad"]
+    # the same command with images that can be read
+    draw(tmp_path / "bad", 5)
+    assert embed("galirep_toy:build", str(tmp_path / "bad"), tmp_path / "x.h5").rows == 5
 
 
 def test_nan_features_end_the_job_and_name_images(tmp_path):
@@ -281,7 +290,39 @@ def test_bad_options(images, tmp_path, cli):
     assert (tmp_path / "x.h5").read_text() == "mine"
     with pytest.raises(ConfigError, match="batch_size 0"):
         embed("galirep_toy:build", str(images), tmp_path / "y.h5", batch_size=0)
+    for wrong in (0, 0.5, float("nan")):
+        with pytest.raises(ConfigError, match=f"max_upscale is {wrong:g}, but must be 1 or more"):
+            embed("galirep_toy:build", str(images), tmp_path / "y.h5", max_upscale=wrong)
+    with pytest.raises(ConfigError, match=r"^layers 'mu' is one text, not a list of names: write \['mu'\]$"):
+        embed("galirep_toy:build", str(images), tmp_path / "y.h5", layers="mu")
     assert sorted(p.name for p in tmp_path.glob("*.h5*")) == ["x.h5"]
+
+
+def test_a_path_as_encoder(images, tmp_path):
+    source = open_data(images).subset(range(5))
+    for encoder, name in (("pixels:8", "x.h5"), (Path("pixels:8"), "y.h5")):
+        embed(encoder, source, tmp_path / name)
+    with load_embeddings(tmp_path / "x.h5") as by_text, load_embeddings(tmp_path / "y.h5") as by_path:
+        assert by_text.meta.encoder_spec == by_path.meta.encoder_spec
+        assert np.array_equal(by_text.features[:], by_path.features[:])
+
+
+def test_one_text_as_layers_is_refused_everywhere(images, tmp_path):
+    path = tmp_path / "x.h5"
+    embed("galirep_toy:build", open_data(images).subset(range(20)), path)
+    galirep.build_index(path, tmp_path / "x.faiss")
+    calls = (
+        lambda: galirep.load_encoder("galirep_toy:build", layers="hidden,mu"),
+        lambda: load_extractor("galirep_toy:build", layers="hidden,mu"),
+        lambda: galirep.probe(path, layers="hidden,mu"),
+        lambda: galirep.build_index(path, tmp_path / "y.faiss", layers="hidden,mu"),
+        lambda: galirep.retrieve(path, path, layers="hidden,mu"),
+        lambda: galirep.retrieve(tmp_path / "x.faiss", path, layers="hidden,mu"),
+        lambda: load_embeddings(path, "hidden,mu"),
+    )
+    for call in calls:
+        with pytest.raises(ConfigError, match=r"^layers 'hidden,mu' is one text.*write \['hidden', 'mu'\]$"):
+            call()
 
 
 def test_the_extractor_of_a_file(images, tmp_path):

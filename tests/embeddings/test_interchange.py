@@ -66,12 +66,27 @@ def test_embedding_reader_reads_it(path, tmp_path):
 def test_there_and_back(path, tmp_path, cli):
     done = cli("export", path, "--format", "npy-parquet", "--out", tmp_path / "out", "--rows-per-file", 25, "--json")
     assert done.exit_code == 0 and json.loads(done.stdout)["files"] == 3
+    note = "1 row of an unreadable image is not exported: dög/5.png"
+    assert json.loads(done.stdout)["notes"] == [note]
+    assert json.loads((tmp_path / "out" / "galirep.json").read_text(encoding="utf-8"))["notes"] == [note]
     back = cli("export", tmp_path / "out", "--format", "hdf5", "--out", tmp_path / "back.h5")
     assert back.exit_code == 0, back.stderr
+    assert f"note: {note}" in back.stdout
     with load_embeddings(path) as old, load_embeddings(tmp_path / "back.h5") as new:
         assert np.array_equal(old.features[:], new.features[:]) and old.layers == new.layers
         assert old.ids.tolist() == new.ids.tolist() and old.labels.tolist() == new.labels.tolist()
         assert vars(new.meta) == {**vars(old.meta), "n_expected": ROWS - 1}
+
+
+def test_rows_that_are_not_exported_are_named(tmp_path):
+    meta = StoreMeta("toy", (("mu", 2),), 20)
+    with EmbeddingWriter.create(tmp_path / "x.h5", meta, [f"{i}.png" for i in range(20)], None) as writer:
+        writer.append(np.ones((20, 2), np.float32), dict.fromkeys(range(12), "broken"))
+        writer.finish()
+    result = export_embeddings(tmp_path / "x.h5", tmp_path / "out")
+    note = "12 rows of unreadable images are not exported: 0.png, 1.png, 2.png, 3.png, 4.png and 7 more"
+    assert result.rows == 8 and result.notes == (note,)
+    assert import_embeddings(tmp_path / "out", tmp_path / "back.h5").notes == (note,)
 
 
 def test_layers_can_be_chosen(path, tmp_path):

@@ -111,6 +111,11 @@ def test_a_key_and_layers_in_one_spec(tmp_path, one, two):
         load_extractor(f"timm:test_vit@{file}#taecher#blocks.0")
     with pytest.raises(PluginError, match=r"more than one set of tensors that fits: student, teacher"):
         load_extractor(f"timm:test_vit@{file}#blocks.0")
+    neither = r"#nope: 'nope' is neither a layer of test_vit nor a key of .*w\.pth.* the file has student \(\d+ tensors"
+    with pytest.raises(PluginError, match=neither):
+        load_extractor(f"timm:test_vit@{file}#nope")
+    with pytest.raises(PluginError, match=r"w\.pth: did you mean 'teacher'\? the file has student"):
+        load_extractor(f"timm:test_vit@{file}#taecher")
 
 
 def test_a_name_that_is_a_layer_and_a_key_is_a_layer(tmp_path, one):

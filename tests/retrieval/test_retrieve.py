@@ -128,6 +128,9 @@ def test_images_are_embedded_with_the_encoder_of_the_gallery(tmp_path):
     picture.write_bytes(picture.read_bytes()[:40])
     with pytest.raises(DataError, match=r"1 of 1 query images cannot be read: .*5\.png"):
         galirep.retrieve(tmp_path / "g.h5", picture, k=1, num_workers=0)
+    missing = [tmp_path / f"{i}.png" for i in range(12)]
+    with pytest.raises(DataError, match=r"12 of 12 query images cannot be read: .*4\.png: [^;]* and 7 more$"):
+        galirep.retrieve(tmp_path / "g.h5", missing, k=1, num_workers=0)
 
 
 @pytest.mark.parametrize("metric", ["cosine", "l2", "ip"])

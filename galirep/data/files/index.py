@@ -71,7 +71,7 @@ def index_files(spec: str, listing: Listing, split: str | None, splits: str = AU
         label_names,
         tuple(choice.folders),
         tuple(_left_out(files, leading, prefix, choice)),
-        (*listing.notes, *_notes(spec, listing, files, ids, (leading, prefix), choice, label_names)),
+        (*listing.notes, *_notes(spec, listing, files, ids, (leading, prefix), choice, splits, label_names)),
         tuple(lost),
         dict(sorted(Counter(type_of(name) or "without a type" for name in files.others).items())),
     )
@@ -205,6 +205,7 @@ def _notes(
     ids: Sequence[str],
     prefixes: tuple[str, str],
     choice: Choice,
+    splits: str,
     label_names: Sequence[str],
 ) -> Iterator[str]:
     leading, prefix = prefixes
@@ -215,6 +216,10 @@ def _notes(
         yield f"the one folder {leading.rstrip('/')!r} around all images{without} is skipped: it is not read as a class"
     if choice.split is not None and choice.folder not in (choice.split, None):
         yield f"the folder {choice.folder!r} is read as the split {choice.split}"
+    for name in named_splits(splits) or ():
+        if name not in choice.folders.values():
+            folder = next(folder for folder in choice.folders.values() if folder.casefold() == name.casefold())
+            yield f"--splits names {name!r}, the folder is {folder!r}: they differ in upper and lower case"
     if dangling := sorted(name for name in listing.dangling if not is_picture(name)):
         yield f"links that lead nowhere: {format_list(dangling)}"
     if label_names:

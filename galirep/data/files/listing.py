@@ -21,7 +21,8 @@ class Listing:
     """The files below a folder or in a tar, as paths with `/`, hidden ones and those in housekeeping folders included.
 
     `not_files` are pipes and devices, `replaced` the members of a tar that a later one of the same name replaces, and
-    `dangling` links that lead nowhere; `is_run` says of a folder with a run.json whether galirep wrote it.
+    `dangling` links that lead nowhere; `outside` members of a tar whose names lead out of it; `is_run` says of a folder
+    with a run.json whether galirep wrote it.
     """
 
     files: Sequence[str]
@@ -29,6 +30,7 @@ class Listing:
     replaced: Sequence[str] = ()
     dangling: Sequence[str] = ()
     notes: Sequence[str] = ()
+    outside: Sequence[str] = ()
     is_run: Callable[[str], bool] = field(default=lambda _: False)
 
 
@@ -87,6 +89,10 @@ def sort_out(spec: str, listing: Listing) -> SortedFiles:
     for name in sorted(listing.replaced):
         if is_picture(name):
             found.leave("earlier copy of a file that occurs twice, the last one counts", name)
+    for name in sorted(listing.outside):
+        if is_picture(name):
+            # the folder `..` is the reason, so it is no class that is lost
+            found.leave("its name leads out of the tar", name, "..")
     return found
 
 

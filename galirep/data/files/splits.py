@@ -57,12 +57,16 @@ def split_name(folder: str) -> str | None:
     return _NAMES.get(folder.strip().casefold())
 
 
-def write_splits(splits: str | Sequence[str]) -> str:
-    """Return how splits are told as one text: `auto`, `none`, or names with commas.
+def write_splits(splits: str | Sequence[str] | None) -> str:
+    """Return how splits are told as one text: `auto` (also for None), `none`, or names with commas.
 
     Raises:
-        ConfigError: no name is given, or one is empty.
+        ConfigError: no name is given, or one is empty or no text.
     """
+    if splits is None:
+        return AUTO
+    if not isinstance(splits, str) and not (isinstance(splits, Sequence) and all(isinstance(s, str) for s in splits)):
+        raise ConfigError(f"splits {splits!r}: write 'auto', 'none', or a list of the folders that are splits")
     names = [name.strip() for name in (splits.split(",") if isinstance(splits, str) else splits)]
     if not names or "" in names:
         raise ConfigError(f"splits {splits!r}: write auto, none, or the folders that are splits, with commas")

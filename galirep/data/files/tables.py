@@ -2,6 +2,7 @@
 
 import csv
 import io
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +12,8 @@ from galirep.data.picture import one_line
 from galirep.errors import DataError, format_list
 
 _DELIMITERS = {",": "commas", "\t": "tabs", ";": "semicolons", "|": "bars"}
+# the first line by which Excel is told the delimiter
+_SEP = re.compile(r"sep=([^\"\r\n])[ \t]*(?:\r\n|\r|\n|$)", re.IGNORECASE)
 _BOMS = {b"\xff\xfe": "utf-16", b"\xfe\xff": "utf-16"}
 
 
@@ -31,7 +34,8 @@ def read_table(what: str, path: Path, key: str | None = None, unreadable: str = 
     """Read a table with a line of column names.
 
     Cells are separated by what makes `key` a column (upper or lower case), or most columns without `key`; commas go
-    first. UTF-8, or UTF-16 with a byte-order mark.
+    first. A first line such as `sep=;`, as Excel has it, names the delimiter and is skipped. UTF-8, or UTF-16 with a
+    byte-order mark.
 
     Raises:
         DataError: the file is no text, a quote is not closed (`unreadable` says it), or a row has more cells than
@@ -42,12 +46,15 @@ def read_table(what: str, path: Path, key: str | None = None, unreadable: str = 
         text = content.decode(_BOMS.get(content[:2], "utf-8-sig"))
         if "\0" in text:
             raise DataError(f"{what} {unreadable}: it has zero bytes, so it is not text")
-        delimiter = _choose_delimiter(text, key)
+        sep = _SEP.match(text)
+        delimiter = sep[1] if sep else _choose_delimiter(text, key)
     except UnicodeDecodeError as err:
         raise DataError(f"{what} {unreadable}: {one_line(err)}; save it as UTF-8") from err
     except OSError as err:
         raise DataError(f"{what} {unreadable}: {one_line(err)}") from err
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, skipinitialspace=True, strict=True)
+    stream = io.StringIO(text[sep.end() :] if sep else text, newline="")
+    skipped = 1 if sep else 0
+    reader = csv.reader(stream, delimiter=delimiter, skipinitialspace=True, strict=True)
     columns: tuple[str, ...] = ()
     rows, lines, n_empty, n_short = [], [], 0, 0
     try:
@@ -59,12 +66,13 @@ def read_table(what: str, path: Path, key: str | None = None, unreadable: str = 
                 columns = _trim(stripped)
             else:
                 n_short += len(stripped) < len(columns)
-                rows.append(_fit(what, stripped, columns, reader.line_num))
-                lines.append(reader.line_num)
+                rows.append(_fit(what, stripped, columns, reader.line_num + skipped))
+                lines.append(reader.line_num + skipped)
     except csv.Error as err:
         hint = " (a double quote is left open)" if "end of data" in str(err) or "field limit" in str(err) else ""
-        raise DataError(f"{what} {unreadable}: line {reader.line_num}: {one_line(err)}{hint}") from err
-    notes = [] if delimiter == "," else [f"cells are separated by {_DELIMITERS[delimiter]}"]
+        raise DataError(f"{what} {unreadable}: line {reader.line_num + skipped}: {one_line(err)}{hint}") from err
+    notes = [f"the first line {sep[0].strip()!r} names the delimiter and is skipped"] if sep else []
+    notes += [] if delimiter == "," else [f"cells are separated by {_DELIMITERS.get(delimiter, repr(delimiter))}"]
     notes += [f"{n_empty} rows with empty cells only are ignored"] if n_empty else []
     notes += [f"{n_short} rows have fewer cells than columns: the missing ones are empty"] if n_short else []
     return Table(columns, tuple(rows), tuple(lines), tuple(notes))

@@ -100,6 +100,7 @@ def open_tar(spec: str, path: Path, split: str | None, splits: str) -> ImageSour
         listed.replaced,
         list(listed.unreadable),
         listed.notes,
+        listed.outside,
         is_run=lambda name: is_run(name, read),
     )
     index = index_files(spec, listing, split, splits, archive=not listed.rooted)

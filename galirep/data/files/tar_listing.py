@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from galirep.data.picture import one_line
-from galirep.errors import DataError
+from galirep.errors import DataError, format_list
 
 _MAX_LINKS = 40  # that one name may lead through, as in Linux
 _BLOCK = 1 << 20
@@ -18,7 +18,8 @@ class TarListing:
 
     `places` are the offset and size of each by its name, links to it included; `unreadable` the reason for files and
     links without a place; `not_files` pipes, devices and members of unknown kinds; `replaced` members that a later one
-    of the same name replaces. `rooted` says that every name begins with `./`: the tar has the content of a folder, not
+    of the same name replaces; `outside` members whose names lead out of the tar; `renamed` the names under which those
+    with others are read. `rooted` says that every name begins with `./`: the tar has the content of a folder, not
     the folder itself.
     """
 
@@ -26,6 +27,8 @@ class TarListing:
     unreadable: dict[str, str] = field(default_factory=dict)
     not_files: list[str] = field(default_factory=list)
     replaced: list[str] = field(default_factory=list)
+    outside: list[str] = field(default_factory=list)
+    renamed: dict[str, str] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     rooted: bool = True
 
@@ -48,6 +51,9 @@ def list_tar(spec: str, path: Path) -> TarListing:
         raise DataError(f"{spec} is not a readable tar: {one_line(err)}") from err
     _require_end(spec, path, end, len(members.files))
     members.walk("", "", (), listing)
+    if renamed := listing.renamed:
+        first = format_list((f"{old!r} as {new!r}" for old, new in renamed.items()), 3)
+        listing.notes.append(f"members whose names begin with '/' or have '..' are read under other names: {first}")
     return listing
 
 
@@ -56,8 +62,10 @@ def _add(members: "_Members", member: tarfile.TarInfo, listing: TarListing) -> N
     if name in ("", "."):
         return
     if name == ".." or name.startswith("../"):
-        listing.unreadable[name] = "its name leads out of the tar"
+        listing.outside.append(name)
         return
+    if not member.isdir() and (member.name.startswith("/") or ".." in member.name.split("/")):
+        listing.renamed[member.name] = name
     folder, _, file = name.rpartition("/")
     if members.links and folder:
         # a member below the name of a link is where the link leads

@@ -4,7 +4,6 @@ autofaiss and embedding-reader read this layout too.
 """
 
 import dataclasses
-import json
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,14 +16,14 @@ from numpy.typing import NDArray
 
 from galirep.data.picture import one_line
 from galirep.embeddings.file_access import explain_full_disk
+from galirep.embeddings.interchange.header import HEADER, make_header, note_unreadable, read_header
 from galirep.embeddings.interchange.labels import match_columns, note_columns, read_column, read_table_labels
 from galirep.embeddings.reader import Embeddings, load_embeddings
-from galirep.embeddings.schema import StoreMeta
 from galirep.embeddings.writer import atomic_writer
 from galirep.errors import ConfigError, DataError, format_list
 from galirep.system.files import atomic_folder, write_json
 
-FEATURES, METADATA, HEADER = "img_emb", "metadata", "galirep.json"
+FEATURES, METADATA = "img_emb", "metadata"
 # the names in clip-retrieval for images from files, webdataset and img2dataset
 ID_COLUMNS = ("image_path", "key", "url")
 _BLOCK_BYTES = 1 << 24
@@ -34,7 +33,7 @@ _BLOCK_BYTES = 1 << 24
 class ExportResult:
     """The outcome of an export or import: `rows` of `dim` columns in `path`, in `files` pairs of files (1 for HDF5).
 
-    `notes` say how labels were read, where that was not plain.
+    `notes` say how labels were read, where that was not plain, and which rows are not exported.
     """
 
     path: Path
@@ -66,7 +65,8 @@ def export_embeddings(
 
     The files are `img_emb/img_emb_0000.npy` ..., `metadata/metadata_0000.parquet` ... and `galirep.json`. The .npy
     files contain the rows of readable images in the dtype of the embedding file; the .parquet files their ids
-    (`image_path`) and, if there are labels, `label` (null for none) and `label_name`. The folder appears in one step.
+    (`image_path`) and, if there are labels, `label` (null for none) and `label_name`. The rows of unreadable images are
+    not exported, which a note says. The folder appears in one step.
 
     Raises:
         DataError: `path` cannot be read, or no space is left.
@@ -89,8 +89,9 @@ def export_embeddings(
             _write_npy(folder / FEATURES / f"img_emb_{number:04d}.npy", embeddings, rows)
             table = arrow.table(_metadata_columns(embeddings, rows, arrow))
             parquet.write_table(table, folder / METADATA / f"metadata_{number:04d}.parquet")
-        write_json(folder / HEADER, _make_header(embeddings))
-        return ExportResult(target, len(embeddings), embeddings.dim, len(starts))
+        notes = note_unreadable([image_id for image_id, _ in embeddings.errors])
+        write_json(folder / HEADER, make_header(embeddings, notes))
+        return ExportResult(target, len(embeddings), embeddings.dim, len(starts), notes)
 
 
 def import_embeddings(
@@ -113,8 +114,9 @@ def import_embeddings(
     arrays = [_open_npy(file) for file in sorted((folder / FEATURES).glob("*.npy"))]
     tables = [_read_parquet(parquet, file) for file in sorted((folder / METADATA).glob("*.parquet"))]
     _check_shapes(folder, arrays, tables)
-    ids, notes = _read_ids(folder, tables)
-    meta = _read_meta(folder, len(ids), arrays[0])
+    ids, column_notes = _read_ids(folder, tables)
+    meta, notes = read_header(folder, len(ids), arrays[0])
+    notes = (*notes, *column_notes)
     labels = read_table_labels(f"{folder}: the labels", tables, meta.label_names)
     meta = dataclasses.replace(meta, label_names=labels.names)
     block_rows = _block_rows(meta.dim)
@@ -151,14 +153,6 @@ def _metadata_columns(embeddings: Embeddings, rows: slice, arrow: Any) -> dict[s
             row_names = [names[label] if label >= 0 else None for label in labels]
             columns["label_name"] = arrow.array(row_names, arrow.string())
     return columns
-
-
-def _make_header(embeddings: Embeddings) -> dict[str, Any]:
-    """Return the content of galirep.json: the metadata with the chosen layers, and the unreadable images."""
-    layers = tuple((name, columns.stop - columns.start) for name, columns in embeddings.layers.items())
-    meta = dataclasses.replace(embeddings.meta, layers=layers)
-    errors = [{"id": image_id, "reason": reason} for image_id, reason in embeddings.errors]
-    return {**dataclasses.asdict(meta), "errors": errors}
 
 
 def _open_npy(path: Path) -> NDArray[Any]:
@@ -211,31 +205,6 @@ def _read_ids(folder: Path, tables: Sequence[Any]) -> tuple[list[str], list[str]
         repeated = [name for name, count in Counter(ids).items() if count > 1]
         raise DataError(f"{folder}: ids that occur more than once: {format_list(repeated)}")
     return ids, note_columns(tables, column, ID_COLUMNS)
-
-
-def _read_meta(folder: Path, rows: int, array: NDArray[Any]) -> StoreMeta:
-    """Read galirep.json, or make up the metadata of a folder without one."""
-    path, dtype = folder / HEADER, array.dtype.name
-    if not path.exists():
-        return StoreMeta(
-            encoder=folder.resolve().name,
-            layers=(("features", array.shape[1]),),
-            n_expected=rows,
-            dtype=dtype,
-            source=str(folder),
-        )
-    try:
-        header = json.loads(path.read_text(encoding="utf-8"))
-        del header["errors"]
-        header["layers"] = tuple((name, width) for name, width in header["layers"])
-        header["label_names"] = tuple(header["label_names"])
-        header["argv"] = tuple(header["argv"])
-        meta = StoreMeta(**{**header, "n_expected": rows, "dtype": dtype})
-    except (ValueError, TypeError, KeyError) as err:
-        raise DataError(f"{path} is damaged: {err}") from err
-    if meta.dim != array.shape[1]:
-        raise DataError(f"{folder}: the .npy files have {array.shape[1]} columns, but {HEADER} says {meta.dim}")
-    return meta
 
 
 def _import_pyarrow() -> tuple[Any, Any]:
