@@ -5,6 +5,7 @@ The expectations are computed here from what was generated, not by the package's
 
 import csv
 import io
+import os
 import tarfile
 import tempfile
 from dataclasses import dataclass
@@ -21,13 +22,15 @@ from galirep.errors import DataError
 RANDOM = settings(max_examples=40, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 CLASSES = ("bus", "car", "Plane", "a b", "Größe", "7", "train")
 # what a file is, with its ending
-GOOD, JUNK, UNREAD, DRAWING, OTHER = "good", "junk", "unread", "drawing", "other"
+GOOD, JUNK, UNREAD, DRAWING, OTHER, LINK, DANGLING = "good", "junk", "unread", "drawing", "other", "link", "dangling"
 ENDINGS = {
     GOOD: (".png", ".PNG", ".bmp"),
     JUNK: (".jpg", ".webp"),
     UNREAD: (".heic", ".CR2"),
     DRAWING: (".svg",),
     OTHER: (".txt", ""),
+    LINK: (".png",),
+    DANGLING: (".jpg",),
 }
 # folders on the way to a file, and whether they are left out with all that is in them
 PLACES = ((), ("deep",), ("@eaDir",), (".cache",), ("__MACOSX",))
@@ -35,11 +38,12 @@ PLACES = ((), ("deep",), ("@eaDir",), (".cache",), ("__MACOSX",))
 
 @dataclass(frozen=True)
 class Made:
-    """A generated file: its path, what it is, and whether its place is left out."""
+    """A generated file: its path, what it is, whether its place is left out; of a link, the number of its target."""
 
     path: str
     kind: str
     set_aside: bool
+    target: int | None = None
 
     @property
     def is_picture(self):
@@ -47,7 +51,7 @@ class Made:
 
     @property
     def is_row(self):
-        return self.kind in (GOOD, JUNK) and not self.set_aside
+        return self.kind in (GOOD, JUNK, LINK, DANGLING) and not self.set_aside
 
     @property
     def top(self):
@@ -59,14 +63,25 @@ def trees(draw, classes=True):
     """Draw 1 to 60 files in class folders, or flat."""
     made = []
     for number in range(draw(st.integers(1, 60))):
-        kind = draw(st.sampled_from((GOOD, GOOD, GOOD, JUNK, UNREAD, DRAWING, OTHER)))
-        place = draw(st.sampled_from(PLACES + ((),) * 10))
+        kind = draw(st.sampled_from((GOOD, GOOD, GOOD, JUNK, UNREAD, DRAWING, OTHER, LINK, DANGLING)))
+        targets = [k for k, other in enumerate(made) if other.kind == GOOD]
+        if kind == LINK and not targets:
+            kind = DANGLING
+        # in a flat set a folder would be a class
+        place = draw(st.sampled_from([p for p in PLACES if classes or p != ("deep",)] + [()] * 10))
         top = (draw(st.sampled_from(CLASSES)),) if classes else ()
         hidden = draw(st.integers(0, 19)) == 0
         name = f"{'.' if hidden else ''}{number:02d}{draw(st.sampled_from(ENDINGS[kind]))}"
         set_aside = hidden or place in (("@eaDir",), (".cache",), ("__MACOSX",))
-        made.append(Made("/".join((*top, *place, name)), kind, set_aside))
+        target = draw(st.sampled_from(targets)) if kind == LINK else None
+        made.append(Made("/".join((*top, *place, name)), kind, set_aside, target))
     return made
+
+
+def leads_to(made, files):
+    """Write the target of a link relative to the link's folder."""
+    path = "nowhere.png" if made.target is None else files[made.target].path
+    return os.path.relpath(path, Path(made.path).parent)
 
 
 def content(number, made):
@@ -77,13 +92,19 @@ def write_tree(root, files):
     for number, made in enumerate(files):
         path = root / made.path
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(content(number, made))
+        if made.kind in (LINK, DANGLING):
+            path.symlink_to(leads_to(made, files))
+        else:
+            path.write_bytes(content(number, made))
 
 
 def write_tar(path, files):
     with tarfile.open(path, "w") as tar:
         for number, made in enumerate(files):
-            add_member(tar, f"./{made.path}", content(number, made))
+            if made.kind in (LINK, DANGLING):
+                add_member(tar, f"./{made.path}", kind=tarfile.SYMTYPE, link=leads_to(made, files))
+            else:
+                add_member(tar, f"./{made.path}", content(number, made))
 
 
 def must_be_refused(files, classes):
@@ -112,11 +133,14 @@ def check_source(source, files):
     assert set(source.ids) == rows.keys() and len(set(source.ids)) == len(source)
     for index, name in enumerate(source.ids):
         number, made = rows[name]
-        assert source.raw(index) == content(number, made)
-        if made.kind == GOOD:
+        if made.kind == LINK:
+            number = made.target
+        if made.kind in (GOOD, LINK):
+            assert source.raw(index) == content(number, files[number])
             assert source.read(index).reshape(-1)[0] == number
         else:
-            with pytest.raises(DataError, match="not an image of a known type"):
+            reason = "No such file|not in the tar" if made.kind == DANGLING else "not an image of a known type"
+            with pytest.raises(DataError, match=reason):
                 source.read(index)
         # the label is the folder
         if made.top:
@@ -142,7 +166,6 @@ def test_class_folders_as_folder_and_as_tar(files):
 @RANDOM
 @given(files=trees(classes=False))
 def test_flat_sets_as_folder_and_as_tar(files):
-    files = [made for made in files if "deep" not in made.path]
     with tempfile.TemporaryDirectory() as folder:
         write_tree(Path(folder) / "set", files)
         write_tar(Path(folder) / "set.tar", files)
@@ -162,7 +185,7 @@ SPLITS = {"train": ("train", "Train", "TRAINING"), "test": ("test", "Testing"), 
 @given(data=st.data())
 def test_splits_under_any_name(data):
     names = {split: data.draw(st.sampled_from(folders)) for split, folders in SPLITS.items()}
-    sets = {split: [m for m in data.draw(trees()) if m.kind in (GOOD, JUNK, OTHER)] for split in names}
+    sets = {split: [m for m in data.draw(trees()) if m.kind in (GOOD, JUNK, OTHER, DANGLING)] for split in names}
     with tempfile.TemporaryDirectory() as folder:
         for split, files in sets.items():
             write_tree(Path(folder) / names[split], files)
