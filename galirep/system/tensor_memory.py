@@ -1,6 +1,7 @@
 """Count the memory of tensors while code runs, also of tensors without data, to learn what the code would take."""
 
 import contextlib
+import gc
 import weakref
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -18,6 +19,19 @@ class TensorMemory(TorchDispatchMode):  # type: ignore[no-untyped-call]
         super().__init__()  # type: ignore[no-untyped-call]
         self.now, self.peak = 0, 0
         self._sizes: dict[int, int] = {}
+
+    def __enter__(self) -> "TensorMemory":
+        """Begin to count, with Python's collector off: what it frees, and when, would change the peak."""
+        self._collecting = gc.isenabled()
+        gc.disable()
+        super().__enter__()  # type: ignore[no-untyped-call]
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        """End the count, and put the collector back."""
+        super().__exit__(*error)  # type: ignore[no-untyped-call]
+        if self._collecting:
+            gc.enable()
 
     def __torch_dispatch__(self, func: Callable[..., Any], types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Run an operation and count the storages of its results that were not there before."""

@@ -40,8 +40,7 @@ def test_the_estimate_is_what_real_tensors_take(variant):
             compute_gradients(game, images, torch.Generator(), Rules(), noise=0.1)
             for optimizer in optimizers:
                 optimizer.step()
-    # autograd's graphs are freed when Python collects their cycles, a little sooner or later
-    assert estimated == pytest.approx(memory.peak, rel=0.2)
+    assert estimated == pytest.approx(memory.peak, rel=0.05)
     weights = sum(p.nbytes for net in (*game.players().values(), *averages) for p in net.parameters())
     assert estimated > 3 * weights
     # twice the images, about twice what is not weights
@@ -51,7 +50,7 @@ def test_the_estimate_is_what_real_tensors_take(variant):
 def test_a_gradient_penalty_takes_more():
     shapes, variant = Shapes(16, 1, 8, 8), get_variant("gali-4")
     plain, penalized = (estimate_memory(config(d_regularizer=r), variant, shapes) for r in ("none", "r1r2"))
-    assert penalized > 1.05 * plain
+    assert penalized > 1.2 * plain
 
 
 def test_memory_in_words():
