@@ -20,6 +20,11 @@ def to_float(pixels: Tensor, device: torch.device | None = None) -> Tensor:
     return pixels.float() / 127.5 - 1
 
 
+def as_float32(value: Tensor) -> Tensor:
+    """Convert half precision, which autocast produces, to float32; float64 stays as it is."""
+    return value if value.dtype == torch.float64 else value.float()
+
+
 def image_blocks(
     pixels: Tensor | NDArray[np.uint8], size: int = BLOCK, device: torch.device | None = None
 ) -> Iterator[Tensor]:

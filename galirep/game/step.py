@@ -14,11 +14,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from galirep.data.tensors import ImageFunction
+from galirep.data.tensors import ImageFunction, as_float32
 from galirep.game import augmentation, masks
 from galirep.game.chains import evaluate
 from galirep.game.discriminator import Discriminator
 from galirep.game.expression import Expr
+from galirep.game.gradient_penalty import add_gradient_penalty
 from galirep.game.objectives import OBJECTIVES
 from galirep.game.variant import Variant
 from galirep.networks.parts import Encoder, Generator
@@ -84,7 +85,7 @@ def evaluate_expressions(
                 return image
             case "M":
                 assert game.extract is not None
-                return game.extract(_as_float32(args[0]))
+                return game.extract(as_float32(args[0]))
             case "Erase":
                 return masks.erase(*args)
             case _:  # "Mix"
@@ -135,7 +136,7 @@ def compute_gradients(
             leaf = leaf + noise * torch.randn(leaf.shape, generator=generator, device=leaf.device, dtype=leaf.dtype)
         leaves[e] = leaf.requires_grad_(e.learned and not d_only)
     with rules.autocast():
-        logits = _as_float32(d(leaves))
+        logits = as_float32(d(leaves))
     detached_logits = logits.detach().requires_grad_()
 
     # D's loss L_D: dL_D/dl, and from there to D's weights.
@@ -149,7 +150,7 @@ def compute_gradients(
 
     # D's gradient penalty (R1 + R2), added to the gradients of D's weights.
     if rules.r1_gamma:
-        statistics["r1"] = _add_gradient_penalty(d, leaves, rules)
+        statistics["r1"] = add_gradient_penalty(d, leaves, rules.r1_gamma, autocast=rules.autocast, scale=rules.scale)
     if d_only:
         return statistics
 
@@ -167,7 +168,7 @@ def compute_gradients(
     gradients = list(leaf_gradients)
     if variant.penalized:
         terms = [
-            p.weight * _DISTANCES[p.distance](_as_float32(values[left]), _as_float32(values[right]))
+            p.weight * _DISTANCES[p.distance](as_float32(values[left]), as_float32(values[right]))
             for p, left, right in variant.penalized
         ]
         penalty = rules.penalty_weight * torch.stack(terms).sum()
@@ -178,36 +179,7 @@ def compute_gradients(
     return statistics
 
 
-def _as_float32(value: Tensor) -> Tensor:
-    """Convert half precision, which autocast produces, to float32; float64 stays as it is."""
-    return value if value.dtype == torch.float64 else value.float()
-
-
 _DISTANCES = {"l1": F.l1_loss, "l2": F.mse_loss}
-
-
-def _add_gradient_penalty(d: Discriminator, leaves: Mapping[Expr, Tensor], rules: Rules) -> Tensor:
-    """Add the gradient of a zero-centred penalty to `.grad` of D's weights; return the penalty.
-
-    gamma/n sum_y mean ||grad psi_y(t_y)||^2 over the images and latents of each class's own tuple, with psi_y = l_y -
-    mean_{j != y} l_j. For n = 2 it is gamma/2 (R1 + R2) (Mescheder et al. 2018; Huang et al. 2024) of the difference of
-    the logits.
-    """
-    # the tuples share no tensor, so that each gradient is of one class
-    rows = [[leaves[e].detach().clone().requires_grad_() for e in row] for row in d.variant.tuples]
-    with rules.autocast():
-        logits = _as_float32(d.tuples(rows))
-    n = len(rows)
-    l_y = logits.diagonal(dim1=0, dim2=2).T  # (n, B)
-    psi = l_y - (logits.sum(-1) - l_y) / (n - 1)
-    inputs = [leaf for row in rows for leaf, kind in zip(row, d.variant.kinds, strict=True) if kind != "features"]
-    gradients = torch.autograd.grad(psi.sum(), inputs, create_graph=True)
-    penalty = rules.r1_gamma / n * torch.stack([_as_float32(g).square().sum() / g.shape[0] for g in gradients]).sum()
-    weights = list(d.parameters())
-    for p, g in zip(weights, torch.autograd.grad(rules.scale(penalty), weights, allow_unused=True), strict=True):
-        if g is not None and p.grad is not None:
-            p.grad += g
-    return penalty.detach()
 
 
 @contextmanager
