@@ -90,3 +90,9 @@ OBJECTIVES: dict[str, tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Tenso
     "misclassification": (discriminator_loss, misclassification_loss),
     "relativistic": (relativistic_discriminator_loss, relativistic_generator_loss),
 }
+
+MULTIPLES = {"relativistic": 2.0}
+"""Objectives that are a multiple of the published loss; D's gradient penalty is that much stronger.
+
+So its weight gamma means what it means there.
+"""

@@ -20,7 +20,7 @@ from galirep.game.chains import evaluate
 from galirep.game.discriminator import Discriminator
 from galirep.game.expression import Expr
 from galirep.game.gradient_penalty import add_gradient_penalty
-from galirep.game.objectives import OBJECTIVES
+from galirep.game.objectives import MULTIPLES, OBJECTIVES
 from galirep.game.variant import Variant
 from galirep.networks.parts import Encoder, Generator
 
@@ -48,8 +48,9 @@ class Rules:
     """How an update is made.
 
     `objective` is a key of `OBJECTIVES`, `penalty_weight` the weight on the variant's penalties, `r1_gamma` the weight
-    of D's gradient penalty (0: none), `scale` multiplies a loss for half precision, and `augment` names the
-    augmentations of D's images (keys of `AUGMENTATIONS`).
+    of D's gradient penalty (0: none), `scale` multiplies a loss for half precision, `augment` names the augmentations
+    of D's images (keys of `AUGMENTATIONS`), and `r1_on` and `r1_features` say what the penalty is of
+    (`gradient_penalty`).
     """
 
     objective: str = "product"
@@ -58,6 +59,8 @@ class Rules:
     autocast: Callable[[], AbstractContextManager[object]] = nullcontext
     scale: Callable[[Tensor], Tensor] = field(default=lambda loss: loss)
     augment: Sequence[str] = ()
+    r1_on: str = "mean"
+    r1_features: bool = False
 
 
 def evaluate_expressions(
@@ -150,7 +153,13 @@ def compute_gradients(
 
     # D's gradient penalty (R1 + R2), added to the gradients of D's weights.
     if rules.r1_gamma:
-        statistics["r1"] = add_gradient_penalty(d, leaves, rules.r1_gamma, autocast=rules.autocast, scale=rules.scale)
+        statistics["r1"] = add_gradient_penalty(
+            *(d, leaves, rules.r1_gamma * MULTIPLES.get(rules.objective, 1.0), generator),
+            on=rules.r1_on,
+            features=rules.r1_features,
+            autocast=rules.autocast,
+            scale=rules.scale,
+        )
     if d_only:
         return statistics
 

@@ -81,6 +81,13 @@ class TrainConfig(Settings):
     )
     r1_gamma: float = setting(0.1, "Weight of the gradient penalty (r1r2).", low=0)
     r1_every: int = setting(4, "Updates between two gradient penalties (r1r2); each weighs that much more.", low=1)
+    r1_on: str = setting(
+        "mean",
+        "Which differences of D's logits the gradient penalty is of: a tuple's own less the mean of the others (mean), "
+        "less another's, drawn for each tuple (pairs), or less each other's, n - 1 backward passes (all-pairs).",
+        choices=("mean", "pairs", "all-pairs"),
+    )
+    r1_features: bool = setting(False, "Penalise D's gradient by M's features too, where D reads them (r1r2, GALI-PT).")
     instance_noise: float = setting(
         0.1, "Standard deviation of the noise on D's images at the start; it falls linearly to 0.", low=0, high=10
     )

@@ -2,9 +2,12 @@
 
 import dataclasses
 import math
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 
 from galirep.data.memory import Images
 from galirep.errors import ConfigError
@@ -82,6 +85,30 @@ def resolve(config: TrainConfig, variant: Variant, images: Images) -> RunPlan:
     return RunPlan(resolved, variant, shapes, steps, holdout, evaluate_every)
 
 
+def rules_of(
+    config: TrainConfig,
+    *,
+    penalized: bool,
+    autocast: Callable[[], AbstractContextManager[object]] = nullcontext,
+    scale: Callable[[Tensor], Tensor] = lambda loss: loss,
+) -> Rules:
+    """Return the rules of an update with or without the gradient penalty.
+
+    The penalty is lazy: seldom, and that much stronger.
+    """
+    gamma = config.r1_gamma * config.r1_every if penalized else 0.0
+    return Rules(
+        config.objective,
+        config.penalty_weight,
+        gamma,
+        autocast,
+        scale,
+        config.augmentations,
+        r1_on=config.r1_on,
+        r1_features=config.r1_features,
+    )
+
+
 def estimate_memory(config: TrainConfig, variant: Variant, shapes: Shapes) -> int:
     """Estimate the bytes that an update takes at its peak, in float32.
 
@@ -96,8 +123,7 @@ def estimate_memory(config: TrainConfig, variant: Variant, shapes: Shapes) -> in
     from galirep.system.tensor_memory import imagined
 
     networks, _ = family(config.networks, shapes.size)
-    gamma = config.r1_gamma * config.r1_every if config.penalized else 0.0
-    rules = Rules(config.objective, config.penalty_weight, gamma, augment=config.augmentations)
+    rules = rules_of(config, penalized=config.penalized)
     with imagined() as memory:
         parts = NETWORKS[networks].build(shapes)
         discriminator = Discriminator(variant, parts, config.d_regularizer)

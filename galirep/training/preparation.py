@@ -50,6 +50,11 @@ def prepare(
     # a precision that the device cannot do is refused before any image is decoded
     autocast_of(device, config.precision)
     source_of_m = _source_of_m(config, variant, adapter)
+    if config.r1_features and "features" not in variant.kinds:
+        raise ConfigError(
+            f"r1_features: no tuple of the variant {variant.name!r} has features of M(.) for the gradient penalty: "
+            "leave it out, or take gali-pt"
+        )
 
     images = data if isinstance(data, Images) else _load(config, data, download)
     plan = resolve(config, variant, images)

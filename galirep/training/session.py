@@ -16,7 +16,7 @@ from galirep.system.devices import autocast_of, peak_memory
 from galirep.training.averaging import Average
 from galirep.training.knowledge import Knowledge
 from galirep.training.optimizers import Optimizers, norms, rate_factor
-from galirep.training.plan import RunPlan
+from galirep.training.plan import RunPlan, rules_of
 
 # positions of `derive_seed`: what each random stream of a run is for (0 is the order of the images)
 _INIT, _STEP, _CALIBRATE, _SHOW = 1, 2, 3, 4
@@ -100,13 +100,10 @@ class Session:
         self.average.update(config.batch_size, self.step * config.batch_size)
 
     def _rules(self, number: int) -> Rules:
-        """Return the rules of update `number`; the gradient penalty is lazy: seldom, and that much stronger."""
-        config = self.config
-        gamma = 0.0
-        if config.penalized and number % config.r1_every == 0:
-            gamma = config.r1_gamma * config.r1_every
+        """Return the rules of update `number`."""
+        penalized = self.config.penalized and number % self.config.r1_every == 0
         scale = self.optimizers.scaler.scale
-        return Rules(config.objective, config.penalty_weight, gamma, self._autocast, scale, config.augmentations)
+        return rules_of(self.config, penalized=penalized, autocast=self._autocast, scale=scale)
 
     def _start_interval(self) -> None:
         self._totals: dict[str, tuple[Tensor, int]] = {}

@@ -198,7 +198,8 @@ class NoHostSync(TorchDispatchMode):
 @pytest.mark.parametrize(
     ("variant", "regularizer", "rules"),
     [("gali-mix", "sn", Rules()), ("gali-pt", "r1r2", Rules(r1_gamma=1.0)), ("gali-4", "none", Rules("relativistic"))]
-    + [("gali-8", "sn-scale+r1r2", Rules(r1_gamma=1.0, augment=("color", "translation", "cutout")))],
+    + [("gali-8", "sn-scale+r1r2", Rules(r1_gamma=1.0, augment=("color", "translation", "cutout")))]
+    + [("gali-pt", "r1r2", Rules(r1_gamma=1.0, r1_on=on, r1_features=True)) for on in ("pairs", "all-pairs")],
 )
 def test_nothing_waits_for_the_device(variant, regularizer, rules):
     game = make(variant, regularizer)

@@ -69,6 +69,8 @@ def test_every_variant_trains_checkpoints_and_reloads(name, tmp_path):
         {"d_regularizer": "sn"},
         {"d_regularizer": "sn-scale"},
         {"d_regularizer": "r1r2", "r1_every": 2},
+        {"d_regularizer": "r1r2", "r1_every": 2, "r1_on": "pairs", "objective": "relativistic"},
+        {"d_regularizer": "r1r2", "r1_every": 2, "r1_on": "all-pairs"},
         {"objective": "relativistic", "d_regularizer": "none", "grad_clip": 1.0, "schedule": "cosine", "warmup": 2},
         {"objective": "misclassification", "d_regularizer": "none", "d_steps": 5, "batch_size": 3},
         {"objective": "minimax", "d_regularizer": "none", "precision": "bf16", "ema_half_life": 0.0},

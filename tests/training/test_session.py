@@ -18,6 +18,7 @@ def test_the_lazy_penalty_is_seldom_and_that_much_stronger_and_has_no_instance_n
 
     def update(game, x, generator, rules, **options):
         asked.append((rules.r1_gamma, options["noise"], rules.augment))
+        assert rules.r1_on == "pairs" and not rules.r1_features
         return real(game, x, generator, rules, **options)
 
     monkeypatch.setattr(module, "compute_gradients", update)
@@ -25,6 +26,7 @@ def test_the_lazy_penalty_is_seldom_and_that_much_stronger_and_has_no_instance_n
         "d_regularizer": regularizer,
         "r1_gamma": 0.5,
         "r1_every": 3,
+        "r1_on": "pairs",
         "instance_noise": 0.4,
         "d_augment": "color, cutout",
     }
