@@ -36,6 +36,8 @@ class Discriminator(nn.Module):
         hidden = [nn.Sequential(nn.Linear(a, b), nn.LeakyReLU(parts.slope)) for a, b in pairwise(widths)]
         self.hidden, self.last = nn.Sequential(*hidden), nn.Linear(widths[-1], variant.n)
         init_normal(self.last, 0.01)
+        if parts.head_std is not None:
+            init_normal(self.hidden, parts.head_std)
         spectral = regularizer.removesuffix("+r1r2")
         self.log_scale = nn.Parameter(torch.zeros(())) if spectral == "sn-scale" else None
         if spectral in ("sn", "sn-scale"):

@@ -4,20 +4,30 @@ With p = softmax(l), w_D = 2/n and w_G = 2/(n(n-1)), sums run over the classes a
 the loss of D and the product of terms are both 2 ln n: 1.386, 2.773, 4.159 for n = 2, 4, 8.
 """
 
-import math
 from collections.abc import Callable
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 
-def chance(n: int, objective: str = "product") -> float:
-    """Return D's loss when it cannot tell the n classes apart: 2 ln n, or 2 ln 2 if the objective compares pairs.
+class Chance(NamedTuple):
+    """The losses of D (`d`) and of G and E (`g`) where D cannot tell the classes apart."""
 
-    The product of terms has the same value there.
+    d: float
+    g: float
+
+
+def chance(n: int, objective: str = "product") -> Chance:
+    """Return the losses of an objective at equal logits of the n classes.
+
+    D's is 2 ln n, and 2 ln 2 for `relativistic`, which compares pairs; that of G and E is the same, but -2 ln n for
+    `minimax` and 2 ln(n / (n - 1)) for `misclassification`.
     """
-    return 2 * math.log(2 if objective == "relativistic" else n)
+    # two images, since `relativistic` compares each with another; float64, since the numbers are shown
+    equal = torch.zeros(n, 2, n, dtype=torch.float64)
+    return Chance(*(float(loss(equal)) for loss in OBJECTIVES[objective]))
 
 
 def discriminator_loss(logits: Tensor) -> Tensor:

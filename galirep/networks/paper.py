@@ -17,6 +17,7 @@ from galirep.networks.parts import (
     up_block,
 )
 
+_STD = 0.01  # of the initial weights of every layer
 _FEATURE_WIDTH = 512  # of the trunk that takes M's features
 
 
@@ -72,9 +73,10 @@ def _paper(
         trunk_dims={"image": top, "latent": latent_trunk[-1], "features": _FEATURE_WIDTH},
         head_widths=tuple(head),
         slope=slope,
+        head_std=_STD,
     )
     for module in (parts.encoder, parts.generator, *trunks.values()):
-        init_normal(module, 0.01)
+        init_normal(module, _STD)
     return parts
 
 

@@ -34,7 +34,8 @@ class Parts:
     """The networks of one family: E, G and the parts of D.
 
     D has a trunk for each kind of variable, with output width `trunk_dims`, and a joint head of hidden widths
-    `head_widths` with LeakyReLUs of slope `slope`.
+    `head_widths` with LeakyReLUs of slope `slope`. The head's hidden weights start from N(0, `head_std`^2) and its
+    biases from 0; None keeps torch's own initialisation.
     """
 
     encoder: "Encoder"
@@ -43,6 +44,7 @@ class Parts:
     trunk_dims: Mapping[str, int]
     head_widths: tuple[int, ...]
     slope: float
+    head_std: float | None = None
 
 
 class Encoder(nn.Module):

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from galirep.errors import CheckpointError, GalirepError
-from galirep.game.objectives import chance
+from galirep.game.objectives import Chance, chance
 from galirep.networks.card import model_card
 from galirep.networks.saved import export_networks
 from galirep.runs.active import ActiveRun
@@ -223,13 +223,14 @@ def _comparable(fact: Any) -> Any:
     return fact
 
 
-def status_line(row: MetricsRow, chance: float) -> str:
+def status_line(row: MetricsRow, chance: Chance) -> str:
     """Describe a row in one line: losses beside chance, D's probability of the true classes, speed, held-out error."""
     true_class = " ".join(f"{probs[i]:.2f}" for i, probs in enumerate(row.probs))
     wait = 100 * row.seconds["data_wait"] / max(row.seconds["interval"], 1e-9)
     held_out = f", held-out mse {row.evaluation.pixel_mse:.4f}" if row.evaluation else ""
     return (
-        f"step {row.step} D {row.loss_d:.3f} GE {row.loss_g:.3f} (chance {chance:.3f}) p(true) {true_class} "
+        f"step {row.step} D {row.loss_d:.3f} (chance {chance.d:.3f}) GE {row.loss_g:.3f} (chance {chance.g:.3f}) "
+        f"p(true) {true_class} "
         f"sigma {row.sigma:.2f} {row.images_per_second:.0f} img/s, data wait {wait:.0f}%, "
         f"{row.peak_memory_mib:.0f} MiB{held_out}"
     )

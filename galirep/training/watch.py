@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 
+from galirep.game.objectives import Chance
 from galirep.runs.metrics import Evaluation, MetricsRow
 
 PATIENCE, EARLIEST = 2000, 50
@@ -13,8 +14,12 @@ CHANCE = 0.01
 """Relative distance of D's loss from chance below which D tells no classes apart: about what batch noise moves it."""
 SURE, VANISHED = 0.99, 1e-4
 """D's mean probability of the true class, and the norm of G's gradient, at which G can learn nothing more from D."""
-FAR = 10.0
-"""Times chance at which the losses have diverged; a D that is wrong by a few nats on everything stays below."""
+FAR = 9.0
+"""How far above its own chance level a loss has diverged, in units of D's.
+
+A D that is wrong by a few nats on everything stays below. The level of G and E is no unit: `misclassification` has one
+near 0, `minimax` one below.
+"""
 FEW_RANKS = 2.0
 """Effective rank below which images lie on a line, whatever the dimensions; checked where 4 or more are possible."""
 IGNORED = 0.01
@@ -36,11 +41,11 @@ _OF_NETWORKS = {"ignores", "prior", "features", "mean", "worse", "bounds"}
 class Watch:
     """Warnings from the rows of metrics, given in order; `active` has those that hold now, name -> text.
 
-    `chance` is D's loss at chance, `latent` the dimension of z, `steps` the run's updates. All that it knows comes from
-    the rows, so a resumed run gives it those that are there.
+    `chance` has the losses at chance, `latent` the dimension of z, `steps` the run's updates. All that it knows comes
+    from the rows, so a resumed run gives it those that are there.
     """
 
-    def __init__(self, chance: float, latent: int, steps: int, rows: Iterable[MetricsRow] = ()) -> None:
+    def __init__(self, chance: Chance, latent: int, steps: int, rows: Iterable[MetricsRow] = ()) -> None:
         self.active: dict[str, str] = {}
         self.chance, self._latent = chance, latent
         self._patience = min(PATIENCE, max(EARLIEST, steps // 4))
@@ -63,7 +68,7 @@ class Watch:
 
     def _of_the_game(self, row: MetricsRow) -> dict[str, str]:
         warnings = {}
-        if abs(row.loss_d / self.chance - 1) >= CHANCE:
+        if abs(row.loss_d / self.chance.d - 1) >= CHANCE:
             self._at_chance_since = None
         elif self._at_chance_since is None:
             self._at_chance_since = self._last_step
@@ -80,9 +85,10 @@ class Watch:
             warnings["wins"] = (
                 f"D wins: it gives the true class {true_class:.3f} and G a gradient of norm {gradient:.1e}"
             )
-        if max(row.loss_d, row.loss_g) > FAR * self.chance:
+        if max(row.loss_d - self.chance.d, row.loss_g - self.chance.g) > FAR * self.chance.d:
             warnings["losses"] = (
-                f"losses far above chance (D {row.loss_d:.3g}, G and E {row.loss_g:.3g}, chance {self.chance:.3g}): "
+                f"losses far above chance (D {row.loss_d:.3g}, chance {self.chance.d:.3g}; G and E {row.loss_g:.3g}, "
+                f"chance {self.chance.g:.3g}): "
                 "one side has run away from the other; a lower learning rate keeps them together"
             )
         return warnings

@@ -107,10 +107,22 @@ def test_a_forward_makes_one_power_iteration_however_often_a_trunk_is_called():
 
 def test_the_papers_initialisation_reaches_the_weights_under_spectral_norm():
     d = make("gali-4", "sn", "svhn32", Shapes(32, 3, 64))
-    for module in [m for t in d.trunks.values() for m in t.modules() if isinstance(m, nn.Conv2d | nn.Linear)] + [
-        d.last
-    ]:
+    layers = [m for m in d.modules() if isinstance(m, nn.Conv2d | nn.Linear)]
+    assert {id(m) for m in d.hidden.modules() if isinstance(m, nn.Linear)} < {id(m) for m in layers}
+    for module in layers:
         assert float(module.parametrizations.weight.original.detach().std()) == pytest.approx(0.01, rel=0.15)
+        assert not module.bias.detach().any()
+
+
+@pytest.mark.parametrize("networks", ["compact", "resnet"])
+def test_the_head_of_other_families_keeps_torchs_initialisation(networks):
+    with torch.random.fork_rng():
+        d = make("gali-4", "none", networks)
+    for layer in (m for m in d.hidden.modules() if isinstance(m, nn.Linear)):
+        bound = layer.in_features**-0.5
+        assert (
+            float(layer.weight.detach().std()) == pytest.approx(bound / 3**0.5, rel=0.1) and layer.bias.detach().any()
+        )
 
 
 def test_logits_start_near_uniform():

@@ -51,11 +51,27 @@ def test_gradients_have_the_closed_form(n):
 @pytest.mark.parametrize("n", SIZES)
 def test_losses_at_uniform_logits_are_2_ln_n(n):
     logits = torch.full((n, 3, n), 0.7, dtype=torch.float64)
-    assert objectives.chance(n) == pytest.approx({2: 1.386, 3: 2.197, 4: 2.773, 8: 4.159}[n], abs=5e-4)
+    assert objectives.chance(n).d == pytest.approx({2: 1.386, 3: 2.197, 4: 2.773, 8: 4.159}[n], abs=5e-4)
     for loss in (objectives.discriminator_loss, objectives.product_loss):
-        assert float(loss(logits)) == pytest.approx(objectives.chance(n))
+        assert float(loss(logits)) == pytest.approx(2 * math.log(n))
     for loss in objectives.OBJECTIVES["relativistic"]:
         assert float(loss(logits)) == pytest.approx(2 * math.log(2))
+
+
+@pytest.mark.parametrize("n", SIZES)
+def test_each_objective_has_its_own_level_at_uniform_logits(n):
+    levels = {
+        "product": (2 * math.log(n), 2 * math.log(n)),
+        "minimax": (2 * math.log(n), -2 * math.log(n)),
+        "misclassification": (2 * math.log(n), 2 * math.log(n / (n - 1))),
+        "relativistic": (2 * math.log(2), 2 * math.log(2)),
+    }
+    assert set(levels) == set(objectives.OBJECTIVES)
+    for objective, level in levels.items():
+        assert objectives.chance(n, objective) == pytest.approx(level)
+        uniform = torch.full((n, 3, n), 0.7)
+        assert [float(loss(uniform)) for loss in objectives.OBJECTIVES[objective]] == pytest.approx(level)
+    assert objectives.chance(4, "misclassification").g == pytest.approx(0.575, abs=5e-4)
 
 
 @pytest.mark.parametrize("n", SIZES)

@@ -49,7 +49,7 @@ def test_every_variant_trains_checkpoints_and_reloads(name, tmp_path):
     assert (result.run, result.steps, result.metrics["step"]) == (run, 3, 3)
     rows = metrics_of(run)
     assert [row["step"] for row in rows] == [1, 2, 3]
-    assert rows[0]["loss_d"] == pytest.approx(chance(variant.n), rel=0.02) == rows[0]["loss_g"]
+    assert rows[0]["loss_d"] == pytest.approx(chance(variant.n).d, rel=0.02) == rows[0]["loss_g"]
     assert np.allclose(rows[0]["probs"], 1 / variant.n, atol=0.05)
     assert ("penalty" in rows[0]) == bool(variant.penalties) and all(v > 0 for v in rows[0]["gradient_norms"].values())
     assert info_of(run)["status"] == "complete" and Variant.from_dict(info_of(run)["variant"]) == variant
@@ -189,6 +189,7 @@ def test_where_a_run_may_begin(tmp_path):
         ({"networks": "svhn32"}, ConfigError, "take images of 32 pixels, not 8"),
         ({"variant": "gali-pt"}, ConfigError, "uses M(.): name a feature extractor"),
         ({"adapter": "pixels"}, ConfigError, "does not use M(.), so it takes no adapter"),
+        ({"r1_features": True}, ConfigError, "r1_features: no tuple of the variant 'gali-4' has features of M(.)"),
         ({"precision": "fp16", "d_regularizer": "sn"}, ConfigError, "precision 'fp16' needs a CUDA device"),
         ({"device": "tpu"}, ConfigError, "device 'tpu'"),
         ({"device": "cuda:77"}, ConfigError, "CUDA devices; pass --device cpu or auto"),
@@ -252,7 +253,7 @@ def test_each_side_wins_against_one_that_stands_still(variant, digit_images, tmp
     train(config(**settings, lr=0.0, lr_d=2e-3), digit_images, out=tmp_path / "d")
     own = metrics_of(tmp_path / "d")[-1]
     n = get_variant(variant).n
-    assert own["loss_d"] < 0.8 * chance(n) and np.diag(own["probs"]).mean() > 1.5 / n
+    assert own["loss_d"] < 0.8 * chance(n).d and np.diag(own["probs"]).mean() > 1.5 / n
     train(config(**settings, lr=2e-3, lr_d=0.0), digit_images, out=tmp_path / "g")
     losses = [row["loss_g"] for row in metrics_of(tmp_path / "g")]
     assert losses == sorted(losses, reverse=True) and losses[-1] < losses[0]

@@ -4,7 +4,9 @@ import math
 
 import pytest
 
+from galirep.game.objectives import Chance, chance
 from galirep.runs.metrics import Evaluation, MetricsRow
+from galirep.training.run import status_line
 from galirep.training.watch import EARLIEST, PATIENCE, Watch
 
 LEVEL = 2 * math.log(4)
@@ -40,7 +42,7 @@ def row(step, *, loss_d=2.0, loss_g=3.0, own=0.5, gradient=1.0, **evaluation):
 
 
 def watch(steps=100_000, rows=()):
-    return Watch(LEVEL, 8, steps, rows)
+    return Watch(Chance(LEVEL, LEVEL), 8, steps, rows)
 
 
 def test_a_sound_run_is_told_nothing():
@@ -50,6 +52,16 @@ def test_a_sound_run_is_told_nothing():
         [],
         [],
     ] and watching.active == {}
+
+
+@pytest.mark.parametrize(("objective", "level"), [("misclassification", 0.575), ("minimax", -2.773)])
+def test_the_loss_of_g_is_measured_from_its_own_level(objective, level):
+    """A D that is sure of all costs `misclassification` 2 ln(1 / 1e-4) = 18: no divergence, though 32 times .575."""
+    for far, told in ((8.5, False), (9.5, True)):
+        watching = Watch(chance(4, objective), 8, 100_000)
+        watching.update(row(100, loss_g=level + far * LEVEL))
+        assert (set(watching.active) == {"losses"}) == told
+    assert f"chance 2.77; G and E {level + 9.5 * LEVEL:.3g}, chance {level:.3g})" in watching.active["losses"]
 
 
 def test_d_at_chance_is_said_once_until_it_clears():
@@ -115,7 +127,7 @@ def test_a_young_run_is_given_time_and_a_short_one_less():
 
 
 def test_few_dimensions_or_images_are_no_collapse():
-    assert Watch(LEVEL, 2, 100_000).update(row(3000, mu_rank=1.0)) == []
+    assert Watch(Chance(LEVEL, LEVEL), 2, 100_000).update(row(3000, mu_rank=1.0)) == []
     assert watch().update(row(3000, images=4, mu_rank=1.0, feature_rank=1.0)) == []
 
 
@@ -129,3 +141,11 @@ def test_a_watch_that_resumes_knows_what_one_that_never_stopped_knows():
     for line in rows[5:]:
         resumed.update(line)
     assert resumed.active == whole.active
+
+
+def test_the_status_line_prints_each_losss_own_level():
+    line = status_line(
+        MetricsRow.from_dict(row(3).to_dict() | {"seconds": {"interval": 1.0, "data_wait": 0.0}}),
+        chance(4, "misclassification"),
+    )
+    assert "D 2.000 (chance 2.773) GE 3.000 (chance 0.575) p(true) 0.50" in line
