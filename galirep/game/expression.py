@@ -47,6 +47,11 @@ class Expr:
         """Whether the value depends on E or G, so that it can pass a gradient to them."""
         return bool(self.heads & {"E", "G"})
 
+    @property
+    def erased(self) -> bool:
+        """Whether the value is an image with a hole: erased by a mask, and not passed through a network since."""
+        return self.head == "Erase" or any(a.erased for a in self.args if self.kind == a.kind == "image")
+
     def walk(self) -> "Iterator[Expr]":
         """Yield the expression and all its sub-expressions, depth first."""
         yield self

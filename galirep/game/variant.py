@@ -144,6 +144,13 @@ class Variant:
         """The names of the masks that occur, sorted."""
         return tuple(sorted({h for e in self.expressions for h in e.heads if LEAVES.get(h) == "mask"}))
 
+    @cached_property
+    def statistics(self) -> tuple[str, ...]:
+        """What E is fed, `whole` images, `masked` ones or both, and so needs BatchNorm statistics of; default first."""
+        inputs = [part.args[0] for e in self.expressions for part in e.walk() if part.args and part.kind == "latent"]
+        fed = {"masked" if image.erased else "whole" for image in inputs}
+        return tuple(kind for kind in ("whole", "masked") if kind in fed)
+
     @property
     def needs_features(self) -> bool:
         """Whether M occurs, so that training needs a feature extractor."""

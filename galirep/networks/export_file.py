@@ -27,15 +27,17 @@ def sha256_tensors(tensors: Mapping[str, Tensor]) -> str:
     return digest.hexdigest()
 
 
-def save_export(path: Path, kind: str, net: nn.Module, header: Mapping[str, Any]) -> dict[str, Any]:
-    """Write a network's tensors and a header atomically; return the header as written.
+def save_export(
+    path: Path, kind: str, net: nn.Module, header: Mapping[str, Any], extra: Mapping[str, Tensor] | None = None
+) -> dict[str, Any]:
+    """Write a network's tensors, and `extra` ones, and a header atomically; return the header as written.
 
     To `header` are added `kind`, `format` and the `sha256` of the tensors.
     """
     # only the files need safetensors; the hash of a network's tensors does not
     from safetensors.torch import save
 
-    tensors = {name: value.detach().cpu().contiguous() for name, value in net.state_dict().items()}
+    tensors = {name: value.detach().cpu().contiguous() for name, value in {**net.state_dict(), **(extra or {})}.items()}
     full_header = {"kind": kind, "format": FORMAT, **header, "sha256": sha256_tensors(tensors)}
     with atomic_write(path) as temporary:
         # not safetensors' `save_file`, whose error for a full disk does not name the cause

@@ -6,47 +6,77 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from galirep.errors import ConfigError
+from galirep.errors import CheckpointError, ConfigError
 from galirep.networks.export_file import export_folder, load_export, save_export
 from galirep.networks.families import NETWORKS
 from galirep.networks.parts import Encoder, Generator, Shapes
 from galirep.system.files import atomic_write, write_json, write_text
 
 EXPORTED = ("encoder.safetensors", "generator.safetensors", "encoder.json", "README.md")
+_WHOLE = "whole"
+"""What the BatchNorm statistics of an export are of whose header does not say it."""
 
 
-def export_networks(folder: Path, nets: Mapping[str, nn.Module], header: Mapping[str, Any], card: str) -> None:
+def export_networks(
+    folder: Path,
+    nets: Mapping[str, nn.Module],
+    header: Mapping[str, Any],
+    card: str,
+    statistics: Mapping[str, Mapping[str, Tensor]] | None = None,
+) -> None:
     """Write `encoder.safetensors`, `generator.safetensors`, `encoder.json` (E's header) and README.md (the model card).
 
-    `header` needs `networks`, `shapes` and `name`. Each file is replaced atomically and can be read alone.
+    `header` needs `networks`, `shapes` and `name`. `statistics` are E's BatchNorm statistics by what E is fed (default:
+    those of E itself, of whole images); the first must be those of E, the others are written beside them under
+    `KIND.NAME`. Each file is replaced atomically and can be read alone.
     """
+    first, *others = statistics or {_WHOLE: {}}
+    header = {**header, "statistics": [first, *others]}
+    extra = {f"{kind}.{name}": value for kind in others for name, value in (statistics or {})[kind].items()}
     for kind, net in nets.items():
-        written_header = save_export(folder / f"{kind}.safetensors", kind, net, header)
+        written_header = save_export(
+            folder / f"{kind}.safetensors", kind, net, header, extra if kind == "encoder" else None
+        )
         if kind == "encoder":
             write_json(folder / "encoder.json", written_header)
     write_text(folder / "README.md", card)
 
 
-def load_network(run: Path, kind: str, device: str | torch.device = "cpu") -> tuple[nn.Module, dict[str, Any]]:
+def load_network(
+    run: Path, kind: str, device: str | torch.device = "cpu", statistics: str | None = None
+) -> tuple[nn.Module, dict[str, Any]]:
     """Load the exported network of `kind` (`encoder` or `generator`), frozen and in eval mode, and its header.
 
-    `run` is a run directory or an export folder.
+    `run` is a run directory or an export folder. `statistics` chooses E's BatchNorm statistics, those of `whole` or of
+    `masked` images, of the ones that the header lists (default: the first).
 
     Raises:
-        CheckpointError: see `load_export`.
+        CheckpointError: the export has no such statistics; or see `load_export`.
     """
     tensors, header = load_export(run, kind, device)
+    first, *others = header.get("statistics", [_WHOLE])
+    if statistics not in (None, first, *others):
+        raise CheckpointError(
+            f"{run} has no BatchNorm statistics {statistics!r}: it has {' and '.join([first, *others])}"
+        )
+    for other in others:
+        prefix = f"{other}."
+        second = {name.removeprefix(prefix): tensors.pop(name) for name in list(tensors) if name.startswith(prefix)}
+        if other == statistics:
+            tensors |= second
     parts = NETWORKS[header["networks"]].build(Shapes(**header["shapes"]))
     net: nn.Module = parts.encoder if kind == "encoder" else parts.generator
     net.load_state_dict(tensors)
     return net.requires_grad_(False).eval().to(device), header
 
 
-def load_autoencoder(run: Path, device: str | torch.device = "cpu") -> tuple[Encoder, Generator, dict[str, Any]]:
-    """Load the exported E and G of a run, and E's header; raise as `load_network`."""
-    encoder, header = load_network(run, "encoder", device)
+def load_autoencoder(
+    run: Path, device: str | torch.device = "cpu", statistics: str | None = None
+) -> tuple[Encoder, Generator, dict[str, Any]]:
+    """Load the exported E (with `statistics` as in `load_network`) and G, and E's header; raise as `load_network`."""
+    encoder, header = load_network(run, "encoder", device, statistics)
     generator, _ = load_network(run, "generator", device)
     assert isinstance(encoder, Encoder) and isinstance(generator, Generator)
     return encoder, generator, header

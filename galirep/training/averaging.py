@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import update_bn
 
+from galirep.game import masks
 from galirep.game.step import Game
 
 
@@ -14,12 +15,17 @@ class Average:
     """Exponential moving averages of E's and G's weights.
 
     Early in a run the half-life is shorter: a twentieth of the images seen (Karras et al. 2020 ramp it up so).
+
+    `statistics` has E's BatchNorm statistics by what E is fed (`Variant.statistics`), as tensors by name; the averaged
+    E itself has the first. They are empty before `calibrate` and without BatchNorm.
     """
 
     def __init__(self, game: Game, half_life: float) -> None:
         self.half_life = half_life
         self._trained = {n: game.players()[n] for n in "EG"}
         self.nets = {n: copy.deepcopy(net).requires_grad_(False).eval() for n, net in self._trained.items()}
+        self._kinds = game.variant.statistics
+        self.statistics: dict[str, dict[str, Tensor]] = {kind: {} for kind in self._kinds}
 
     @torch.no_grad()
     def update(self, images: int, seen: int) -> None:
@@ -32,23 +38,37 @@ class Average:
     def calibrate(self, images: Iterable[Tensor], seed: int) -> None:
         """Re-estimate BatchNorm's running statistics for the averaged weights, and set eval mode.
 
-        E's are those of real images (B, C, S, S); G's those of latents from the prior and from E's posterior, half
-        each.
+        E's are those of what it is fed: real images (B, C, S, S), the same erased by random boxes, or either. G's are
+        those of latents from the prior and from E's posterior on these, half each.
         Without BatchNorm nothing is computed: the averages are in eval mode from the start.
         """
-        if not any(isinstance(m, nn.modules.batchnorm._BatchNorm) for net in self.nets.values() for m in net.modules()):
+        if not any(_batch_norms(net) for net in self.nets.values()):
             return
         batches = list(images)
         e, g = self.nets["E"], self.nets["G"]
-        _re_estimate(e, batches)
         generator = torch.Generator(batches[0].device).manual_seed(seed)
         latents = []
-        with torch.no_grad():
-            for batch in batches:
-                mu, log_sigma = e(batch)
-                noise, prior = torch.randn(2, *mu.shape, generator=generator, device=mu.device)
-                latents += [mu + log_sigma.exp() * noise, prior]
+        # the default last, for E to stay with
+        for kind in reversed(self._kinds):
+            inputs = batches if kind == "whole" else [_erased(batch, generator) for batch in batches]
+            _re_estimate(e, inputs)
+            self.statistics[kind] = {
+                f"{name}.{key}": value.clone() for name, m in _batch_norms(e) for key, value in m.named_buffers()
+            }
+            with torch.no_grad():
+                for batch in inputs:
+                    mu, log_sigma = e(batch)
+                    noise, prior = torch.randn(2, *mu.shape, generator=generator, device=mu.device)
+                    latents += [mu + log_sigma.exp() * noise, prior]
         _re_estimate(g, latents)
+
+
+def _batch_norms(net: nn.Module) -> list[tuple[str, nn.Module]]:
+    return [(name, m) for name, m in net.named_modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+
+
+def _erased(images: Tensor, generator: torch.Generator) -> Tensor:
+    return masks.erase(images, masks.random_boxes(len(images), images.shape[-1], generator, images.device))
 
 
 def _re_estimate(net: nn.Module, batches: list[Tensor]) -> None:

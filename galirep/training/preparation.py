@@ -77,7 +77,12 @@ def prepare(
         "errors": images.errors,
         "report": None if images.report is None else images.report.to_dict(),
     }
-    facts = {"data": data_facts, "variant": variant.to_dict(), "adapter": knowledge.description}
+    facts = {
+        "data": data_facts,
+        "variant": variant.to_dict(),
+        "statistics": list(variant.statistics),
+        "adapter": knowledge.description,
+    }
     return Prepared(plan, session, held_out, facts)
 
 

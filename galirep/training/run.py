@@ -202,7 +202,7 @@ class TrainingRun:
         }
         nets = {"encoder": self.session.average.nets["E"], "generator": self.session.average.nets["G"]}
         folder.mkdir(exist_ok=True)
-        export_networks(folder, nets, header, model_card(header))
+        export_networks(folder, nets, header, model_card(header), self.session.average.statistics)
 
 
 def _fact_differences(facts: Mapping[str, Any], stored: Mapping[str, Any]) -> list[str]:

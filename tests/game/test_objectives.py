@@ -69,7 +69,7 @@ def test_each_objective_has_its_own_level_at_uniform_logits(n):
     assert set(levels) == set(objectives.OBJECTIVES)
     for objective, level in levels.items():
         assert objectives.chance(n, objective) == pytest.approx(level)
-        uniform = torch.full((n, 3, n), 0.7)
+        uniform = torch.full((n, 3, n), 0.7, dtype=torch.float64)
         assert [float(loss(uniform)) for loss in objectives.OBJECTIVES[objective]] == pytest.approx(level)
     assert objectives.chance(4, "misclassification").g == pytest.approx(0.575, abs=5e-4)
 
