@@ -7,7 +7,9 @@ import numpy as np
 import pytest
 
 import galirep
+from galirep.errors import CheckpointError
 from galirep.inspection.paths import info
+from galirep.networks.saved import load_network
 from galirep.runs.directory import RunDirectory
 from galirep.training.config import TrainConfig
 
@@ -28,6 +30,13 @@ def test_the_encoder_of_a_run_gives_the_features_it_gave(old):
         assert stored.meta.encoder_sha256 == encoder.extractor.sha256
         np.testing.assert_allclose(encoder.transform(images), stored.features[:], atol=1e-5)
         assert list(stored.ids) == list(digits.ids) and list(stored.labels) == digits.labels.tolist()
+
+
+def test_a_run_has_statistics_of_whole_images(old):
+    header = load_network(old / "run", "encoder", statistics="whole")[1]
+    assert "statistics" not in header
+    with pytest.raises(CheckpointError, match="has no BatchNorm statistics 'masked': it has whole"):
+        load_network(old / "run", "encoder", statistics="masked")
 
 
 def test_a_run_goes_on_from_its_checkpoint(old):

@@ -102,6 +102,19 @@ def test_a_toml_variant_is_named_after_its_file_where_it_has_no_name(tmp_path):
     assert variant.penalties == (Penalty("l1", "x", "y", 0.5),)
 
 
+def test_what_e_is_fed_is_whole_images_masked_ones_or_both():
+    masked = {"gali-mix", "masked-ali", "masked-alice", "masked-gali-4"}
+    for name, variant in VARIANTS.items():
+        assert variant.statistics == (("masked",) if name in masked else ("whole",)), name
+    fed = (("x", "E(x)"), ("G(z)", "z"))
+    assert Variant("mine", (*fed, ("x", "E(M1(x))"))).statistics == ("whole", "masked")
+    assert Variant("mine", fed, penalties=(Penalty("l2", "x", "G(E(M1(x)))"),)).statistics == ("whole", "masked")
+    # what G makes of an erased image has no hole; a mixture with an erased one has
+    assert Variant("mine", (*fed, ("x", "E(G(E(x)))"))).statistics == ("whole",)
+    assert Variant("mine", (("x", "E(Mix(x, M1(x), M2))"), ("G(z)", "z"))).statistics == ("masked",)
+    assert Variant("mine", (("x", "E(Mix(x, G(z), M1))"), ("G(z)", "z"))).statistics == ("whole",)
+
+
 def test_penalties_add_expressions_but_no_variable_of_d():
     variant = get_variant("alice")
     assert [str(e) for e in variant.variables] == ["x", "E(x)", "G(z)", "z"]
