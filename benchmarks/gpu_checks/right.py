@@ -81,6 +81,7 @@ def the_same_masks(setup: Setup) -> Figure:
 
 
 _PENALIZED = Rules(r1_gamma=1.0)
+_PAIRS = Rules(r1_gamma=1.0, r1_on="pairs", r1_features=True)
 _AUGMENTED = Rules(augment=("color", "translation", "cutout"))
 
 CHECKS = [
@@ -97,6 +98,7 @@ CHECKS = [
     Check(
         "double backward of r1r2, resnet", partial(one_update, variant="gali-8", networks="resnet", rules=_PENALIZED)
     ),
+    Check("double backward of r1r2, pairs and features", partial(one_update, variant="gali-pt", rules=_PAIRS)),
     Check("spectral norm", partial(one_update, variant="gali-4", d_regularizer="sn")),
     Check(
         "spectral norm, scale and r1r2",
