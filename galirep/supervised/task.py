@@ -20,6 +20,8 @@ from galirep.supervised.targets import Targets
 
 # batches and images a batch that BatchNorm's statistics are taken on
 _CALIBRATION = (16, 256)
+# the share of the updates without labels that warm up, where nothing is set
+_WARMUP = 20
 # what a checkpoint holds
 _MODULES = ("net", "optimizer", "scaler")
 _PLAIN = ("step", "loss_sum", "history", "best", "best_epoch")
@@ -146,7 +148,9 @@ class ClassifierTask:
 
     def _rate_factor(self) -> float:
         """Return the factor on the learning rate: a linear warm-up, then a cosine to 0."""
-        warmup = self.config.warmup or 0
+        warmup = self.config.warmup
+        if warmup is None:
+            warmup = 0 if self.config.supervised else self.steps // _WARMUP
         if self.step < warmup:
             return (self.step + 1) / warmup
         progress = (self.step - warmup) / max(1, self.steps - warmup)
