@@ -14,7 +14,7 @@ from galirep.version import __version__
 # command -> (module in this folder, line in --help); its function is called NAME_command, with _ for -
 COMMANDS = {
     "train": ("train", "Train a GALI encoder on images."),
-    "train-classifier": ("train_classifier", "Train a supervised net to serve as M or as a yardstick."),
+    "train-classifier": ("train_classifier", "Train a net, with or without labels, to serve as M or as a yardstick."),
     "embed": ("embed", "Embed a data set into an HDF5 file."),
     "probe": ("probe", "Fit linear probes on embeddings."),
     "index": ("index", "Build a FAISS index of an embedding file."),

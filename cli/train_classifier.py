@@ -19,7 +19,9 @@ if TYPE_CHECKING:
     "train-classifier", epilog="Example: galirep train-classifier --data mnist.tar --test-split test --out runs/m"
 )
 @run_options
-@click.option("--test-split", help="Split of the data to report the accuracy on.")
+@click.option(
+    "--test-split", help="Split of the data to report the accuracy on, or the loss of an objective without labels."
+)
 @click.option("--test-labels", type=click.Path(), help="CSV file of the attributes of the test split.")
 @shared("data-root", "download", "max-pixels")
 @settings_options(ClassifierConfig)
@@ -36,10 +38,10 @@ def train_classifier_command(
     as_json: bool,
     **options: Any,
 ) -> None:
-    """Train a supervised net, to serve by the name classifier:DIR as M(.) of GALI-PT, as an encoder or a yardstick.
+    """Train a net, to serve by the name classifier:DIR as M(.) of GALI-PT, as an encoder or a yardstick.
 
-    Without --labels the net learns the classes of the data, with --labels binary attributes. Its hidden layer, 256
-    wide, is the feature.
+    Without --labels the net learns the classes of the data, with --labels binary attributes; with --objective vicreg or
+    info-nce it takes no labels, and learns that two views show the same image. Its last hidden layer is the feature.
     """
     config = build_settings(
         ClassifierConfig, out, config_file=config_file, assignments=assignments, resume=resume, options=options
@@ -61,7 +63,11 @@ def train_classifier_command(
 
 
 def _print_epoch(row: Mapping[str, Any]) -> None:
-    held_out = f"loss {row['val_loss']:.4f}, accuracy {row['val_accuracy']:.4f}"
+    held_out = f"loss {row['val_loss']:.4f}, "
+    if "val_accuracy" in row:
+        held_out += f"accuracy {row['val_accuracy']:.4f}"
+    else:
+        held_out += f"feature rank {row['val_feature_rank']:.1f}"
     click.echo(f"epoch {row['epoch']}: loss {row['loss']:.4f}; held out: {held_out}", err=True)
 
 
@@ -69,6 +75,9 @@ def _text(result: "ClassifierResult", test_split: str | None) -> str:
     report, images = result.report, f"{result.report['n']} held-out images"
     if result.test is not None:
         report, images = result.test, f"the {result.test['n']} images of the split {test_split!r}"
+    if "accuracy" not in report:
+        rank = f"loss {report['loss']:.4f} and effective rank of the features {report['feature_rank']:.1f}"
+        return f"{result.run}: {result.epochs} epochs without labels; {rank} on {images}"
     lines = [
         f"{result.run}: {result.epochs} epochs, the best one {result.best_epoch}; "
         f"accuracy {report['accuracy']:.4f} on {images}"

@@ -53,7 +53,7 @@ def build(argument: str, *, download: bool = False) -> NetworkExtractor:
         raise PluginError(
             f"timm:{name} takes images {channels}x{height}x{width}: only square ones of 1 or 3 channels are supported"
         )
-    return NetworkExtractor(
+    extractor = NetworkExtractor(
         model,
         name=name.partition(".")[0],
         tag=f"{path.name}#{key}".rstrip("#") if weights else config.get("tag") or "",
@@ -65,6 +65,9 @@ def build(argument: str, *, download: bool = False) -> NetworkExtractor:
         interpolation="bilinear" if data_config["interpolation"] == "bilinear" else "bicubic",
         channels_last=str(getattr(model, "output_fmt", "NCHW")) == "NHWC",
     )
+    # of a file of weights nothing is known
+    extractor.origin = {} if weights else {"license": config.get("license")}
+    return extractor
 
 
 def _names_key(argument: str, word: str) -> bool:

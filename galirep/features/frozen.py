@@ -1,7 +1,7 @@
 """`FrozenExtractor`, the base of extractors that wrap a frozen network: it resizes and normalises images."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal, TypeVar
 
 import torch
@@ -44,6 +44,8 @@ class FrozenExtractor(nn.Module):
     """
 
     dim: int
+    origin: Mapping[str, Any] = {}
+    """What its network was trained on: see `galirep.features.protocol.origin_of`."""
     scale: Tensor
     shift: Tensor
     luma: Tensor

@@ -23,7 +23,8 @@ class FeatureExtractor(Protocol):
     These attributes are optional (see `describe`): `image_size` (the side it works at; larger images may be reduced to
     it before the call), `exact_size` (True: every image must be exactly `image_size`), `channels` (1 or 3, default 3),
     `layers` (name -> width, in the order of the columns), `with_layers(names)` (the same extractor giving other
-    layers), `tag`, `sha256` (of its weights) and `preprocessing` (a JSON object).
+    layers), `tag`, `sha256` (of its weights), `preprocessing` (a JSON object) and
+    `origin` (see `origin_of`).
     """
 
     name: str
@@ -68,6 +69,16 @@ def describe(extractor: FeatureExtractor, spec: str = "") -> Description:
         layers=tuple(layers.items()),
         preprocessing=dict(getattr(extractor, "preprocessing", {})),
     )
+
+
+def origin_of(extractor: object) -> dict[str, Any]:
+    """Return how the network of an extractor came about, None where its attribute `origin` does not say.
+
+    `license` of its weights; `data` that it was trained on (a JSON object: `spec`, `split`, `images`, `fingerprint`);
+    `objective` of that training; `labels`: whether it learned from labels.
+    """
+    origin = getattr(extractor, "origin", {})
+    return {name: origin.get(name) for name in ("license", "data", "objective", "labels")}
 
 
 def check(built: Any, spec: str, device: str | torch.device = "cpu") -> FeatureExtractor:

@@ -12,10 +12,9 @@ def model_card(header: Mapping[str, Any]) -> str:
     split = f" ({data['split']})" if data["split"] else ""
     knowledge = ""
     if header["adapter"]:
-        knowledge = (
-            f"\nIts training used the features of {header['adapter']['name']}, "
-            "so it carries that network's supervision along.\n"
-        )
+        unlabelled = header["adapter"].get("origin", {}).get("labels") is False
+        carried = "which saw no labels" if unlabelled else "so it carries that network's supervision along"
+        knowledge = f"\nIts training used the features of {header['adapter']['name']}, {carried}.\n"
     return (
         f"# {header['name']}\n\n"
         "A GALI encoder and generator (Dandi et al. 2021, arXiv 2006.08089) "

@@ -1,21 +1,29 @@
 """`classifier:DIR`: a net of `galirep train-classifier` as a feature extractor, and the files of its export."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from torch import nn
+
 from galirep.errors import PluginError
 from galirep.features.frozen import freeze
+from galirep.features.gali import GaliEncoder
 from galirep.features.network import NetworkExtractor
 from galirep.networks.export_file import load_export, save_export
-from galirep.supervised.nets import Classifier, build_net
+from galirep.networks.families import NETWORKS
+from galirep.networks.parts import Encoder, Shapes
+from galirep.supervised.config import SUPERVISED
+from galirep.supervised.nets import Classifier, EncoderTrunk, build_net, net_shapes
 from galirep.system.files import write_json, write_text
 
 
 def export_classifier(folder: Path, net: Classifier, facts: Mapping[str, Any]) -> None:
     """Write `classifier.safetensors` with `facts` in its header, `classifier.json` with the same, and the model card.
 
-    `facts` needs `net`, `image_size`, `channels`, `names` (of classes or attributes), `binary` and `report`.
+    `facts` needs `net`, `image_size`, `channels`, `names` (of classes or attributes; empty without labels), `binary`,
+    `objective`, `labels_used`, `projector`, `report`, `step`, `data`, `config` and `identity`; of a network family also
+    `networks` and `shapes`. E's tensors are then those named `trunk.blocks.`.
     """
     folder.mkdir(parents=True, exist_ok=True)
     header = save_export(folder / "classifier.safetensors", "classifier", net, facts)
@@ -30,15 +38,20 @@ def load_classifier(folder: Path) -> tuple[Classifier, dict[str, Any]]:
         CheckpointError: see `galirep.networks.export_file.load_export`.
     """
     tensors, header = load_export(folder, "classifier")
-    net = build_net(header["net"], header["image_size"], header["channels"], len(header["names"]))
+    # what only the families' encoders have, and exports since they can be trained
+    shapes = net_shapes(header["net"], header["image_size"], header["channels"])
+    if "shapes" in header:
+        shapes = Shapes(**header["shapes"])
+    net = build_net(header["net"], shapes, classes=len(header["names"]), projector=header.get("projector", 0))
     net.load_state_dict(tensors)
     return freeze(net), header
 
 
-def build(argument: str, *, download: bool = False) -> NetworkExtractor:  # noqa: ARG001 (nothing to download)
-    """Build `classifier:DIR`: the hidden layer, 256 wide, of a net of galirep train-classifier; other layers by number.
+def build(argument: str, *, download: bool = False) -> NetworkExtractor | GaliEncoder:  # noqa: ARG001 (nothing to download)
+    """Build `classifier:DIR`: the last hidden layer of a net of galirep train-classifier; other layers by name.
 
-    DIR is its run directory, or the export folder in it.
+    DIR is its run directory, or the export folder in it. The encoder of a network family has the layers of `run:RUN`
+    but for mu, and takes images of exactly its size.
 
     Raises:
         PluginError: no directory is given.
@@ -47,38 +60,114 @@ def build(argument: str, *, download: bool = False) -> NetworkExtractor:  # noqa
     if not argument:
         raise PluginError("classifier: needs the directory that galirep train-classifier made, as in classifier:runs/m")
     net, header = load_classifier(Path(argument))
-    return NetworkExtractor(
+    name, tag, origin = f"classifier-{header['net']}", _tag(header), _origin(header)
+    if isinstance(net.trunk, EncoderTrunk):
+        shapes = Shapes(**header["shapes"])
+        encoder = NETWORKS[header["networks"]].build(shapes).encoder
+        encoder.blocks = net.trunk.blocks
+        return _HiddenLayers(encoder, shapes, name=name, tag=tag, origin=origin)
+    extractor = NetworkExtractor(
         net.trunk,
-        name=f"classifier-{header['net']}",
-        tag=f"{len(header['names'])} {_kind(header)}, accuracy {header['report']['accuracy']:.4f}",
+        name=name,
+        tag=tag,
         sha256=header["sha256"],
         image_size=header["image_size"],
         channels=header["channels"],
     )
+    extractor.origin = origin
+    return extractor
+
+
+class _HiddenLayers(GaliEncoder):
+    """E of a network family that has learned without its head: the hidden layers alone, by default the last one."""
+
+    def __init__(
+        self,
+        encoder: Encoder,
+        shapes: Shapes,
+        *,
+        name: str,
+        tag: str,
+        origin: Mapping[str, Any],
+        layers: Sequence[str] | None = None,
+    ) -> None:
+        # the head that E has by its type says nothing, and not at random
+        for parameter in encoder.head.parameters():
+            nn.init.zeros_(parameter)
+        hidden = tuple(encoder.blocks)
+        super().__init__(encoder, shapes, name=name, tag=tag, layers=hidden[-1:] if layers is None else layers)
+        self.origin = origin
+        if "mu" in self.layers:
+            raise PluginError(f"{name}: mu was not trained: name hidden layers, of {', '.join(hidden)}")
+
+    def with_layers(self, layers: Sequence[str]) -> "_HiddenLayers":
+        """Return an extractor of the same encoder giving `layers`, in that order; see `GaliEncoder`."""
+        return _HiddenLayers(self.encoder, self.shapes, name=self.name, tag=self.tag, origin=self.origin, layers=layers)
 
 
 def _kind(header: Mapping[str, Any]) -> str:
     return "attributes" if header["binary"] else "classes"
 
 
+def _supervised(header: Mapping[str, Any]) -> bool:
+    """Return whether the net learned from labels; exports of earlier versions do not say, as all did."""
+    return bool(header.get("labels_used", True))
+
+
+def _tag(header: Mapping[str, Any]) -> str:
+    if _supervised(header):
+        return f"{len(header['names'])} {_kind(header)}, accuracy {header['report']['accuracy']:.4f}"
+    return f"{header['objective']}, no labels, {header['step']} updates"
+
+
+def _origin(header: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what the net was trained on; see `galirep.features.protocol.origin_of`."""
+    config = header["config"]
+    data = {"spec": config["data"], "split": config["split"], "fingerprint": header["identity"]["data"]}
+    return {
+        "data": header.get("data", data),
+        "objective": header.get("objective", SUPERVISED),
+        "labels": _supervised(header),
+    }
+
+
 def _card(header: Mapping[str, Any]) -> str:
-    report, kind, side = header["report"], _kind(header), header["image_size"]
-    rows = "".join(f"| {name} | {_number(value)} |\n" for name, value in report[kind].items())
-    return f"""# {header["net"]} classifier
-
-A supervised net made by galirep to serve as M(.) of GALI-PT or as a yardstick. Its features carry its labels along.
-
-- {len(header["names"])} {kind}; images {side} x {side}, {header["channels"]} channels, in [-1, 1]
+    report, side = header["report"], header["image_size"]
+    images = f"images {side} x {side}, {header['channels']} channels, in [-1, 1]"
+    data = header["data"]
+    split = f" ({data['split']})" if data["split"] else ""
+    trained = f"trained on `{data['spec']}`{split}: {data['images']} images"
+    if _supervised(header):
+        kind = _kind(header)
+        rows = "".join(f"| {name} | {_number(value)} |\n" for name, value in report[kind].items())
+        title, about = f"{header['net']} classifier", "A supervised net"
+        effect = "Its features carry its labels along."
+        facts = f"""- {len(header["names"])} {kind}; {images}
+- {trained}
 - accuracy {report["accuracy"]:.4f} on {report["n"]} held-out training images \
 (always the commonest answer: {report["commonest"]:.4f})
 
 | {kind} | accuracy |
 |---|---|
-{rows}
+{rows}"""
+    else:
+        title, about, effect = f"{header['net']}, {header['objective']}", "A net", "It saw no labels."
+        facts = f"""- {images}
+- {trained}, without labels
+- {header["objective"]} of two views ({header["config"]["views"]}), {header["step"]} updates, \
+batch {header["config"]["batch_size"]}
+- loss {report["loss"]:.4f} on {report["n"]} held-out training images; effective rank of their features \
+{report["feature_rank"]:.1f}
+"""
+    return f"""# {title}
+
+{about} made by galirep to serve as M(.) of GALI-PT or as a yardstick. {effect}
+
+{facts}
 ```python
 from galirep.features import load_extractor
 
-extractor = load_extractor("classifier:DIR")  # images in [-1, 1] -> (B, 256)
+extractor = load_extractor("classifier:DIR")  # images in [-1, 1] -> (B, dim)
 ```
 """
 

@@ -1,5 +1,6 @@
-"""Training of a supervised net into a run directory: `train_classifier`, resumable to the bit on a CPU."""
+"""Training of a net, with or without labels, into a run directory: `train_classifier`, resumable to the bit."""
 
+import dataclasses
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,11 +9,13 @@ from typing import Any
 import torch
 
 from galirep.data.sources import ImageSource
+from galirep.networks.families import NETWORKS
 from galirep.runs.active import ActiveRun
 from galirep.runs.checkpoint import load_checkpoint, save_checkpoint
 from galirep.runs.directory import RunDirectory
 from galirep.supervised.config import ClassifierConfig
 from galirep.supervised.extractor import export_classifier
+from galirep.supervised.learning import Supervised
 from galirep.supervised.preparation import Prepared, ReportedSplit, prepare
 from galirep.supervised.task import ClassifierTask
 from galirep.system.devices import autocast_of, device_of
@@ -52,12 +55,13 @@ def train_classifier(
     download: bool = False,
     on_epoch: Callable[[Mapping[str, Any]], None] | None = None,
 ) -> ClassifierResult:
-    """Train a supervised net and leave a run directory at `out`: settings, metrics, checkpoint, export.
+    """Train a net on labels, or without, and leave a run directory at `out`: settings, metrics, checkpoint, export.
 
-    The net of the epoch with the lowest validation loss is exported. `source` replaces `config.data` where it is given.
-    `test_split` (of the same data, with `test_labels` where the labels are a CSV file) is only reported on. With
-    `resume` an interrupted run goes on from its last checkpoint, on a CPU to the very numbers of a run never
-    interrupted. SIGINT and SIGTERM save first. `on_epoch` is given each epoch's row of metrics.jsonl.
+    With labels the net of the epoch with the lowest validation loss is exported, else that of the last one. Labels
+    given to an objective that takes none are left out with a note in the data's report. `source` replaces
+    `config.data` where it is given. `test_split` (of the same data, with `test_labels` where the labels are a CSV file)
+    is only reported on. With `resume` an interrupted run goes on from its last checkpoint, on a CPU to the very numbers
+    of a run never interrupted. SIGINT and SIGTERM save first. `on_epoch` is given each epoch's row of metrics.jsonl.
 
     Raises:
         ConfigError: a setting that does not fit, or an output that exists.
@@ -96,7 +100,7 @@ def train_classifier(
             task.advance()
 
             # validate, report, save
-            if task.step % task.steps_per_epoch == 0:
+            if task.at_epoch_end:
                 row = task.close_epoch()
                 directory.add_metrics(row)
                 save_checkpoint(directory.last, task.state_dict())
@@ -104,40 +108,50 @@ def train_classifier(
                     on_epoch(row)
 
     result = _report(directory.path, prepared, task)
-    export_classifier(directory.export, task.net, _header(prepared, result))
+    export_classifier(directory.export, task.net, _header(prepared, task, result))
     run.write_status("complete", epochs=result.epochs, report=result.report, test=result.test)
     return result
 
 
 def _report(path: Path, prepared: Prepared, task: ClassifierTask) -> ClassifierResult:
-    """Load the best net and report on it."""
+    """Load the best net and report on it; make its BatchNorm statistics those of plain images."""
     task.net.load_state_dict(task.best)
-    report = prepared.targets.report(task.logits(prepared.pixels, task.held_out), task.held_out)
+    _, report = task.evaluate(task.learning, prepared.pixels, task.held_out)
     test_report = None
     if prepared.test is not None:
         pixels, targets = prepared.test
-        every = torch.arange(len(pixels))
-        test_report = targets.report(task.logits(pixels, every), every)
+        learning = task.learning if targets is None else Supervised(targets, task.config, task.device)
+        _, test_report = task.evaluate(learning, pixels, torch.arange(len(pixels)))
+    if not task.config.supervised:
+        task.calibrate()
     return ClassifierResult(
         path, len(task.history), task.best_epoch, report, test_report, prepared.facts["data"]["report"]
     )
 
 
-def _header(prepared: Prepared, result: ClassifierResult) -> dict[str, Any]:
+def _header(prepared: Prepared, task: ClassifierTask, result: ClassifierResult) -> dict[str, Any]:
     """Return what the export records of the net."""
-    config, targets = prepared.config, prepared.targets
-    return {
+    config, targets, data = prepared.config, prepared.targets, prepared.facts["data"]
+    header = {
         "net": config.net,
         "image_size": config.image_size,
         "channels": config.channels,
-        "names": list(targets.names),
-        "binary": targets.binary,
+        "names": [] if targets is None else list(targets.names),
+        "binary": targets is not None and targets.binary,
+        "objective": config.objective,
+        "labels_used": config.supervised,
+        "projector": 0 if config.supervised else config.projector,
         "report": result.report,
         "test": result.test,
         "best_epoch": result.best_epoch,
+        "step": task.step,
+        "data": {key: data[key] for key in ("spec", "split", "images")} | {"fingerprint": prepared.identity["data"]},
         "config": config.to_dict(),
         "identity": prepared.identity,
     }
+    if config.net in NETWORKS:
+        header |= {"networks": config.net, "shapes": dataclasses.asdict(task.shapes)}
+    return header
 
 
 def _differences(directory: RunDirectory, prepared: Prepared) -> list[str]:

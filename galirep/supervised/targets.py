@@ -1,9 +1,11 @@
 """Training targets of a classifier: one class an image from the data set, or binary attributes from a CSV file."""
 
+import dataclasses
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 import numpy as np
 import torch
@@ -35,6 +37,10 @@ class Targets:
         """True if there are binary attributes instead of one class."""
         return self.values.ndim == 2
 
+    def to(self, device: torch.device) -> "Targets":
+        """Return the targets with `values` on `device`."""
+        return dataclasses.replace(self, values=self.values.to(device))
+
     def loss(self, logits: Tensor, index: Tensor) -> Tensor:
         """Return the mean cross-entropy of the images at `index`, nats (over the attributes too, if binary).
 
@@ -44,12 +50,12 @@ class Targets:
             return F.binary_cross_entropy_with_logits(logits, self.values[index])
         return F.cross_entropy(logits, self.values[index])
 
-    def report(self, logits: Tensor, index: Tensor) -> dict[str, object]:
+    def report(self, logits: Tensor, index: Tensor) -> dict[str, Any]:
         """Return the accuracy (0 to 1), overall and by class or attribute, beside that of the commonest answer."""
         values, logits = self.values[index].cpu(), logits.cpu()
         return self._attribute_report(logits, values) if self.binary else self._class_report(logits, values)
 
-    def _attribute_report(self, logits: Tensor, values: Tensor) -> dict[str, object]:
+    def _attribute_report(self, logits: Tensor, values: Tensor) -> dict[str, Any]:
         accuracy = ((logits > 0) == (values > 0.5)).double().mean(0)
         rate = values.double().mean(0)
         commonest = torch.maximum(rate, 1 - rate)
@@ -60,7 +66,7 @@ class Targets:
         overall = {"accuracy": float(accuracy.mean()), "commonest": float(commonest.mean())}
         return {"n": len(values), **overall, "attributes": attributes}
 
-    def _class_report(self, logits: Tensor, values: Tensor) -> dict[str, object]:
+    def _class_report(self, logits: Tensor, values: Tensor) -> dict[str, Any]:
         right = logits.argmax(1) == values
         counts = values.bincount(minlength=len(self.names))
         hits = values[right].bincount(minlength=len(self.names))

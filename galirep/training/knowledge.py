@@ -12,7 +12,7 @@ from galirep.data.memory import Images
 from galirep.data.tensors import ImageFunction
 from galirep.errors import PluginError
 from galirep.features.cache import cached_features
-from galirep.features.protocol import describe, require_gradient
+from galirep.features.protocol import describe, origin_of, require_gradient
 from galirep.features.registry import load_extractor
 
 
@@ -69,6 +69,7 @@ def _from_spec(
     record = dataclasses.asdict(describe(extractor, spec))
     description = {key: record[key] for key in ("spec", "name", "tag", "sha256", "preprocessing")}
     description["layers"] = dict(record["layers"])
+    description["origin"] = origin_of(extractor)
     _require_useful(extractor, batches, record["name"])
     cached = cached_features(extractor, images.tensor(), images.fingerprint, device=batches.device)
     return extractor, torch.from_numpy(cached[rows.numpy()]), description
@@ -78,6 +79,7 @@ def _from_function(function: ImageFunction, batches: Batches) -> tuple[ImageFunc
     """Return a callable (frozen, if it is a module), its features of the images, and what is recorded of it."""
     name = str(getattr(function, "name", type(function).__name__))
     description = {"spec": None, "name": name, **{key: getattr(function, key, "") for key in ("tag", "sha256")}}
+    description["origin"] = origin_of(function)
     if isinstance(function, nn.Module):
         function = function.requires_grad_(False).eval().to(batches.device)
     _require_useful(function, batches, name)

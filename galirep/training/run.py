@@ -218,9 +218,10 @@ def _fact_differences(facts: Mapping[str, Any], stored: Mapping[str, Any]) -> li
 
 def _comparable(fact: Any) -> Any:
     """Return a fact without what earlier versions did not record of an adapter."""
-    if isinstance(fact, Mapping) and "preprocessing" in fact:
-        return {**fact, "preprocessing": comparable(fact["preprocessing"])}
-    return fact
+    if not isinstance(fact, Mapping):
+        return fact
+    fact = {name: value for name, value in fact.items() if name != "origin"}
+    return {**fact, "preprocessing": comparable(fact["preprocessing"])} if "preprocessing" in fact else fact
 
 
 def status_line(row: MetricsRow, chance: Chance) -> str:

@@ -17,8 +17,10 @@ from safetensors.torch import save_file
 from galirep.errors import CheckpointError, ConfigError, DataError, PluginError
 from galirep.features.protocol import describe, require_gradient
 from galirep.features.registry import load_extractor
+from galirep.networks.families import NETWORKS
+from galirep.networks.parts import Shapes
 from galirep.runs.directory import RunDirectory
-from galirep.supervised.config import NET_NAMES, ClassifierConfig
+from galirep.supervised.config import FAMILY_NAMES, NET_NAMES, ClassifierConfig
 from galirep.supervised.extractor import load_classifier
 from galirep.supervised.loop import train_classifier
 from galirep.supervised.nets import NETS, build_net, fitting_size
@@ -42,7 +44,7 @@ def trained(tmp_path_factory) -> Path:
     [("digits", 32, 2048), ("digits", 16, 512), ("attributes", 64, 2048), ("attributes", 32, 2048)],
 )
 def test_nets_end_in_256_hidden_units(net, size, inputs):
-    model = build_net(net, size, 3, 5).eval()
+    model = build_net(net, Shapes(size, 3, 0), classes=5).eval()
     assert next(m for m in model.trunk if isinstance(m, torch.nn.Linear)).in_features == inputs
     images = torch.rand(2, 3, size, size)
     assert model.trunk(images).shape == (2, 256) and model.trunk(images).min() >= 0 and model(images).shape == (2, 5)
@@ -51,7 +53,7 @@ def test_nets_end_in_256_hidden_units(net, size, inputs):
 def test_sizes_of_the_nets():
     assert [fitting_size(net, size) for net in sorted(NETS) for size in (28, 32, 50)] == [32, 32, 64, 32, 32, 56]
     with pytest.raises(ConfigError, match="image size 28: the net 'digits' takes multiples of 8, such as 32"):
-        build_net("digits", 28, 1, 10)
+        build_net("digits", Shapes(28, 1, 0), classes=10)
 
 
 def test_it_learns_digits_and_reports(trained):
@@ -83,8 +85,10 @@ def test_its_hidden_layer_is_the_feature(trained):
 
 KILLED = """
 import os, signal, sys
+from galirep.networks.families import NETWORKS
+from galirep.networks.parts import Shapes
 from galirep.runs.directory import RunDirectory
-from galirep.supervised.config import NET_NAMES, ClassifierConfig
+from galirep.supervised.config import FAMILY_NAMES, NET_NAMES, ClassifierConfig
 from galirep.supervised.loop import train_classifier
 def kill(row):
     if row["epoch"] == 2:
@@ -135,7 +139,7 @@ def test_a_state_saved_within_an_epoch_goes_on_to_the_bit(made):
     resumed = _task(*made)
     resumed.load_state_dict(broken.state_dict())
     for task in (straight, resumed):
-        while task.step < task.steps_per_epoch:
+        while not task.at_epoch_end:
             task.advance()
     assert straight.close_epoch() == resumed.close_epoch()
     assert all(
@@ -262,7 +266,7 @@ def test_settings_come_from_options_files_and_the_run_that_is_resumed(cli, tmp_p
 def test_every_setting_has_an_option_with_help_and_a_net_behind_its_name(cli):
     text = cli("train-classifier", "--help").stdout
     assert all("--" + field.name.replace("_", "-") in text for field in dataclasses.fields(ClassifierConfig))
-    assert set(NET_NAMES) == set(NETS)
+    assert set(NET_NAMES) == set(NETS) and tuple(NETWORKS) == FAMILY_NAMES
 
 
 def test_exports_that_cannot_be_loaded(trained, tmp_path):
