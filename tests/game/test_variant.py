@@ -157,7 +157,7 @@ def test_a_variant_that_cannot_be_trained_is_refused_with_its_name(classes, wher
             "classes = [['x', 'E(x)'], ['G(z)', 'z']]\npenalties = [['l2', 'x', 'G(z)', 'much']]",
             "must be a number of 0 or more, not 'much'",
         ),
-        ("classes = [['x', 'E(x'], ['G(z)', 'z']]", "in 'E(x': write calls of E, G"),
+        ("classes = [['x', 'E(x'], ['G(z)', 'z']]", "in 'E(x': write calls of E, mu, G"),
         ("classes = [['x' 'E(x)']]", "is not valid TOML"),
         ("classes = [['x', 'E(y)'], ['G(z)', 'z']]", "in 'E(y)': 'y' is neither a variable"),
     ],
