@@ -131,9 +131,7 @@ def _build(node: ast.AST, where: Mapping[str, Expr]) -> Expr:
         case ast.Call(func=ast.Name(id=name), args=args, keywords=[]):
             return _apply(name, tuple(_build(a, where) for a in args))
     names = shortened(", ".join([*where, *LEAVES]))
-    raise SpecError(
-        f"{shortened(ast.unparse(node))!r} is neither a variable ({names}) nor a call of {_KNOWN} or Mix"
-    )
+    raise SpecError(f"{shortened(ast.unparse(node))!r} is neither a variable ({names}) nor a call of {_KNOWN} or Mix")
 
 
 def _apply(name: str, operands: tuple[Expr, ...]) -> Expr:

@@ -21,6 +21,7 @@ else:
 
 VIEW_LOSSES = ("vicreg", "info-nce")
 DISTANCES = ("l1", "l2", *VIEW_LOSSES)
+_KEYS = ("name", "classes", "where", "penalties", "about")
 
 
 @dataclass(frozen=True)
@@ -79,16 +80,14 @@ class Variant:
         for row in self.tuples:
             written = f"({', '.join(map(str, row))})"
             kinds = tuple(e.kind for e in row)
-            if "mask" in kinds:
-                raise SpecError(f"{written} contains a bare mask: write M1(x) for x erased by M1")
-            if "view" in kinds:
-                raise SpecError(f"{written} contains a bare view: write T1(x) for the view T1 of x")
+            if bare := next((e for e in row if e.kind in ("mask", "view")), None):
+                raise SpecError(f"{written} contains a bare {bare.kind}: write {bare}(x) for what {bare} makes of x")
             if kinds != self.kinds:
                 raise SpecError(f"{written} is {' x '.join(kinds)}, but the first class is {' x '.join(self.kinds)}")
         if len(set(self.tuples)) < self.n:
             raise SpecError("two classes are the same tuple, so D cannot distinguish them")
-        used = frozenset().union(*(e.heads for e in self.expressions))
-        missing = {"E", "G", "x", "z"} - used
+        # mu(x) is E's too
+        missing = {"G", "x", "z"} - self._heads | ({"E"} if not self._heads & {"E", "mu"} else set())
         if missing:
             raise SpecError(
                 f"no class contains {' or '.join(sorted(missing))}: E, G, x and z must each occur in at least one"
@@ -97,8 +96,8 @@ class Variant:
     def _check_penalties(self) -> None:
         for p, left, right in self.penalized:
             if p.distance not in DISTANCES:
-                known = ", ".join(DISTANCES)
-                raise SpecError(f"unknown distance {shortened(p.distance)!r} of a penalty; known: {known}")
+                name = shortened(p.distance)
+                raise SpecError(f"unknown distance {name!r} of a penalty; known: {', '.join(DISTANCES)}")
             if not _is_weight(p.weight):
                 weight = shortened(repr(p.weight))
                 raise SpecError(f"the weight of a penalty must be a number of 0 or more, not {weight}")
@@ -155,9 +154,15 @@ class Variant:
         """The expressions of a full update: the variables and both sides of each penalty."""
         return tuple(dict.fromkeys([*self.variables, *(e for _, left, right in self.penalized for e in (left, right))]))
 
-    def leaves(self, kind: str) -> tuple[str, ...]:
-        """Return the names of the leaves of a kind that occur, e.g. those of the masks (`mask`), sorted."""
-        return tuple(sorted(h for h in self._heads if LEAVES.get(h) == kind))
+    @cached_property
+    def masks(self) -> tuple[str, ...]:
+        """The names of the masks that occur, sorted."""
+        return tuple(sorted(h for h in self._heads if LEAVES.get(h) == "mask"))
+
+    @cached_property
+    def views(self) -> tuple[str, ...]:
+        """The names of the view operators that occur, sorted."""
+        return tuple(sorted(h for h in self._heads if LEAVES.get(h) == "view"))
 
     @property
     def needs_features(self) -> bool:
@@ -192,22 +197,18 @@ class Variant:
             SpecError: a key is unknown, missing or of the wrong type, or the variant cannot be trained.
         """
         name = shortened(str(data.get("name", default_name)))
-        unknown_keys = sorted(set(data) - {"name", "classes", "where", "penalties", "about", "origin"})
-        if unknown_keys:
-            key = shortened(unknown_keys[0])
-            raise SpecError(f"variant {name!r}: unknown key {key!r}; known: name, classes, where, penalties, about")
+        if unknown := sorted(set(data) - {*_KEYS, "origin"}):
+            raise SpecError(f"variant {name!r}: unknown key {shortened(unknown[0])!r}; known: {', '.join(_KEYS)}")
         classes, where, penalties = data.get("classes"), data.get("where", {}), data.get("penalties", [])
+        fault = ""
         if not (isinstance(classes, list) and all(_is_class(row) for row in classes)):
-            raise SpecError(
-                f"variant {name!r}: classes must be a list of lists of expressions, e.g. [['x', 'E(x)'], ['G(z)', 'z']]"
-            )
-        if not (isinstance(where, dict) and all(isinstance(text, str) for text in where.values())):
-            raise SpecError(f"variant {name!r}: where must be a table of names and expressions, e.g. y = 'G(E(x))'")
-        if not (isinstance(penalties, list) and all(_is_penalty(row) for row in penalties)):
-            raise SpecError(
-                f"variant {name!r}: penalties must be a list of [distance, left, right, weight], "
-                "e.g. ['l2', 'x', 'G(E(x))', 1.0]"
-            )
+            fault = "classes must be a list of lists of expressions, e.g. [['x', 'E(x)'], ['G(z)', 'z']]"
+        elif not (isinstance(where, dict) and all(isinstance(text, str) for text in where.values())):
+            fault = "where must be a table of names and expressions, e.g. y = 'G(E(x))'"
+        elif not (isinstance(penalties, list) and all(_is_penalty(row) for row in penalties)):
+            fault = "penalties must be a list of [distance, left, right, weight], e.g. ['l2', 'x', 'G(E(x))', 1.0]"
+        if fault:
+            raise SpecError(f"variant {name!r}: {fault}")
         return cls(
             name,
             tuple(map(tuple, classes)),
