@@ -3,7 +3,6 @@
 Everything else about the game is derived from it.
 """
 
-import math
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -98,7 +97,8 @@ class Variant:
             if p.distance not in DISTANCES:
                 name = shortened(p.distance)
                 raise SpecError(f"unknown distance {name!r} of a penalty; known: {', '.join(DISTANCES)}")
-            if not _is_weight(p.weight):
+            number = isinstance(p.weight, int | float) and not isinstance(p.weight, bool)
+            if not (number and 0 <= p.weight <= sys.float_info.max):
                 weight = shortened(repr(p.weight))
                 raise SpecError(f"the weight of a penalty must be a number of 0 or more, not {weight}")
             written = f"the penalty on {shortened(p.left)} and {shortened(p.right)}"
@@ -154,12 +154,12 @@ class Variant:
         """The expressions of a full update: the variables and both sides of each penalty."""
         return tuple(dict.fromkeys([*self.variables, *(e for _, left, right in self.penalized for e in (left, right))]))
 
-    @cached_property
+    @property
     def masks(self) -> tuple[str, ...]:
         """The names of the masks that occur, sorted."""
         return tuple(sorted(h for h in self._heads if LEAVES.get(h) == "mask"))
 
-    @cached_property
+    @property
     def views(self) -> tuple[str, ...]:
         """The names of the view operators that occur, sorted."""
         return tuple(sorted(h for h in self._heads if LEAVES.get(h) == "view"))
@@ -199,7 +199,8 @@ class Variant:
         name = shortened(str(data.get("name", default_name)))
         if unknown := sorted(set(data) - {*_KEYS, "origin"}):
             raise SpecError(f"variant {name!r}: unknown key {shortened(unknown[0])!r}; known: {', '.join(_KEYS)}")
-        classes, where, penalties = data.get("classes"), data.get("where", {}), data.get("penalties", [])
+        classes: Any = data.get("classes")
+        where, penalties = data.get("where", {}), data.get("penalties", [])
         fault = ""
         if not (isinstance(classes, list) and all(_is_class(row) for row in classes)):
             fault = "classes must be a list of lists of expressions, e.g. [['x', 'E(x)'], ['G(z)', 'z']]"
@@ -241,14 +242,6 @@ class Variant:
 
 def _is_class(row: Any) -> bool:
     return isinstance(row, list) and bool(row) and all(isinstance(text, str) for text in row)
-
-
-def _is_weight(value: Any) -> bool:
-    try:
-        return not isinstance(value, bool) and math.isfinite(value) and value >= 0
-    except (TypeError, OverflowError):
-        # no number, or an integer that is no float
-        return False
 
 
 def _is_penalty(row: Any) -> bool:

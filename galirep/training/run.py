@@ -217,10 +217,12 @@ def _fact_differences(facts: Mapping[str, Any], stored: Mapping[str, Any]) -> li
 
 
 def _comparable(fact: Any) -> Any:
-    """Return a fact without what earlier versions did not record of an adapter."""
-    if isinstance(fact, Mapping) and "preprocessing" in fact:
-        return {**fact, "preprocessing": comparable(fact["preprocessing"])}
-    return fact
+    """Return a fact without what earlier versions did not record of an adapter, or what only describes a variant."""
+    if not isinstance(fact, Mapping):
+        return fact
+    if "preprocessing" in fact:
+        fact = {**fact, "preprocessing": comparable(fact["preprocessing"])}
+    return {name: value for name, value in fact.items() if name not in ("about", "origin")}
 
 
 def status_line(row: MetricsRow, chance: float) -> str:
