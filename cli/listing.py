@@ -11,7 +11,14 @@ from .common import Choice, emit, shared
 def _variants() -> list[dict[str, str]]:
     from galirep.game.variants import VARIANTS
 
-    return [{"name": name, "about": variant.about} for name, variant in VARIANTS.items()]
+    return [
+        {"name": name, "about": f"{variant.about}{_not_of_the_paper(variant.origin)}", "origin": variant.origin}
+        for name, variant in VARIANTS.items()
+    ]
+
+
+def _not_of_the_paper(origin: str) -> str:
+    return "" if origin == "paper" else f" (not of the paper: {origin}'s)"
 
 
 def _networks() -> list[dict[str, str]]:

@@ -9,27 +9,31 @@ from there into E and G. Nothing here waits for the device.
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from galirep.data.tensors import ImageFunction, as_float32
-from galirep.game import augmentation, masks
+from galirep.game import augmentation, masks, views
 from galirep.game.chains import evaluate
 from galirep.game.discriminator import Discriminator
 from galirep.game.expression import Expr
 from galirep.game.gradient_penalty import add_gradient_penalty
 from galirep.game.objectives import MULTIPLES, OBJECTIVES
 from galirep.game.variant import Variant
+from galirep.game.view_losses import VIEW_LOSSES
 from galirep.networks.parts import Encoder, Generator
 
 
 @dataclass
 class Game:
-    """The networks that play a variant: E, G, D, and M (`extract`) if the variant names it.
+    """The networks that play a variant: E, G, D, and what else it names.
 
-    M is any function of images in [-1, 1] that returns features (B, d).
+    `extract` is M, any function of images in [-1, 1] that returns features (B, d); `views` names what the view
+    operators T1, T2, ... do (keys of `VIEWS`); `projector` (see `networks.parts.projector`) stands between E's last
+    hidden layer and the losses between views.
     """
 
     variant: Variant
@@ -37,10 +41,16 @@ class Game:
     generator: Generator
     discriminator: Discriminator
     extract: ImageFunction | None = None
+    views: Sequence[str] = ()
+    projector: nn.Module | None = None
 
     def players(self) -> dict[str, nn.Module]:
-        """Return the trained networks by their letters."""
+        """Return the players by their letters."""
         return {"E": self.encoder, "G": self.generator, "D": self.discriminator}
+
+    def trained(self) -> dict[str, nn.Module]:
+        """Return all that is trained: the players and, where there is one, the projector (P)."""
+        return self.players() | ({} if self.projector is None else {"P": self.projector})
 
 
 @dataclass(frozen=True)
@@ -66,33 +76,53 @@ class Rules:
 def evaluate_expressions(
     game: Game, x: Tensor, generator: torch.Generator, exprs: Iterable[Expr], known: Mapping[Expr, Tensor] | None = None
 ) -> dict[Expr, Tensor]:
-    """Return the values of `exprs` for real images x (B, C, S, S) and fresh z, masks and posterior samples.
+    """Return the values of `exprs` for real images x (B, C, S, S) and fresh z, masks, views and posterior samples.
 
     `known` gives values that need not be computed.
     """
-    batch, size, device = x.shape[0], x.shape[-1], x.device
+    (batch, channels, size), device = x.shape[:3], x.device
     latent = game.encoder.latent
-    leaves = {Expr("x"): x, Expr("z"): torch.randn(batch, latent, generator=generator, device=device)}
+    leaves: dict[Expr, Any] = {Expr("x"): x, Expr("z"): torch.randn(batch, latent, generator=generator, device=device)}
     leaves |= {Expr(name): masks.random_boxes(batch, size, generator, device) for name in game.variant.masks}
+    leaves |= {
+        Expr(name): views.draw(game.views, batch, size, generator, device, channels) for name in game.variant.views
+    }
+    posteriors: dict[Expr, tuple[Tensor, ...]] = {}
 
-    def apply(e: Expr, args: tuple[Tensor, ...]) -> Tensor:
+    def posterior(of: Expr, image: Tensor) -> tuple[Tensor, ...]:
+        """Return mu, log sigma and, for a variant that projects it, the last hidden layer; E runs once an image."""
+        if of not in posteriors:
+            # E's running statistics are those of real images, masked or not, because those are what it embeds later
+            with frozen_statistics(game.encoder) if "G" in of.heads else nullcontext():
+                options = {"with_hidden": True} if game.projector is not None else {}
+                posteriors[of] = game.encoder(image, **options)
+        return posteriors[of]
+
+    def apply(e: Expr, args: tuple[Any, ...]) -> Tensor:
+        result: Tensor
         match e.head:
             case "E":
-                # E's running statistics are those of real images, masked or not, because those are what it embeds later
-                with frozen_statistics(game.encoder) if "G" in e.heads else nullcontext():
-                    mu, log_sigma = game.encoder(args[0])
+                mu, log_sigma = posterior(e.args[0], args[0])[:2]
                 noise = torch.randn(mu.shape, generator=generator, device=device, dtype=mu.dtype)
-                return torch.addcmul(mu, log_sigma.exp(), noise)
+                result = torch.addcmul(mu, log_sigma.exp(), noise)
+            case "mu":
+                result = posterior(e.args[0], args[0])[0]
+            case "Project":
+                assert game.projector is not None
+                result = game.projector(posterior(e.args[0], args[0])[2])
             case "G":
-                image: Tensor = game.generator(args[0])
-                return image
+                result = game.generator(args[0])
             case "M":
                 assert game.extract is not None
-                return game.extract(as_float32(args[0]))
+                result = game.extract(as_float32(args[0]))
             case "Erase":
-                return masks.erase(*args)
+                result = masks.erase(*args)
+            case "View":
+                image, view = args
+                result = view(image)
             case _:  # "Mix"
-                return masks.mix(*args)
+                result = masks.mix(*args)
+        return result
 
     return evaluate(exprs, leaves | dict(known or {}), apply)
 
@@ -107,7 +137,7 @@ def compute_gradients(
     known: Mapping[Expr, Tensor] | None = None,
     d_only: bool = False,
 ) -> dict[str, Tensor]:
-    """Set `.grad` of D and, unless `d_only`, of E and G to the gradients of one update; return its statistics.
+    """Set `.grad` of D and, unless `d_only`, of E, G and the projector to the gradients of one update.
 
     Gradients are replaced, not added to. `x` are real images (B, C, S, S) in [-1, 1]; `known` gives values of
     expressions that need not be computed. `noise` is the standard deviation of the instance noise on every image that D
@@ -116,8 +146,8 @@ def compute_gradients(
     the same one.
 
     Returns:
-        Tensors on the device: `loss_d`, `loss_g`, `probs` (n, n: row = true class, column = named class), and where
-        they apply `penalty` and `r1`, the terms added to the losses.
+        The update's statistics, tensors on the device: `loss_d`, `loss_g`, `probs` (n, n: row = true class, column =
+        named class), and where they apply `penalty` and `r1`, the terms added to the losses.
     """
     variant, d = game.variant, game.discriminator
     d_loss, g_loss = OBJECTIVES[rules.objective]
@@ -171,8 +201,9 @@ def compute_gradients(
     statistics["loss_g"] = loss_g.detach()
 
     # Backward through the chains, from D's variables and from the variant's penalties, into E and G.
-    for net in (game.encoder, game.generator):
-        net.zero_grad(set_to_none=True)
+    for name, net in game.trained().items():
+        if name != "D":
+            net.zero_grad(set_to_none=True)
     roots = [variables[e] for e in learned]
     gradients = list(leaf_gradients)
     if variant.penalized:
@@ -188,7 +219,7 @@ def compute_gradients(
     return statistics
 
 
-_DISTANCES = {"l1": F.l1_loss, "l2": F.mse_loss}
+_DISTANCES = {"l1": F.l1_loss, "l2": F.mse_loss, **VIEW_LOSSES}
 
 
 @contextmanager

@@ -5,27 +5,30 @@ Everything else about the game is derived from it.
 
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from galirep.errors import SpecError
-from galirep.game.expression import LEAVES, OPERATORS, Expr, parse
+from galirep.game.expression import LEAVES, OPERATORS, Expr, parse, projection, shortened
 
 if sys.version_info >= (3, 11):
     import tomllib
 else:
     import tomli as tomllib
 
-DISTANCES = ("l1", "l2")
+VIEW_LOSSES = ("vicreg", "info-nce")
+DISTANCES = ("l1", "l2", *VIEW_LOSSES)
+_KEYS = ("name", "classes", "where", "penalties", "about")
 
 
 @dataclass(frozen=True)
 class Penalty:
     """A term added to the loss of G and E: `weight` times a distance of two expressions.
 
-    `distance` is `l1` (mean absolute difference) or `l2` (mean squared difference).
+    `distance` is `l1` (mean absolute difference), `l2` (mean squared difference) or a loss between views, `vicreg` or
+    `info-nce`: of the hidden layers of E behind two E or mu of images, through a projector.
     """
 
     distance: str
@@ -38,7 +41,8 @@ class Penalty:
 class Variant:
     """The n classes of a game, each a tuple of m expressions in the paper's notation.
 
-    `where` gives names to long sub-expressions.
+    `where` gives names to long sub-expressions. `origin` is `paper` for those of Dandi et al. 2021 and its baselines,
+    `galirep` for the other built-in ones.
 
     >>> Variant("mine", (("x", "E(x)"), ("G(z)", "z"), ("G(E(x))", "E(x)"))).n
     3
@@ -53,6 +57,8 @@ class Variant:
     where: tuple[tuple[str, str], ...] = ()
     penalties: tuple[Penalty, ...] = ()
     about: str = ""
+    # says nothing of the game
+    origin: str = field(default="", compare=False)
 
     def __post_init__(self) -> None:
         try:
@@ -73,31 +79,36 @@ class Variant:
         for row in self.tuples:
             written = f"({', '.join(map(str, row))})"
             kinds = tuple(e.kind for e in row)
-            if "mask" in kinds:
-                raise SpecError(f"{written} contains a bare mask: write M1(x) for x erased by M1")
+            if bare := next((e for e in row if e.kind in ("mask", "view")), None):
+                raise SpecError(f"{written} contains a bare {bare.kind}: write {bare}(x) for what {bare} makes of x")
             if kinds != self.kinds:
                 raise SpecError(f"{written} is {' x '.join(kinds)}, but the first class is {' x '.join(self.kinds)}")
         if len(set(self.tuples)) < self.n:
             raise SpecError("two classes are the same tuple, so D cannot distinguish them")
-        used = frozenset().union(*(e.heads for e in self.expressions))
-        missing = {"E", "G", "x", "z"} - used
+        # mu(x) is E's too
+        missing = {"G", "x", "z"} - self._heads | ({"E"} if not self._heads & {"E", "mu"} else set())
         if missing:
             raise SpecError(
                 f"no class contains {' or '.join(sorted(missing))}: E, G, x and z must each occur in at least one"
             )
 
     def _check_penalties(self) -> None:
-        for penalty in self.penalties:
-            if penalty.distance not in DISTANCES:
-                raise SpecError(f"unknown distance {penalty.distance!r} of a penalty; known: {', '.join(DISTANCES)}")
-            if not (isinstance(penalty.weight, int | float) and 0 <= penalty.weight < float("inf")):
-                raise SpecError(f"the weight of a penalty must be a number of 0 or more, not {penalty.weight!r}")
-            left, right = (self._parse(t) for t in (penalty.left, penalty.right))
-            if left.kind != right.kind or left.kind == "mask" or not (left.learned or right.learned):
+        for p, left, right in self.penalized:
+            if p.distance not in DISTANCES:
+                name = shortened(p.distance)
+                raise SpecError(f"unknown distance {name!r} of a penalty; known: {', '.join(DISTANCES)}")
+            number = isinstance(p.weight, int | float) and not isinstance(p.weight, bool)
+            if not (number and 0 <= p.weight <= sys.float_info.max):
+                weight = shortened(repr(p.weight))
+                raise SpecError(f"the weight of a penalty must be a number of 0 or more, not {weight}")
+            written = f"the penalty on {shortened(p.left)} and {shortened(p.right)}"
+            comparable = left.kind == right.kind and left.kind in ("image", "latent", "features")
+            if not comparable or not (left.learned or right.learned):
                 raise SpecError(
-                    f"the penalty on {left} and {right} needs two images, latents or features, "
-                    "at least one of which depends on E or G"
+                    f"{written} needs two images, latents or features, at least one of which depends on E or G"
                 )
+            if left == right:
+                raise SpecError(f"{written} compares a value with itself")
 
     @cached_property
     def _names(self) -> dict[str, Expr]:
@@ -131,18 +142,27 @@ class Variant:
 
     @cached_property
     def penalized(self) -> tuple[tuple[Penalty, Expr, Expr], ...]:
-        """Each penalty with its two expressions."""
-        return tuple((p, self._parse(p.left), self._parse(p.right)) for p in self.penalties)
+        """Each penalty with the two expressions it compares; those of a loss between views are projections."""
+        rows = ((p, self._parse(p.left), self._parse(p.right)) for p in self.penalties)
+        return tuple(
+            (p, projection(left), projection(right)) if p.distance in VIEW_LOSSES else (p, left, right)
+            for p, left, right in rows
+        )
 
     @cached_property
     def expressions(self) -> tuple[Expr, ...]:
         """The expressions of a full update: the variables and both sides of each penalty."""
         return tuple(dict.fromkeys([*self.variables, *(e for _, left, right in self.penalized for e in (left, right))]))
 
-    @cached_property
+    @property
     def masks(self) -> tuple[str, ...]:
         """The names of the masks that occur, sorted."""
-        return tuple(sorted({h for e in self.expressions for h in e.heads if LEAVES.get(h) == "mask"}))
+        return tuple(sorted(h for h in self._heads if LEAVES.get(h) == "mask"))
+
+    @property
+    def views(self) -> tuple[str, ...]:
+        """The names of the view operators that occur, sorted."""
+        return tuple(sorted(h for h in self._heads if LEAVES.get(h) == "view"))
 
     @cached_property
     def statistics(self) -> tuple[str, ...]:
@@ -154,7 +174,16 @@ class Variant:
     @property
     def needs_features(self) -> bool:
         """Whether M occurs, so that training needs a feature extractor."""
-        return any("M" in e.heads for e in self.expressions)
+        return "M" in self._heads
+
+    @property
+    def needs_projector(self) -> bool:
+        """Whether a penalty compares hidden layers of E, so that training needs a projector."""
+        return "Project" in self._heads
+
+    @cached_property
+    def _heads(self) -> frozenset[str]:
+        return frozenset().union(*(e.heads for e in self.expressions))
 
     def to_dict(self) -> dict[str, Any]:
         """Return the variant as plain data (strings, lists, numbers), which `from_dict` reads."""
@@ -164,6 +193,7 @@ class Variant:
             "where": dict(self.where),
             "penalties": [[p.distance, p.left, p.right, p.weight] for p in self.penalties],
             "about": self.about,
+            "origin": self.origin,
         }
 
     @classmethod
@@ -173,30 +203,27 @@ class Variant:
         Raises:
             SpecError: a key is unknown, missing or of the wrong type, or the variant cannot be trained.
         """
-        name = data.get("name", default_name)
-        unknown_keys = sorted(set(data) - {"name", "classes", "where", "penalties", "about"})
-        if unknown_keys:
-            raise SpecError(
-                f"variant {name!r}: unknown key {unknown_keys[0]!r}; known: name, classes, where, penalties, about"
-            )
-        classes, where, penalties = data.get("classes"), data.get("where", {}), data.get("penalties", [])
+        name = shortened(str(data.get("name", default_name)))
+        if unknown := sorted(set(data) - {*_KEYS, "origin"}):
+            raise SpecError(f"variant {name!r}: unknown key {shortened(unknown[0])!r}; known: {', '.join(_KEYS)}")
+        classes: Any = data.get("classes")
+        where, penalties = data.get("where", {}), data.get("penalties", [])
+        fault = ""
         if not (isinstance(classes, list) and all(_is_class(row) for row in classes)):
-            raise SpecError(
-                f"variant {name!r}: classes must be a list of lists of expressions, e.g. [['x', 'E(x)'], ['G(z)', 'z']]"
-            )
-        if not (isinstance(where, dict) and all(isinstance(text, str) for text in where.values())):
-            raise SpecError(f"variant {name!r}: where must be a table of names and expressions, e.g. y = 'G(E(x))'")
-        if not (isinstance(penalties, list) and all(_is_penalty(row) for row in penalties)):
-            raise SpecError(
-                f"variant {name!r}: penalties must be a list of [distance, left, right, weight], "
-                "e.g. ['l2', 'x', 'G(E(x))', 1.0]"
-            )
+            fault = "classes must be a list of lists of expressions, e.g. [['x', 'E(x)'], ['G(z)', 'z']]"
+        elif not (isinstance(where, dict) and all(isinstance(text, str) for text in where.values())):
+            fault = "where must be a table of names and expressions, e.g. y = 'G(E(x))'"
+        elif not (isinstance(penalties, list) and all(_is_penalty(row) for row in penalties)):
+            fault = "penalties must be a list of [distance, left, right, weight], e.g. ['l2', 'x', 'G(E(x))', 1.0]"
+        if fault:
+            raise SpecError(f"variant {name!r}: {fault}")
         return cls(
-            str(name),
+            name,
             tuple(map(tuple, classes)),
             tuple(where.items()),
             tuple(Penalty(*row) for row in penalties),
             str(data.get("about", "")),
+            str(data.get("origin", "")),
         )
 
     @classmethod
@@ -211,10 +238,13 @@ class Variant:
             return cls.from_dict(tomllib.loads(path.read_text(encoding="utf-8")), default_name=path.stem)
         except OSError as err:
             raise SpecError(f"cannot read the variant file {path}: {err.strerror}") from None
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as err:
-            raise SpecError(f"{path} is not valid TOML: {err}") from None
         except SpecError as err:
             raise SpecError(f"{path}: {err}") from None
+        except RecursionError:
+            raise SpecError(f"{path} is not valid TOML: it is nested too deeply") from None
+        except ValueError as err:
+            # beside TOML's own errors, numbers of thousands of digits and bytes that are no UTF-8
+            raise SpecError(f"{path} is not valid TOML: {err}") from None
 
 
 def _is_class(row: Any) -> bool:

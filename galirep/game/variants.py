@@ -1,4 +1,4 @@
-"""The variants of the paper (Dandi et al. 2021) and its baselines, as data."""
+"""The built-in variants as data: those of the paper (Dandi et al. 2021) with its baselines, and galirep's own."""
 
 from pathlib import Path
 
@@ -6,18 +6,23 @@ from galirep.errors import SpecError, unknown
 from galirep.game.variant import Penalty, Variant
 
 ALI = Variant(
-    "ali", (("x", "E(x)"), ("G(z)", "z")), about="ALI / BiGAN (Dumoulin et al. 2017; Donahue et al. 2017): n = 2"
+    "ali",
+    (("x", "E(x)"), ("G(z)", "z")),
+    about="ALI / BiGAN (Dumoulin et al. 2017; Donahue et al. 2017): n = 2",
+    origin="paper",
 )
 ALICE = Variant(
     "alice",
     ALI.classes,
     penalties=(Penalty("l2", "x", "G(E(x))"),),
     about="ALI with a squared reconstruction penalty (Li et al. 2017)",
+    origin="paper",
 )
 GALI_4 = Variant(
     "gali-4",
     (("x", "E(x)"), ("G(z)", "z"), ("x", "E(G(E(x)))"), ("G(E(G(z)))", "z")),
     about="four pairs with one more pass through both chains",
+    origin="paper",
 )
 GALI_8 = Variant(
     "gali-8",
@@ -33,6 +38,7 @@ GALI_8 = Variant(
     ),
     where=(("a", "E(x)"), ("y", "G(a)"), ("b", "E(y)"), ("u", "G(z)"), ("c", "E(u)"), ("v", "G(c)")),
     about="the eight permutations of images and latents in both chains, as 4-tuples",
+    origin="paper",
 )
 GALI_MIX = Variant(
     "gali-mix",
@@ -48,6 +54,7 @@ GALI_MIX = Variant(
     ),
     where=(("y", "G(E(M1(x)))"), ("w", "Mix(x, y, M1)")),
     about="eight pairs over masked and mixed images, for inpainting",
+    origin="paper",
 )
 GALI_PT = Variant(
     "gali-pt",
@@ -58,21 +65,27 @@ GALI_PT = Variant(
         ("G(E(G(z)))", "z", "M(G(z))"),
     ),
     about="GALI-4 with pretrained features M(.) as a third variable; needs --adapter",
+    origin="paper",
 )
 # The inpainting baselines: every input of E is masked (section 5 of the paper).
 MASKED_ALI = Variant(
-    "masked-ali", (("x", "E(M1(x))"), ("G(z)", "z")), about="ALI with masked encoder inputs (inpainting baseline)"
+    "masked-ali",
+    (("x", "E(M1(x))"), ("G(z)", "z")),
+    about="ALI with masked encoder inputs (inpainting baseline)",
+    origin="paper",
 )
 MASKED_ALICE = Variant(
     "masked-alice",
     MASKED_ALI.classes,
     penalties=(Penalty("l2", "x", "G(E(M1(x)))"),),
     about="ALICE with masked encoder inputs (inpainting baseline)",
+    origin="paper",
 )
 MASKED_GALI_4 = Variant(
     "masked-gali-4",
     (("x", "E(M1(x))"), ("G(z)", "z"), ("x", "E(M2(G(E(M1(x)))))"), ("G(E(M3(G(z))))", "z")),
     about="GALI-4 with masked encoder inputs (inpainting baseline)",
+    origin="paper",
 )
 # The ablations of GALI-PT: the same knowledge as a penalty, not as a variable.
 GALI_4_L2_FEATURES = Variant(
@@ -80,12 +93,30 @@ GALI_4_L2_FEATURES = Variant(
     GALI_4.classes,
     penalties=(Penalty("l2", "M(x)", "M(G(E(x)))"),),
     about="GALI-4 with a squared penalty on features (ablation of GALI-PT); needs --adapter",
+    origin="paper",
 )
 GALI_4_L1_FEATURES = Variant(
     "gali-4-l1-features",
     GALI_4.classes,
     penalties=(Penalty("l1", "M(x)", "M(G(E(x)))"),),
     about="GALI-4 with an absolute penalty on features (ablation of GALI-PT); needs --adapter",
+    origin="paper",
+)
+
+# Not of the paper: what its GALI-4 leaves to the game alone, with a little help.
+GALI_4_L2 = Variant(
+    "gali-4-l2",
+    GALI_4.classes,
+    penalties=(Penalty("l2", "x", "G(E(x))", 1.0),),
+    about="GALI-4 with a weak squared reconstruction penalty",
+    origin="galirep",
+)
+GALI_4_CYCLE = Variant(
+    "gali-4-cycle",
+    GALI_4.classes,
+    penalties=(*GALI_4_L2.penalties, Penalty("l2", "z", "mu(G(z))", 0.1)),
+    about="GALI-4 with weak squared penalties on both cycles, of images and of latents",
+    origin="galirep",
 )
 
 VARIANTS = {
@@ -102,6 +133,8 @@ VARIANTS = {
         MASKED_GALI_4,
         GALI_4_L2_FEATURES,
         GALI_4_L1_FEATURES,
+        GALI_4_L2,
+        GALI_4_CYCLE,
     )
 }
 

@@ -20,12 +20,28 @@ def pixel_mse(pairs: Iterable[tuple[Tensor, Tensor]]) -> float:
     Raises:
         ZeroDivisionError: there are no images.
     """
-    total, count = 0.0, 0
-    for images, reconstructions in pairs:
-        total += float((images - reconstructions).square().sum(dtype=torch.float64))
-        count += images.numel()
     # [-1, 1] is twice as wide as [0, 1], so the square is 4 times as large
-    return total / 4 / count
+    return _mean_squared_error(pairs) / 4
+
+
+def latent_mse(pairs: Iterable[tuple[Tensor, Tensor]]) -> float:
+    """Return the mean squared error over latents and dimensions: the cycle error of a posterior, mu(G(z)) against z.
+
+    `pairs` are blocks (z, mu(G(z))), each (B, latent), of z from N(0, I); 1, the prior's variance, is the error of
+    always answering the prior's mean. The sum is in float64.
+
+    Raises:
+        ZeroDivisionError: there are no latents.
+    """
+    return _mean_squared_error(pairs)
+
+
+def _mean_squared_error(pairs: Iterable[tuple[Tensor, Tensor]]) -> float:
+    total, count = 0.0, 0
+    for truth, answer in pairs:
+        total += float((truth - answer).square().sum(dtype=torch.float64))
+        count += truth.numel()
+    return total / count
 
 
 def feature_mse(features: NDArray[np.floating[Any]], rebuilt: NDArray[np.floating[Any]]) -> float:

@@ -5,6 +5,8 @@ from typing import Any
 
 from galirep.version import __version__
 
+_ORIGINS = {"paper": "of the paper", "galirep": "not of the paper: galirep's", "": "the user's own"}
+
 
 def model_card(header: Mapping[str, Any]) -> str:
     """Return the README.md of an export: what the encoder is, what it was trained on and how to use it."""
@@ -19,7 +21,8 @@ def model_card(header: Mapping[str, Any]) -> str:
         f"# {header['name']}\n\n"
         "A GALI encoder and generator (Dandi et al. 2021, arXiv 2006.08089) "
         f"made by galirep {__version__}.\n\n"
-        f"- variant `{header['variant']['name']}`, {header['step']} updates, "
+        f"- variant `{header['variant']['name']}` ({_ORIGINS[header['variant'].get('origin', '')]}), "
+        f"{header['step']} updates, "
         f"batch {config['batch_size']}, seed {config['seed']}\n"
         f"- trained on `{data['spec']}`{split}: {data['images']} images, without labels\n"
         f"- images {shapes['size']} x {shapes['size']}, {shapes['channels']} channels, in [-1, 1]; "

@@ -50,21 +50,23 @@ class Parts:
 class Encoder(nn.Module):
     """E: images (B, C, S, S) in [-1, 1] -> mu and log sigma, each (B, latent), of a Gaussian posterior.
 
-    log sigma is clamped to `LOG_SIGMA_RANGE`.
+    log sigma is clamped to `LOG_SIGMA_RANGE`. `hidden` is the width of the last hidden layer.
     """
 
     def __init__(self, blocks: Mapping[str, nn.Module], hidden: int, latent: int) -> None:
         super().__init__()
         self.blocks = nn.ModuleDict(blocks)
-        self.latent = latent
+        self.latent, self.hidden = latent, hidden
         self.head = nn.Linear(hidden, 2 * latent)
 
-    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """(B, C, S, S) -> mu (B, latent), log sigma (B, latent)."""
+    def forward(self, images: Tensor, *, with_hidden: bool = False) -> tuple[Tensor, ...]:
+        """(B, C, S, S) -> mu (B, latent), log sigma (B, latent) and, if asked, the last hidden layer (B, hidden)."""
         for block in self.blocks.values():
             images = block(images)
-        mu, log_sigma = self.head(images.flatten(1)).chunk(2, 1)
-        return mu, log_sigma.clamp(*LOG_SIGMA_RANGE)
+        hidden = images.flatten(1)
+        mu, log_sigma = self.head(hidden).chunk(2, 1)
+        log_sigma = log_sigma.clamp(*LOG_SIGMA_RANGE)
+        return (mu, log_sigma, hidden) if with_hidden else (mu, log_sigma)
 
     def layers(self, images: Tensor) -> dict[str, Tensor]:
         """Return every hidden layer by name, then mu, each (B, d).
@@ -168,6 +170,19 @@ def dense_block(in_features: int, out_features: int, slope: float, norm: str) ->
 def mlp(widths: Sequence[int], slope: float) -> nn.Sequential:
     """Return linear layers with LeakyReLUs and no normalisation, for D's trunks; `widths` begins with the input's."""
     return nn.Sequential(*(dense_block(a, b, slope, "none") for a, b in pairwise(widths)))
+
+
+def projector(hidden: int) -> nn.Sequential:
+    """Return the network between a hidden layer (B, hidden) of E and a loss between views: (B, 2 hidden).
+
+    Two layers with batch norm and a linear one (the expander of Bardes et al. 2022, narrower); it is dropped after
+    training.
+    """
+    width = 2 * hidden
+    layers: list[nn.Module] = []
+    for inputs in (hidden, width):
+        layers += [nn.Linear(inputs, width, bias=False), nn.BatchNorm1d(width), nn.ReLU()]
+    return nn.Sequential(*layers, nn.Linear(width, width, bias=False))
 
 
 def latent_projection(latent: int, channels: int, side: int, slope: float, norm: str) -> nn.Sequential:

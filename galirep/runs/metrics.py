@@ -17,7 +17,8 @@ class Evaluation:
     `mu_variance` and `sigma` (means over the dimensions), `mu_rank`, `kl` to the prior (nats an image),
     `aggregate_mean` (root mean square over the dimensions) and `aggregate_variance` of the posterior of all images
     together (the prior's are 0 and 1), and `sigma_at_bounds`, the share of log sigma at a bound of its range.
-    `feature_rank` is of the last hidden layer; `knn_error` is None where there are no labels.
+    `feature_rank` is of the last hidden layer; `knn_error` is None where there are no labels; `latent_mse` is the cycle
+    error of latents, mu(G(z)) against z of N(0, I), a dimension (earlier versions did not measure it).
     """
 
     images: int
@@ -32,6 +33,7 @@ class Evaluation:
     sigma_at_bounds: float
     feature_rank: float
     knn_error: float | None = None
+    latent_mse: float | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return the measures that were taken as plain data."""

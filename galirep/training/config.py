@@ -9,6 +9,7 @@ from galirep.system.settings import Settings, setting
 from galirep.training.presets import PRESETS
 
 AUGMENTATIONS = ("color", "translation", "cutout")
+VIEWS = ("crop", "shift", "flip", "color", "grey")
 
 
 @dataclass(frozen=True)
@@ -57,6 +58,11 @@ class TrainConfig(Settings):
         "product",
         "Objective of G and E (docs/training.md).",
         choices=("product", "minimax", "misclassification", "relativistic"),
+    )
+    views: str | None = setting(
+        None,
+        "What the view operators T1, T2, ... of the variant do to an image, in this order: any of crop, shift, flip, "
+        "color, grey, as in crop,flip (default: crop, where the variant has them).",
     )
     penalty_weight: float = setting(
         1.0, "Multiplies the weights of the variant's penalties (paper, ALICE: 1.0 on SVHN, 0.02 on CelebA).", low=0
@@ -165,10 +171,8 @@ class TrainConfig(Settings):
                 f"d_regularizer {self.d_regularizer} overflows in fp16: "
                 "take precision fp32 or bf16, or another d_regularizer"
             )
-        names = self.augmentations
-        faults += [unknown("d_augment", name, (*AUGMENTATIONS, "none")) for name in names if name not in AUGMENTATIONS]
-        if len(set(names)) < len(names):
-            faults.append(f"d_augment {self.d_augment!r}: name each augmentation once")
+        faults += _name_faults("d_augment", self.augmentations, AUGMENTATIONS, "none")
+        faults += _name_faults("views", self.view_names, VIEWS)
         return faults
 
     @property
@@ -189,7 +193,12 @@ class TrainConfig(Settings):
     @property
     def augmentations(self) -> tuple[str, ...]:
         """The names in `d_augment`, in its order; empty where it is `none`."""
-        return () if self.d_augment == "none" else tuple(name.strip() for name in self.d_augment.split(","))
+        return () if self.d_augment == "none" else _names(self.d_augment)
+
+    @property
+    def view_names(self) -> tuple[str, ...]:
+        """The names in `views`, in its order; empty where it is not set."""
+        return () if self.views is None else _names(self.views)
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "TrainConfig":
@@ -210,3 +219,15 @@ class TrainConfig(Settings):
         """
         longer = self.open_ended and other.open_ended and (self.steps or 0) > (other.steps or 0)
         return [line for line in super().differences(other) if not (longer and line.startswith("steps: "))]
+
+
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(name.strip() for name in text.split(","))
+
+
+def _name_faults(setting: str, names: tuple[str, ...], known: tuple[str, ...], *others: str) -> list[str]:
+    """Return what is wrong with the names given for a setting: each must be known and given once."""
+    faults = [unknown(setting, name, (*known, *others)) for name in names if name not in known]
+    if len(set(names)) < len(names):
+        faults.append(f"{setting} {','.join(names)!r}: name each once")
+    return faults

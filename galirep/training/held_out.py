@@ -10,13 +10,14 @@ from galirep.features.gali import DEFAULT_LAYERS
 from galirep.metrics.arrays import Ints
 from galirep.metrics.neighbors import TEMPERATURE, K, LabelledFeatures, vote_errors
 from galirep.metrics.posterior import effective_rank, kl_to_prior
-from galirep.metrics.reconstruction import pixel_mse
+from galirep.metrics.reconstruction import latent_mse, pixel_mse
 from galirep.networks.parts import LOG_SIGMA_RANGE, Encoder
 from galirep.runs.metrics import Evaluation
 
 _MAX_HELD_OUT = 1000  # where no number is set
 _ONE_IN = 10  # images held out of a set with fewer than ten times as many
 _GALLERY = 2000  # training images that vote on the class of a held-out one
+_LATENTS, _LATENT_BLOCK = 1024, 256  # from the prior, that the cycle error is of
 _AVERAGED = 4096  # training images that the mean image is made of, at most
 
 
@@ -57,7 +58,7 @@ class HeldOut:
 
     @torch.no_grad()
     def evaluate(self, encoder: nn.Module, generator: nn.Module) -> Evaluation:
-        """Measure E and G, which are in eval mode; nothing here is random."""
+        """Measure E and G, which are in eval mode; every evaluation takes the same images and latents."""
         assert isinstance(encoder, Encoder)
         blocks = list(self._held.blocks())
         posterior = [encoder(x) for x in blocks]
@@ -80,7 +81,14 @@ class HeldOut:
             sigma_at_bounds=float(((log_sigma <= low) | (log_sigma >= high)).float().mean()),
             feature_rank=effective_rank(last_hidden),
             knn_error=self._knn_error(encoder, layers) if self.labelled else None,
+            latent_mse=self._latent_mse(encoder, generator),
         )
+
+    def _latent_mse(self, encoder: Encoder, generator: nn.Module) -> float:
+        """Return the error of mu(G(z)) for the same z from the prior at every evaluation."""
+        z = torch.randn(_LATENTS, encoder.latent, generator=torch.Generator().manual_seed(0))
+        blocks = torch.split(z.to(self._held.device), _LATENT_BLOCK)
+        return latent_mse((z, encoder(generator(z))[0].float()) for z in blocks)
 
     def _knn_error(self, encoder: Encoder, layers: list[list[Tensor]]) -> float:
         """Return the share of held-out images that the nearest training images vote into another class."""

@@ -24,7 +24,7 @@ def rate_factor(config: TrainConfig, step: int, steps: int) -> float:
 class Optimizers:
     """Adam for G and E (one step for both) and Adam for D, with gradient clipping and, in fp16, a loss scale.
 
-    No step waits for the device.
+    A projector (P) moves with E, at E's rate. No step waits for the device.
     """
 
     def __init__(self, game: Game, config: TrainConfig, device: torch.device) -> None:
@@ -34,16 +34,21 @@ class Optimizers:
             "G": config.lr,
             "D": D_RATE * config.lr if config.lr_d is None else config.lr_d,
         }
-        self._nets, self._clip = game.players(), config.grad_clip
+        self.rates["P"] = self.rates["E"]
+        self._clip = config.grad_clip
+        nets = game.trained()
+        self._learners = [n for n in nets if n != "D"]
         self._both = torch.optim.Adam(
-            [{"params": list(self._nets[n].parameters()), "lr": self.rates[n]} for n in "EG"], betas=betas, fused=True
+            [{"params": list(nets[n].parameters()), "lr": self.rates[n]} for n in self._learners],
+            betas=betas,
+            fused=True,
         )
-        self._d = torch.optim.Adam(self._nets["D"].parameters(), lr=self.rates["D"], betas=betas, fused=True)
+        self._d = torch.optim.Adam(nets["D"].parameters(), lr=self.rates["D"], betas=betas, fused=True)
         self.scaler = torch.amp.GradScaler(device.type, enabled=config.precision == "fp16")
 
     def step(self, factor: float, *, d_only: bool) -> None:
         """Apply the gradients in `.grad` at `factor` times the learning rates."""
-        for optimizer, names in ((self._d, "D"), *(() if d_only else ((self._both, "EG"),))):
+        for optimizer, names in ((self._d, ["D"]), *(() if d_only else ((self._both, self._learners),))):
             # clipping and the reported norms are of the gradients themselves
             self.scaler.unscale_(optimizer)
             for name, group in zip(names, optimizer.param_groups, strict=True):

@@ -15,11 +15,12 @@ from galirep.game.discriminator import Discriminator
 from galirep.game.step import Game, Rules, compute_gradients
 from galirep.game.variant import Variant
 from galirep.networks.families import NETWORKS, family
-from galirep.networks.parts import Shapes
+from galirep.networks.parts import Shapes, projector
 from galirep.training.config import TrainConfig
 from galirep.training.held_out import default_count
 
 _EPOCHS = 100.0  # where neither epochs nor steps are set (Dandi et al. 2021)
+_VIEWS = "crop"  # of a variant with view operators, where nothing is set
 _EVALUATE_EVERY = 1000  # updates, where nothing is set and images are held out
 
 
@@ -44,12 +45,26 @@ class RunPlan:
         return dataclasses.replace(self, shapes=dataclasses.replace(self.shapes, features=dim))
 
 
+def require_fit(config: TrainConfig, variant: Variant) -> None:
+    """Check the settings that depend on the variant.
+
+    Raises:
+        ConfigError: views are set for a variant without view operators.
+    """
+    if config.views is not None and not variant.views:
+        raise ConfigError(
+            f"views {config.views!r}: the variant {variant.name!r} has no view operator T1, T2, ...: "
+            "leave views out, or take a variant like [['x', 'E(T1(x))'], ['G(z)', 'z']]"
+        )
+
+
 def resolve(config: TrainConfig, variant: Variant, images: Images) -> RunPlan:
     """Decide what `config` leaves to the data: sizes, networks, updates, held-out images and evaluations.
 
     Raises:
-        ConfigError: too many images are held out, or there is none to evaluate on.
+        ConfigError: too many images are held out, there is none to evaluate on, or see `require_fit`.
     """
+    require_fit(config, variant)
     n, size, channels = len(images), images.pixels.shape[-1], images.pixels.shape[1]
     holdout = default_count(n, config.batch_size) if config.holdout is None else config.holdout
     if holdout and n - holdout < config.batch_size:
@@ -70,6 +85,7 @@ def resolve(config: TrainConfig, variant: Variant, images: Images) -> RunPlan:
     steps = config.steps or max(1, math.ceil(epochs * (n - holdout) / (config.batch_size * config.d_steps)))
     resolved = dataclasses.replace(
         config,
+        views=config.views or (_VIEWS if variant.views else None),
         data=images.spec,
         split=images.split,
         image_size=size,
@@ -124,15 +140,24 @@ def estimate_memory(config: TrainConfig, variant: Variant, shapes: Shapes) -> in
 
     networks, _ = family(config.networks, shapes.size)
     rules = rules_of(config, penalized=config.penalized)
+    views = config.view_names or ((_VIEWS,) if variant.views else ())
     with imagined() as memory:
         parts = NETWORKS[networks].build(shapes)
         discriminator = Discriminator(variant, parts, config.d_regularizer)
         extract = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(shapes.channels * shapes.size**2, 1))
-        game = Game(variant, parts.encoder, parts.generator, discriminator, extract if variant.needs_features else None)
+        game = Game(
+            variant,
+            parts.encoder,
+            parts.generator,
+            discriminator,
+            extract if variant.needs_features else None,
+            views,
+            projector(parts.encoder.hidden) if variant.needs_projector else None,
+        )
         second = NETWORKS[networks].build(shapes)
         averages = (second.encoder, second.generator)
         del second
-        optimizers = [torch.optim.Adam(net.parameters()) for net in game.players().values()]
+        optimizers = [torch.optim.Adam(net.parameters()) for net in game.trained().values()]
         images = torch.rand(config.batch_size, shapes.channels, shapes.size, shapes.size)
         # the second update is with gradients and Adam's states of the first
         for _ in range(2):

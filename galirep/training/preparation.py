@@ -19,7 +19,7 @@ from galirep.system.devices import autocast_of, device_of
 from galirep.training.config import TrainConfig
 from galirep.training.held_out import HeldOut, split_rows
 from galirep.training.knowledge import Knowledge, load_knowledge
-from galirep.training.plan import RunPlan, estimate_memory, resolve
+from galirep.training.plan import RunPlan, estimate_memory, require_fit, resolve
 from galirep.training.session import Session
 
 
@@ -55,6 +55,7 @@ def prepare(
             f"r1_features: no tuple of the variant {variant.name!r} has features of M(.) for the gradient penalty: "
             "leave it out, or take gali-pt"
         )
+    require_fit(config, variant)
 
     images = data if isinstance(data, Images) else _load(config, data, download)
     plan = resolve(config, variant, images)
@@ -128,6 +129,7 @@ def describe_memory(config: TrainConfig) -> str:
     """
     try:
         variant, source = get_variant(config.variant), _open(config, download=False)
+        require_fit(config, variant)
         size = config.image_size or native_side(source)
         channels = config.channels or (1 if source.read(0).shape[2] == 1 else 3)
         latent = config.latent_dim or family(config.networks, size)[1].latent

@@ -217,10 +217,10 @@ def _fact_differences(facts: Mapping[str, Any], stored: Mapping[str, Any]) -> li
 
 
 def _comparable(fact: Any) -> Any:
-    """Return a fact without what earlier versions did not record of an adapter."""
+    """Return a fact without what earlier versions did not record of an adapter, or what only describes a variant."""
     if not isinstance(fact, Mapping):
         return fact
-    fact = {name: value for name, value in fact.items() if name != "origin"}
+    fact = {name: value for name, value in fact.items() if name not in ("about", "origin")}
     return {**fact, "preprocessing": comparable(fact["preprocessing"])} if "preprocessing" in fact else fact
 
 

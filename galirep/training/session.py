@@ -11,6 +11,7 @@ from galirep.game.discriminator import Discriminator
 from galirep.game.expression import Expr
 from galirep.game.step import Game, Rules, compute_gradients, frozen_statistics
 from galirep.networks.families import NETWORKS
+from galirep.networks.parts import projector
 from galirep.runs.metrics import MetricsRow
 from galirep.system.devices import autocast_of, peak_memory
 from galirep.training.averaging import Average
@@ -47,9 +48,18 @@ class Session:
             torch.manual_seed(derive_seed(config.seed, _INIT))
             parts = NETWORKS[config.networks].build(plan.shapes)
             discriminator = Discriminator(plan.variant, parts, config.d_regularizer)
+            projection = projector(parts.encoder.hidden) if plan.variant.needs_projector else None
         parts.generator.start_from(batches.images(batches.evenly_spaced(_MEAN_IMAGE)).mean(0).cpu())
-        self.game = Game(plan.variant, parts.encoder, parts.generator, discriminator, self.knowledge.extract)
-        for net in self.game.players().values():
+        self.game = Game(
+            plan.variant,
+            parts.encoder,
+            parts.generator,
+            discriminator,
+            self.knowledge.extract,
+            config.view_names,
+            projection,
+        )
+        for net in self.game.trained().values():
             net.to(device).to(memory_format=torch.channels_last)
 
         # what moves them
@@ -173,7 +183,7 @@ class Session:
             "lr_scale": self.lr_scale,
             "rollbacks": self.rollbacks,
             "best": self.best,
-            "nets": {n: net.state_dict() for n, net in self.game.players().items()},
+            "nets": {n: net.state_dict() for n, net in self.game.trained().items()},
             "average": {n: net.state_dict() for n, net in self.average.nets.items()},
             "optimizers": self.optimizers.state_dict(),
         }
@@ -183,7 +193,7 @@ class Session:
         self.step, self.best = state["step"], state["best"]
         self.lr_scale, self.rollbacks = state["lr_scale"], state["rollbacks"]
         self._calibrated_step = -1
-        for name, net in self.game.players().items():
+        for name, net in self.game.trained().items():
             net.load_state_dict(state["nets"][name])
         for name, net in self.average.nets.items():
             net.load_state_dict(state["average"][name])

@@ -5,7 +5,7 @@ import pickle
 import pytest
 
 from galirep.errors import SpecError
-from galirep.game.expression import Expr, parse
+from galirep.game.expression import Expr, parse, projection
 
 X, Z = Expr("x"), Expr("z")
 
@@ -16,6 +16,7 @@ X, Z = Expr("x"), Expr("z")
         ("x", "image"), ("z", "latent"), ("E(x)", "latent"), ("G(z)", "image"), ("E(G(E(x)))", "latent"),
         ("M(G(z))", "features"),
         ("E(M1(x))", "latent"), ("M4(G(z))", "image"), ("Mix(x, G(z), M1)", "image"), ("M(M2(x))", "features"),
+        ("mu(G(z))", "latent"), ("E(T1(x))", "latent"), ("M1(T2(x))", "image"), ("T1(G(E(M1(x))))", "image"),
     ],
 )  # fmt: skip
 def test_an_expression_prints_as_it_was_written_and_has_a_kind(text, kind):
@@ -42,7 +43,8 @@ def test_walk_and_heads_contain_every_part():
 
 @pytest.mark.parametrize(
     ("text", "learned"),
-    [("x", False), ("z", False), ("M(x)", False), ("M1(x)", False), ("E(x)", True), ("M(G(z))", True)],
+    [("x", False), ("z", False), ("M(x)", False), ("M1(x)", False), ("E(x)", True), ("M(G(z))", True)]
+    + [("mu(x)", True), ("T1(x)", False), ("T1(G(z))", True)],
 )
 def test_learned_is_whether_the_value_depends_on_e_or_g(text, learned):
     assert parse(text).learned is learned
@@ -66,18 +68,17 @@ def test_names_stand_for_expressions():
         ("M1(x, x)", "M1 takes (image), not (image, image)"),
         ("E(M1)", "E takes (image), not (mask)"),
         ("Mix(x, x)", "Mix takes (image, image, mask), not (image, image)"),
-        ("F(x)", "unknown operator 'F'; known: E, G, M, M1..M4, Mix"),
+        ("F(x)", "unknown operator 'F'; known: E, mu, G, M, M1..M4, T1..T4, Mix"),
         ("M5(x)", "unknown operator 'M5'"),
-        ("E(y)", "'y' is neither a variable (x, z, M1, M2, M3, M4)"),
-        ("E(x", "write calls of E, G, M, M1..M4 and Mix"),
-        ("", "write calls of E, G"),
+        ("E(y)", "'y' is neither a variable (x, z, M1, M2, M3, M4, T1, T2, T3, T4)"),
+        ("E(x", "write calls of E, mu, G, M, M1..M4, T1..T4 and Mix"),
+        ("", "write calls of E, mu, G"),
         ("x + z", "'x + z' is neither a variable"),
         ("x.real", "'x.real' is neither a variable"),
         ("E(x)(z)", "neither a variable"),
         ("E(*x)", "'*x' is neither a variable"),
         ("E(x=x)", "'E(x=x)' is neither a variable"),
         ("__import__('os')", "in "),
-        ("E" + "(G(E" * 150 + "(x" + "))" * 150 + ")", "in 'E(G(E"),
         ("x\0", "in 'x\\x00'"),
     ],
     ids=lambda text: text[:12],
@@ -87,6 +88,61 @@ def test_an_error_quotes_the_text_and_says_what_fits(text, says):
         parse(text)
     message = str(caught.value)
     assert says in message and repr(text)[1:-1] in message and "\n" not in message
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("E" + "(G(E" * 150 + "(x" + "))" * 150 + ")", "write calls of"),
+        ("E(" * 90 + "x", "write calls of"),
+        ("G(E(" * 60 + "x" + "))" * 60, "it has more than 100 parts, with names written out"),
+        ("x" + ".a" * 100_000, ""),
+        ("-" * 100_000 + "x", ""),
+        ("E(" + "x," * 10_000 + ")", "E takes (image), not (image, image, "),
+        ("x" * 10_000, "neither a variable"),
+        ("y" * 10_000 + "(x)", "unknown operator 'yyy"),
+    ],
+    ids=lambda text: text[:12],
+)
+def test_a_text_of_any_length_or_depth_is_refused_in_one_short_line(text, says):
+    with pytest.raises(SpecError) as caught:
+        parse(text)
+    message = str(caught.value)
+    assert message.startswith(f"in {text[:100] + '...' if len(text) > 103 else text!r}"[:90]) and says in message
+    assert len(message) < 500 and "\n" not in message
+
+
+def test_names_that_grow_are_refused_before_they_fill_the_memory():
+    names = {"y": parse("x")}
+    with pytest.raises(SpecError, match="more than 100 parts"):
+        for _ in range(1000):
+            names["y"] = parse("Mix(y, y, M1)", names)
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("T1(z)", "T1 takes (image), not (latent)"),
+        ("T1(x, x)", "T1 takes (image), not (image, image)"),
+        ("Mix(x, x, T1)", "Mix takes (image, image, mask), not (image, image, view)"),
+        ("T1(M1(x))", "T1(M1(x)) is a view of an erased image: erase the view, e.g. M1(T1(x))"),
+        ("T2(T1(Mix(x, M1(x), M2)))", "is a view of an erased image"),
+        ("T5(x)", "unknown operator 'T5'"),
+        ("mu(z)", "mu takes (image), not (latent)"),
+        ("Project(x)", "unknown operator 'Project'"),
+    ],
+)
+def test_views_and_means_that_make_no_sense(text, says):
+    with pytest.raises(SpecError) as caught:
+        parse(text)
+    assert says in str(caught.value)
+
+
+def test_a_projection_is_of_the_image_of_e_or_mu_and_cannot_be_written():
+    assert projection(parse("E(T1(x))")) == projection(parse("mu(T1(x))")) == Expr("Project", parse("mu(T1(x))").args)
+    assert projection(parse("mu(x)")).learned and projection(parse("mu(x)")).kind == "features"
+    with pytest.raises(SpecError, match=r"E or mu of two images, .*, not G\(z\)"):
+        projection(parse("G(z)"))
 
 
 def test_nothing_is_evaluated():

@@ -4,7 +4,7 @@ import copy
 
 import pytest
 import torch
-from tiny_games import BATCH, LATENT, SIZE, count_calls, gradients, images, make, source
+from tiny_games import BATCH, LATENT, SIZE, VIEWS, count_calls, gradients, images, make, source
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -14,7 +14,9 @@ from galirep.game.masks import erase, mix, random_boxes
 from galirep.game.objectives import OBJECTIVES
 from galirep.game.step import Rules, compute_gradients, evaluate_expressions
 from galirep.game.variant import Penalty, Variant
-from galirep.game.variants import VARIANTS
+from galirep.game.variants import GALI_4, VARIANTS
+from galirep.game.view_losses import VIEW_LOSSES
+from galirep.game.views import draw as draw_view
 
 
 def assert_same(got, expected):
@@ -30,19 +32,30 @@ def assert_same(got, expected):
 # --- both gradients
 
 
-def reference(game, x, generator, objective="product", penalty_weight=1.0, noise=0.0, augmentations=()):
+def reference(game, x, generator, objective="product", penalty_weight=1.0, noise=0.0, augmentations=(), known=None):
     """Return the losses of D and of G and E written plainly: a call of D for each tuple, no detached leaves."""
     cache = {Expr("x"): x, Expr("z"): torch.randn(BATCH, LATENT, generator=generator)}
+    cache |= dict(known or {})
     for name in game.variant.masks:
         cache[Expr(name)] = random_boxes(BATCH, SIZE, generator)
+    drawn = {name: draw_view(VIEWS, BATCH, SIZE, generator, x.device, 1) for name in game.variant.views}
 
     def value(e):
         if e in cache:
             return cache[e]
-        args = [value(a) for a in e.args]
-        if e.head == "E":
+        args = [value(a) for a in e.args if a.kind != "view"]
+        if e.head in ("E", "mu"):
             mu, log_sigma = game.encoder(*args)
-            cache[e] = mu + log_sigma.exp() * torch.randn(mu.shape, generator=generator, dtype=mu.dtype)
+            if e.head == "E":
+                mu = mu + log_sigma.exp() * torch.randn(mu.shape, generator=generator, dtype=mu.dtype)
+            cache[e] = mu
+        elif e.head == "View":
+            cache[e] = drawn[e.args[1].head](*args)
+        elif e.head == "Project":
+            hidden = args[0]
+            for block in game.encoder.blocks.values():
+                hidden = block(hidden)
+            cache[e] = game.projector(hidden.flatten(1))
         else:
             cache[e] = {"G": game.generator, "M": game.extract, "Erase": erase, "Mix": mix}[e.head](*args)
         return cache[e]
@@ -66,7 +79,7 @@ def reference(game, x, generator, objective="product", penalty_weight=1.0, noise
         return torch.stack(rows)
 
     d_loss, g_loss = OBJECTIVES[objective]
-    distances = {"l1": lambda a, b: (a - b).abs().mean(), "l2": lambda a, b: (a - b).square().mean()}
+    distances = {"l1": lambda a, b: (a - b).abs().mean(), "l2": lambda a, b: (a - b).square().mean(), **VIEW_LOSSES}
     penalty = sum(p.weight * distances[p.distance](values[a], values[b]) for p, a, b in game.variant.penalized)
     return d_loss(losses(detach=True)), g_loss(losses(detach=False)) + penalty_weight * penalty
 
@@ -105,6 +118,101 @@ def test_gradients_are_those_of_ordinary_backward_passes(variant, objective, noi
         assert all(torch.equal(p.grad, to_eg[name][k]) for k, p in plain.players()[name].named_parameters()), (
             "D's loss reached E or G in the reference"
         )
+
+
+OWN = {
+    "latents": Variant(
+        "own", GALI_4.classes, penalties=(Penalty("l2", "z", "mu(G(z))", 0.7), Penalty("l1", "z", "E(G(z))", 0.2))
+    ),
+    "means": Variant(
+        "own", (("x", "mu(x)"), ("G(z)", "z"), ("x", "E(x)")), penalties=(Penalty("l2", "mu(x)", "E(x)"),)
+    ),
+    "views": Variant("own", (("x", "E(T1(x))"), ("G(z)", "z"), ("T2(G(z))", "E(M1(T1(x)))"))),
+    "vicreg": Variant(
+        "own", GALI_4.classes, penalties=(Penalty("vicreg", "E(T1(x))", "E(T2(x))"), Penalty("l2", "x", "G(E(x))"))
+    ),
+    "info-nce": Variant("own", GALI_4.classes, penalties=(Penalty("info-nce", "mu(x)", "mu(T1(x))", 0.3),)),
+    "views of samples": Variant("own", GALI_4.classes, penalties=(Penalty("vicreg", "E(G(z))", "E(T1(G(z)))", 0.1),)),
+}
+
+
+@pytest.mark.parametrize("name", OWN)
+def test_in_float64_gradients_are_those_of_ordinary_backward_passes(name):
+    game = make(OWN[name], double=True)
+    plain = copy.deepcopy(game)
+    x, known = images().double(), {Expr("z"): torch.randn(BATCH, LATENT, generator=source(3), dtype=torch.float64)}
+    statistics = compute_gradients(game, x, source(), Rules(penalty_weight=0.3), known=known)
+
+    _, loss_g = reference(plain, x, source(), penalty_weight=0.3, known=known)
+    plain.discriminator.requires_grad_(False)
+    loss_g.backward()
+    plain.discriminator.requires_grad_(True)
+    loss_d, _ = reference(plain, x, source(), known=known)
+    rest = {n: gradients(net) for n, net in plain.trained().items() if n != "D"}
+    loss_d.backward()
+    torch.testing.assert_close(statistics["loss_g"] + statistics.get("penalty", 0), loss_g.detach(), rtol=0, atol=1e-12)
+    for n, expected in (*rest.items(), ("D", gradients(plain.discriminator))):
+        got = gradients(game.trained()[n])
+        assert got.keys() == expected.keys() and any(g.abs().max() > 1e-6 for g in got.values())
+        for key, g in expected.items():
+            torch.testing.assert_close(got[key], g, rtol=1e-9, atol=1e-12, msg=lambda text, key=key: f"{key}: {text}")
+
+
+@pytest.mark.parametrize(
+    ("name", "e", "g"), [("latents", 3, 3), ("means", 1, 1), ("views", 2, 1), ("vicreg", 5, 3), ("info-nce", 4, 3)]
+)
+def test_e_runs_once_for_the_sample_the_mean_and_the_hidden_layer_of_an_image(name, e, g):
+    game = make(OWN[name])
+    calls = count_calls(game)
+    compute_gradients(game, images(), source(), Rules())
+    assert (calls["E"], calls["G"]) == (e, g)
+
+
+def test_the_sample_is_about_the_mean_and_the_mean_draws_nothing():
+    game = make("gali-4")
+    asked = [parse("mu(x)"), parse("E(x)")]
+    values = evaluate_expressions(game, images(), source(), asked)
+    state = source()
+    torch.randn(BATCH, LATENT, generator=state)  # z
+    mu, log_sigma = game.encoder(images())
+    torch.testing.assert_close(values[asked[0]], mu, rtol=0, atol=0)
+    torch.testing.assert_close(
+        values[asked[1]], torch.addcmul(mu, log_sigma.exp(), torch.randn(mu.shape, generator=state))
+    )
+
+
+def test_views_differ_from_image_to_image_and_are_the_same_wherever_they_occur():
+    game = make(Variant("own", (("x", "E(T1(x))"), ("G(z)", "z"), ("T1(G(z))", "E(T2(x))"))))
+    same = {parse("x"): images()[:1].expand(BATCH, -1, -1, -1), parse("G(z)"): images()[:1].expand(BATCH, -1, -1, -1)}
+    t1, t2, also = (parse(t) for t in ("T1(x)", "T2(x)", "T1(G(z))"))
+    values = evaluate_expressions(game, images(), source(), [t1, t2, also], same)
+    assert torch.equal(values[t1], values[also]) and not torch.equal(values[t1], values[t2])
+    assert all((values[t1][0] - values[t1][i]).abs().max() > 1e-3 for i in range(1, BATCH))
+
+
+def test_a_box_under_a_view_is_in_the_views_frame():
+    game = make(Variant("own", (("x", "E(M1(T1(x)))"), ("G(z)", "z"))))
+    view, erased, mask = parse("T1(x)"), parse("M1(T1(x))"), parse("M1")
+    values = evaluate_expressions(game, images(), source(), [view, erased, mask])
+    assert torch.equal(values[erased], torch.where(values[mask], torch.tensor(-2.0), values[view]))
+
+
+def test_views_of_real_images_count_as_real_for_batch_norm_and_views_of_samples_do_not():
+    game = make(OWN["vicreg"])
+    alone = copy.deepcopy(game.encoder)
+    compute_gradients(game, images(), source(), Rules())
+    assert int(game.encoder.state_dict()["blocks.conv1.1.num_batches_tracked"]) == 3  # x, T1(x), T2(x)
+    game = make(OWN["views of samples"])
+    compute_gradients(game, images(), source(), Rules())
+    alone(images())
+    for (key, one), other in zip(game.encoder.state_dict().items(), alone.state_dict().values(), strict=True):
+        assert torch.equal(one, other), key
+
+
+def test_an_update_of_d_alone_leaves_the_projector_alone():
+    game = make(OWN["vicreg"])
+    compute_gradients(game, images(), source(), Rules(), d_only=True)
+    assert all(p.grad is None for p in game.projector.parameters()) and list(game.players()) == ["E", "G", "D"]
 
 
 def test_spectral_norm_takes_part_in_the_gradient_and_moves_by_one_iteration():
@@ -199,7 +307,8 @@ class NoHostSync(TorchDispatchMode):
     ("variant", "regularizer", "rules"),
     [("gali-mix", "sn", Rules()), ("gali-pt", "r1r2", Rules(r1_gamma=1.0)), ("gali-4", "none", Rules("relativistic"))]
     + [("gali-8", "sn-scale+r1r2", Rules(r1_gamma=1.0, augment=("color", "translation", "cutout")))]
-    + [("gali-pt", "r1r2", Rules(r1_gamma=1.0, r1_on=on, r1_features=True)) for on in ("pairs", "all-pairs")],
+    + [("gali-pt", "r1r2", Rules(r1_gamma=1.0, r1_on=on, r1_features=True)) for on in ("pairs", "all-pairs")]
+    + [(OWN[name], "none", Rules()) for name in ("views", "vicreg", "info-nce")],
 )
 def test_nothing_waits_for_the_device(variant, regularizer, rules):
     game = make(variant, regularizer)

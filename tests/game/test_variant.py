@@ -18,6 +18,7 @@ def permuted(images, latents):
 
 
 # The classes of each variant with every name written in full; their order is immaterial.
+L2, CYCLE = 1.0, 0.1  # the weights of galirep's own variants
 FOUR = {("x", "E(x)"), ("G(z)", "z"), ("x", "E(G(E(x)))"), ("G(E(G(z)))", "z")}
 Y, W = "G(E(M1(x)))", "Mix(x, G(E(M1(x))), M1)"
 CLASSES = {
@@ -38,13 +39,18 @@ CLASSES = {
     "masked-gali-4": {("x", "E(M1(x))"), ("G(z)", "z"), ("x", "E(M2(G(E(M1(x)))))"), ("G(E(M3(G(z))))", "z")},
     "gali-4-l2-features": FOUR,
     "gali-4-l1-features": FOUR,
+    "gali-4-l2": FOUR,
+    "gali-4-cycle": FOUR,
 }  # fmt: skip
 PENALTIES = {
-    "alice": ("l2", "x", "G(E(x))"),
-    "masked-alice": ("l2", "x", "G(E(M1(x)))"),
-    "gali-4-l2-features": ("l2", "M(x)", "M(G(E(x)))"),
-    "gali-4-l1-features": ("l1", "M(x)", "M(G(E(x)))"),
+    "alice": [("l2", "x", "G(E(x))", 1.0)],
+    "masked-alice": [("l2", "x", "G(E(M1(x)))", 1.0)],
+    "gali-4-l2-features": [("l2", "M(x)", "M(G(E(x)))", 1.0)],
+    "gali-4-l1-features": [("l1", "M(x)", "M(G(E(x)))", 1.0)],
+    "gali-4-l2": [("l2", "x", "G(E(x))", L2)],
+    "gali-4-cycle": [("l2", "x", "G(E(x))", L2), ("l2", "z", "mu(G(z))", CYCLE)],
 }
+OWN = {"gali-4-l2", "gali-4-cycle"}
 
 
 def test_the_table_holds_every_variant():
@@ -60,10 +66,9 @@ def test_a_variant_is_that_of_the_table(name):
         variant.kinds
         == {2: ("image", "latent"), 3: ("image", "latent", "features"), 4: ("image", "latent") * 2}[len(written[0])]
     )
-    penalties = [(p.distance, str(left), str(right)) for p, left, right in variant.penalized]
-    assert penalties == ([PENALTIES[name]] if name in PENALTIES else []) and all(
-        p.weight == 1 for p in variant.penalties
-    )
+    penalties = [(p.distance, str(left), str(right), p.weight) for p, left, right in variant.penalized]
+    assert penalties == PENALTIES.get(name, [])
+    assert variant.origin == ("galirep" if name in OWN else "paper")
     assert variant.needs_features == ("pt" in name or "features" in name)
     assert variant.masks == {"gali-mix": ("M1", "M2", "M3", "M4"), "masked-gali-4": ("M1", "M2", "M3")}.get(
         name, ("M1",) if "masked" in name else ()
@@ -81,6 +86,7 @@ def test_distinct_variables(name, count):
 def test_plain_data_and_toml_give_the_variant_back(name, tmp_path):
     variant = get_variant(name)
     assert Variant.from_dict(variant.to_dict()) == variant
+    assert Variant.from_dict(variant.to_dict()).origin == variant.origin
     rows = "\n".join(f"  {list(row)}," for row in variant.to_dict()["classes"])
     where = "\n".join(f"{key} = {text!r}" for key, text in variant.where)
     path = tmp_path / "mine.toml"
@@ -121,6 +127,20 @@ def test_penalties_add_expressions_but_no_variable_of_d():
     assert [str(e) for e in variant.expressions] == ["x", "E(x)", "G(z)", "z", "G(E(x))"]
 
 
+def test_views_means_and_losses_between_views_are_derived():
+    penalties = (
+        Penalty("vicreg", "E(T1(x))", "mu(T3(x))", 0.5),
+        Penalty("l2", "mu(T1(x))", "mu(x)"),
+    )
+    variant = Variant("mine", (("x", "mu(x)"), ("G(z)", "z")), penalties=penalties)
+    assert variant.views == ("T1", "T3") and variant.masks == () and variant.needs_projector
+    # no sample of E(T1(x)) is drawn: what is compared is the hidden layer behind it
+    assert [str(e) for e in variant.expressions] == [
+        "x", "mu(x)", "G(z)", "z", "Project(T1(x))", "Project(T3(x))", "mu(T1(x))",
+    ]  # fmt: skip
+    assert not any((v.views or v.needs_projector) for v in VARIANTS.values())
+
+
 PAIRS = (("x", "E(x)"), ("G(z)", "z"))
 
 
@@ -139,11 +159,34 @@ PAIRS = (("x", "E(x)"), ("G(z)", "z"))
         (PAIRS, (("x", "G(z)"),), (), "'x' cannot name an expression"),
         (PAIRS, (("a b", "G(z)"),), (), "'a b' cannot name an expression"),
         (PAIRS, (("y", "G(E(u))"),), (), "in 'G(E(u))': 'u' is neither a variable"),
-        (PAIRS, (), (Penalty("l3", "x", "G(z)"),), "unknown distance 'l3' of a penalty; known: l1, l2"),
+        (
+            PAIRS,
+            (),
+            (Penalty("l3", "x", "G(z)"),),
+            "unknown distance 'l3' of a penalty; known: l1, l2, vicreg, info-nce",
+        ),
         (PAIRS, (), (Penalty("l2", "x", "G(z)", -1),), "must be a number of 0 or more, not -1"),
         (PAIRS, (), (Penalty("l2", "x", "G(z)", float("nan")),), "must be a number of 0 or more, not nan"),
         (PAIRS, (), (Penalty("l2", "x", "E(x)"),), "the penalty on x and E(x) needs two images, latents or features"),
         (PAIRS, (), (Penalty("l2", "x", "x"),), "the penalty on x and x needs"),
+        (PAIRS, (), (Penalty("l2", "mu(x)", "G(z)"),), "the penalty on mu(x) and G(z) needs two images, latents or"),
+        (PAIRS, (), (Penalty("l2", "x", "G(z)", True),), "must be a number of 0 or more, not True"),
+        (PAIRS, (), (Penalty("l2", "x", "G(z)", float("inf")),), "must be a number of 0 or more, not inf"),
+        (PAIRS, (), (Penalty("l2", "x", "G(z)", 10**400),), "must be a number of 0 or more, not 1000"),
+        (PAIRS, (), (Penalty("l2", "E(x)", "E( x)"),), "the penalty on E(x) and E( x) compares a value with itself"),
+        (PAIRS, (), (Penalty("vicreg", "E(T1(x))", "mu(T1(x))"),), "compares a value with itself"),
+        (
+            PAIRS,
+            (),
+            (Penalty("vicreg", "E(T1(x))", "z"),),
+            "compares E or mu of two images, e.g. E(T1(x)) and E(T2(x))",
+        ),
+        (PAIRS, (), (Penalty("info-nce", "x", "T1(x)"),), "compares E or mu of two images"),
+        (PAIRS, (), (Penalty("l2", "T1", "T2"),), "the penalty on T1 and T2 needs two images, latents or features"),
+        ((*PAIRS, ("T1", "z")), (), (), "(T1, z) contains a bare view: write T1(x)"),
+        ((*PAIRS, ("T1(M1(x))", "z")), (), (), "T1(M1(x)) is a view of an erased image"),
+        (PAIRS, (("T1", "x"),), (), "'T1' cannot name an expression"),
+        (PAIRS, (("mu", "x"),), (), "'mu' cannot name an expression"),
     ],
 )
 def test_a_variant_that_cannot_be_trained_is_refused_with_its_name(classes, where, penalties, says):
@@ -170,8 +213,17 @@ def test_a_variant_that_cannot_be_trained_is_refused_with_its_name(classes, wher
             "classes = [['x', 'E(x)'], ['G(z)', 'z']]\npenalties = [['l2', 'x', 'G(z)', 'much']]",
             "must be a number of 0 or more, not 'much'",
         ),
-        ("classes = [['x', 'E(x'], ['G(z)', 'z']]", "in 'E(x': write calls of E, G"),
+        ("classes = [['x', 'E(x'], ['G(z)', 'z']]", "in 'E(x': write calls of E, mu, G"),
         ("classes = [['x' 'E(x)']]", "is not valid TOML"),
+        ("classes = " + "[" * 100_000 + "]" * 100_000, "is not valid TOML: it is nested too deeply"),
+        ("penalties = [['l2', 'x', 'G(z)', " + "9" * 5000 + "]]", "is not valid TOML: "),
+        ("x" * 5000 + " = 1", "unknown key 'xxx"),
+        ("name = '" + "n" * 5000 + "'\nclasses = 3", "nnn...': classes must be a list"),
+        (
+            "classes = [['x', 'E(x)'], ['G(z)', 'z'], ['a40', 'z']]\n[where]\na0 = 'Mix(x, x, M1)'\n"
+            + "".join(f"a{i + 1} = 'Mix(a{i}, a{i}, M1)'\n" for i in range(40)),
+            "it has more than 100 parts, with names written out",
+        ),
         ("classes = [['x', 'E(y)'], ['G(z)', 'z']]", "in 'E(y)': 'y' is neither a variable"),
     ],
 )
@@ -181,6 +233,7 @@ def test_an_error_in_a_toml_file_names_the_file(text, says, tmp_path):
     with pytest.raises(SpecError) as caught:
         get_variant(path)
     assert str(path) in str(caught.value) and says in str(caught.value) and "\n" not in str(caught.value)
+    assert len(str(caught.value)) < 600
 
 
 def test_a_toml_file_that_cannot_be_read(tmp_path):

@@ -7,9 +7,10 @@ from galirep.game.discriminator import Discriminator
 from galirep.game.step import Game
 from galirep.game.variants import get_variant
 from galirep.networks.families import NETWORKS
-from galirep.networks.parts import Shapes
+from galirep.networks.parts import Shapes, projector
 
 BATCH, SIZE, LATENT, FEATURES = 4, 8, 5, 6
+VIEWS = ("crop", "color")
 
 
 def extractor():
@@ -27,9 +28,11 @@ def make(variant="gali-4", regularizer="none", double=False):
         m = extractor() if variant.needs_features else None
         discriminator = Discriminator(variant, parts, regularizer)
         nn.init.normal_(discriminator.last.weight, 0, 0.5)  # away from uniform, so that every gradient counts
-    game = Game(variant, parts.encoder, parts.generator, discriminator, m)
+        projection = projector(parts.encoder.hidden) if variant.needs_projector else None
+    views = VIEWS if variant.views else ()
+    game = Game(variant, parts.encoder, parts.generator, discriminator, m, views, projection)
     if double:
-        for net in [*game.players().values(), *([m] if m else [])]:
+        for net in [*game.trained().values(), *([m] if m else [])]:
             net.double()
     return game
 

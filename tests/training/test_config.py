@@ -6,7 +6,9 @@ import pytest
 import yaml
 
 from galirep.errors import ConfigError
+from galirep.game import variant as variant_module
 from galirep.system.settings import read_settings, setting_types
+from galirep.training import config as config_module
 from galirep.training.config import TrainConfig
 
 
@@ -60,7 +62,10 @@ def test_every_setting_has_help_a_type_and_a_default_that_fits():
         ),
         ({"d_augment": ""}, "unknown d_augment ''"),
         ({"d_augment": "none,color"}, "unknown d_augment 'none'"),
-        ({"d_augment": "color,color"}, "d_augment 'color,color': name each augmentation once"),
+        ({"d_augment": "color,color"}, "d_augment 'color,color': name each once"),
+        ({"views": "crop,flop"}, "unknown views 'flop': did you mean 'flip'? known: color, crop, flip, grey, shift"),
+        ({"views": "crop,crop"}, "views 'crop,crop': name each once"),
+        ({"views": ""}, "unknown views ''"),
         ({"norm": "layer"}, "unknown norm 'layer'"),
         ({"d_regularizer": "r1r2", "precision": "fp16"}, "take precision fp32 or bf16"),
         ({"data": ""}, "give a data set"),
@@ -86,6 +91,18 @@ def test_bounds_are_inclusive(field):
     if high is not None:
         with pytest.raises(ConfigError, match=rf"^{field.name} .*: must be from {low:g} to"):
             TrainConfig(data="d", **{field.name: kind(high + 1)})
+
+
+def test_names_that_load_no_torch_are_those_of_the_game():
+    from galirep.game.augmentation import AUGMENTATIONS
+    from galirep.game.view_losses import MIN_BATCH, VIEW_LOSSES
+    from galirep.game.views import VIEWS
+
+    assert tuple(VIEWS) == config_module.VIEWS and tuple(AUGMENTATIONS) == config_module.AUGMENTATIONS
+    assert tuple(VIEW_LOSSES) == variant_module.VIEW_LOSSES
+    # so no batch is too small for a loss between views
+    bounds = {f.name: f.metadata["low"] for f in dataclasses.fields(TrainConfig)}
+    assert bounds["batch_size"] >= MIN_BATCH
 
 
 def test_all_faults_come_in_one_message():
