@@ -16,7 +16,7 @@ Rows = NDArray[np.int64]
 
 
 def best_intercept(scores: Matrix, signs: Matrix) -> Matrix:
-    """Return the (K,) b that minimise sum_i max(0, 1 - y_i (s_i + b))^2 for scores s (N, K) and signs y (N, K), exactly.
+    """Return the (K,) b that minimise sum_i max(0, 1 - y_i (s_i + b))^2 for scores s and signs y (N, K), exactly.
 
     With t_i = y_i - s_i the sum is that of (t_i - b)^2 over the positive rows with t_i > b and the negative ones with
     t_i < b: a quadratic between two neighbouring t. Where no row has a loss at the best b, the middle of the gap.
@@ -29,7 +29,8 @@ def best_intercept(scores: Matrix, signs: Matrix) -> Matrix:
     def sum_losing(values: Matrix) -> Matrix:
         """Sum over the rows with a loss for b between a kink and the one below it."""
         of_positive, of_negative = np.where(positive, values, 0), np.where(positive, 0, values)
-        return of_positive[::-1].cumsum(axis=0)[::-1] + of_negative.cumsum(axis=0) - of_negative
+        losing: Matrix = of_positive[::-1].cumsum(axis=0)[::-1] + of_negative.cumsum(axis=0) - of_negative
+        return losing
 
     count, total = sum_losing(np.ones_like(kinks)), sum_losing(kinks)
     slope = count * kinks - total
@@ -40,7 +41,8 @@ def best_intercept(scores: Matrix, signs: Matrix) -> Matrix:
     upper, lower = kinks[first, columns], kinks[np.maximum(first - 1, 0), columns]
     losing = np.round(count[first, columns])
     inside = np.where(losing > 0, total[first, columns] / np.maximum(losing, 1), (lower + upper) / 2)
-    return np.where(first > 0, np.clip(inside, lower, upper), np.minimum(inside, upper))
+    best: Matrix = np.where(first > 0, np.clip(inside, lower, upper), np.minimum(inside, upper))
+    return best
 
 
 class NewtonSystem:

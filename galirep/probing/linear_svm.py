@@ -102,7 +102,9 @@ def _classifier(classes: NDArray[Any], coef: Matrix, C: float, converged: bool) 
     return LinearClassifier(classes, coef, C, converged)
 
 
-def fit(features: NDArray[np.floating[Any]], labels: NDArray[Any], C: float, free_intercept: bool = False) -> LinearClassifier:
+def fit(
+    features: NDArray[np.floating[Any]], labels: NDArray[Any], C: float, free_intercept: bool = False
+) -> LinearClassifier:
     """Fit (N, D) features and (N,) labels of two or more classes."""
     return next(fit_path(features, labels, [C], free_intercept))
 
