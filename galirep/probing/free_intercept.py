@@ -19,7 +19,7 @@ def best_intercept(scores: Matrix, signs: Matrix) -> Matrix:
     """Return the (K,) b that minimise sum_i max(0, 1 - y_i (s_i + b))^2 for scores s and signs y (N, K), exactly.
 
     With t_i = y_i - s_i the sum is that of (t_i - b)^2 over the positive rows with t_i > b and the negative ones with
-    t_i < b: a quadratic between two neighbouring t. Where no row has a loss at the best b, the middle of the gap.
+    t_i < b: a quadratic between two neighbouring t. Where several b leave no row with a loss, one of them.
     """
     kinks = signs - scores
     order = np.argsort(kinks, axis=0)
