@@ -2,7 +2,7 @@
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -17,12 +17,17 @@ if TYPE_CHECKING:
 @click.option("--test", type=click.Path(), metavar="TEST.h5", help="Embeddings to test on [default: a fifth of TRAIN].")
 @click.option(
     "--protocol",
-    default="linear-svm/v1",
+    default="linear-svm/v2",
     show_default=True,
     metavar="NAME",
     help="Probe protocol; galirep list protocols describes them.",
 )
 @layers_option("Layers by name, separated by commas [default: all layers of the file].")
+@click.option(
+    "--choose-layers",
+    is_flag=True,
+    help="Choose among these layers by cross-validation on the rows the probe is fitted on, never on TEST.",
+)
 @click.option(
     "--set",
     "settings",
@@ -45,6 +50,7 @@ def probe_command(
     test: str | None,
     protocol: str,
     layers: list[str] | None,
+    choose_layers: bool,
     settings: tuple[str, ...],
     min_per_class: int | None,
     out: Path | None,
@@ -57,6 +63,7 @@ def probe_command(
     \b
     Example:
       galirep probe train.h5 --test test.h5 --layers mu
+      galirep probe train.h5 --test test.h5 --protocol logistic/v1 --choose-layers
       galirep probe train.h5 --test test.h5 --protocol ali-l2svm/v1 --set draws=10
     """
     from galirep.probing.probe import probe
@@ -70,6 +77,7 @@ def probe_command(
         test,
         protocol=protocol,
         layers=layers,
+        choose_layers=choose_layers,
         seed=seed,
         settings=parse_assignments(settings),
         min_per_class=min_per_class,
@@ -92,6 +100,8 @@ def _format(result: "ProbeResult", out: Path | None) -> str:
         ("train", f"{result.train}: {result.n_train} rows of {result.n_classes} classes"),
         ("test", f"{result.test}: {result.n_test} rows"),
         ("features", f"{', '.join(result.layers)} ({result.n_features} columns)"),
+        ("chosen", "" if result.chosen_layers is None else _format_choice(result.chosen_layers)),
+        ("scaling", result.scaling or ""),
         ("C", "" if result.C is None else f"{result.C:.3g}"),
         ("by k", ", ".join(by_k)),
         ("error", f"{100 * result.error_mean:.2f} %{spread} ({stderr})"),
@@ -100,6 +110,13 @@ def _format(result: "ProbeResult", out: Path | None) -> str:
         ("written", str(out or "")),
     ]
     return "\n".join(f"{name:9} {value}" for name, value in rows if value)
+
+
+def _format_choice(choice: dict[str, Any]) -> str:
+    return (
+        f"{len(choice['layers'])} layers after {len(choice['path'])} sets tried on {choice['n_rows']} training rows; "
+        f"cross-validation error {100 * choice['error']:.2f} %"
+    )
 
 
 def _format_error(error: float | None) -> str:

@@ -46,6 +46,12 @@ class Labelled:
         ids = None if self.ids is None else self.ids[rows]
         return replace(self, features=self.features[rows], labels=self.labels[rows], ids=ids)
 
+    def columns(self, names: Sequence[str]) -> "Labelled":
+        """Return the same rows with the columns of these layers, in the order of the source."""
+        kept = tuple(layer for layer in self.layers if layer[0] in names)
+        chosen = np.repeat([name in names for name, _ in self.layers], [width for _, width in self.layers])
+        return replace(self, features=self.features[:, chosen], layers=kept)
+
     def split(self, fraction: float, seed: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Draw `fraction` of each class at random; return the row numbers of the rest and of the drawn rows, ascending.
 

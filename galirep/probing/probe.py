@@ -8,9 +8,12 @@ import numpy as np
 
 from galirep.errors import ConfigError, unknown
 from galirep.probing.labelled import Source, load_pair, note_equal_rows
-from galirep.probing.protocols import PROTOCOLS, Task
+from galirep.probing.layer_choice import choose_among
+from galirep.probing.protocol import Task
+from galirep.probing.protocols import PROTOCOLS
 from galirep.probing.result import ProbeResult
 
+DEFAULT_PROTOCOL = "linear-svm/v2"
 TEST_FRACTION = 0.2
 """The share of TRAIN that is held out as TEST if none is given."""
 
@@ -19,8 +22,9 @@ def probe(
     train: Source,
     test: Source | None = None,
     *,
-    protocol: str = "linear-svm/v1",
+    protocol: str = DEFAULT_PROTOCOL,
     layers: Sequence[str] | None = None,
+    choose_layers: bool = False,
     seed: int = 0,
     settings: Mapping[str, Any] | None = None,
     min_per_class: int | None = None,
@@ -29,8 +33,10 @@ def probe(
     """Fit a probe on the rows of `train` and report its error on those of `test`.
 
     A source is the path of an embedding file, `Embeddings`, or a pair of arrays: (N, D) features and (N,) labels.
-    Without `test`, a fifth of `train`, drawn by class, is held out for it. `layers` chooses columns by layer name.
-    `settings` changes numbers of the protocol; the result is then named `linear-svm/custom`, not `linear-svm/v1`.
+    Without `test`, a fifth of `train`, drawn by class, is held out for it. `layers` chooses columns by layer name; with
+    `choose_layers`, those of them (or of all) that the protocol's own cross-validation on the training rows finds best
+    (see `galirep.probing.layer_choice`).
+    `settings` changes numbers of the protocol; the result is then named `linear-svm/custom`, not `linear-svm/v2`.
     Rows without a label are left out and counted in `notes`, and so are, with `min_per_class`, the classes that have
     fewer rows in `train` (before a part of it is held out).
 
@@ -56,7 +62,12 @@ def probe(
         notes += note_equal_rows(train_set, test_set, "the other rows", "the held-out part of TRAIN")
     else:
         test_name = test_set.source
+    layer_choice = None
+    if choose_layers:
+        layer_choice = choose_among(train_set, protocol, merged, seed, progress)
+        train_set, test_set = train_set.columns(layer_choice.layers), test_set.columns(layer_choice.layers)
     outcome = chosen.run(Task(train_set, test_set, merged, seed, progress))
+    notes += outcome.notes
     sides = {"train": train_set.meta, "test": test_set.meta if test is not None else None}
     reports = {side: dict(meta.data_report) for side, meta in sides.items() if meta and meta.data_report}
     if not outcome.converged:
@@ -67,7 +78,7 @@ def probe(
     baseline = float(np.mean(test_set.labels != most_frequent))
     return ProbeResult(
         protocol=protocol if merged == chosen.settings else f"{protocol.partition('/')[0]}/custom",
-        settings=merged,
+        settings={**merged, **outcome.used},
         seed=seed,
         train=train_set.source,
         test=test_name,
@@ -92,4 +103,6 @@ def probe(
         seconds=time.perf_counter() - started,
         min_per_class=min_per_class,
         data_report=reports or None,
+        scaling=outcome.scaling,
+        chosen_layers=layer_choice.to_dict() if layer_choice else None,
     )

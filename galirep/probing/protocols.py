@@ -4,84 +4,21 @@ A protocol is a function from a `Task` to an `Outcome` and an entry in `PROTOCOL
 name. Each is frozen: a change of method or of a number is a new version under a new name.
 """
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.preprocessing import StandardScaler
 from tqdm import tqdm
 
-from galirep.errors import ConfigError, DataError, unknown
+from galirep.errors import ConfigError, DataError
 from galirep.metrics.neighbors import TEMPERATURE, K, vote_errors
+from galirep.probing.cross_validation import LOGISTIC, SVM, Classifier, make_folds, select
 from galirep.probing.labelled import LEAVE_OUT_RARE, Labelled
 from galirep.probing.linear_svm import fit, fit_path
-
-
-@dataclass(frozen=True)
-class Task:
-    """The input of a protocol: labelled features, its settings, the seed, and whether to show progress bars."""
-
-    train: Labelled
-    test: Labelled
-    settings: Mapping[str, Any]
-    seed: int
-    progress: bool
-
-    def error(self, predicted: NDArray[np.int64]) -> float:
-        """Return the share of test rows whose prediction is not their label."""
-        return float(np.mean(predicted != self.test.labels))
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """The output of a protocol; the fields are those of `ProbeResult` with the same names."""
-
-    errors: list[float]
-    C: float | None = None
-    converged: bool = True
-    validation: list[dict[str, float]] | None = None
-    errors_by_k: dict[str, float | None] | None = None
-
-
-@dataclass(frozen=True)
-class Protocol:
-    """A way to measure features.
-
-    `about` is one line for `galirep list protocols`. `settings` are all its numbers, each positive or a list of
-    positive numbers; those named `*_fraction` are below 1. `run` does the work.
-    """
-
-    about: str
-    settings: Mapping[str, Any]
-    run: Callable[[Task], Outcome]
-
-    def merge_settings(self, name: str, overrides: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the protocol's settings updated with `overrides`; `name` is for error messages.
-
-        Raises:
-            ConfigError: an unknown setting, or a value of the wrong type or range.
-        """
-        for key, value in overrides.items():
-            if key not in self.settings:
-                raise ConfigError(unknown(f"setting of {name}", key, self.settings))
-            default = self.settings[key]
-            if not _fits(value, default) or (key.endswith("_fraction") and value >= 1):
-                example = default[-2:] if isinstance(default, list) else default
-                raise ConfigError(f"{key}={value!r} does not fit {name}: write it like {key}={example}")
-        return {**self.settings, **overrides}
-
-
-def _fits(value: Any, default: Any) -> bool:
-    """Return whether `value` is a positive number, or a list of such, like `default`; integers stay integers."""
-    first = default[0] if isinstance(default, list) else default
-    types = int if isinstance(first, int) else (int, float)
-    numbers = value if isinstance(default, list) else [value]
-    if not isinstance(numbers, list) or not numbers:
-        return False
-    return all(isinstance(v, types) and not isinstance(v, bool) and v > 0 for v in numbers)
+from galirep.probing.protocol import Outcome, Protocol, Task
+from galirep.probing.scaled_rows import SCALINGS, ScaledRows, Scaling
 
 
 def _linear_svm(task: Task) -> Outcome:
@@ -107,6 +44,33 @@ def _linear_svm(task: Task) -> Outcome:
     model = fit(scaler.transform(train.features), train.labels, best["C"])
     errors = [task.error(model.predict(scaler.transform(task.test.features)))]
     return Outcome(errors, best["C"], converged and model.converged, validation=validation)
+
+
+def _cross_validated(task: Task, classifier: Classifier) -> Outcome:
+    train, wanted = task.train, task.settings["folds"]
+    folds = make_folds(train.labels, wanted, task.seed, train.name, train.source)
+    rows = ScaledRows({"all": train.features})
+    # a protocol without a choice of scalings leaves the columns as they are, all in one unit
+    scalings = task.settings.get("scalings", ["one"])
+    chosen = select(classifier, rows, ["all"], train.labels, folds, scalings, task.settings["grid"])
+    scaling = Scaling.fit(train.features, chosen.scaling)
+    model = classifier.fit(scaling.apply(train.features), train.labels, chosen.C)
+    validation = chosen.steps
+    if "scalings" not in task.settings:
+        validation = [{"C": step["C"], "error": step["error"]} for step in validation]
+    used, notes = {}, chosen.notes
+    if len(folds) < wanted:
+        used["folds"] = len(folds)
+        notes = [f"{len(folds)} folds instead of {wanted}: the rarest class has {len(folds)} training rows", *notes]
+    return Outcome(
+        [task.error(model.predict(scaling.apply(task.test.features)))],
+        chosen.C,
+        chosen.converged and model.converged,
+        validation=validation,
+        scaling=chosen.scaling if "scalings" in task.settings else None,
+        notes=notes,
+        used=used,
+    )
 
 
 def _ali_l2svm(task: Task) -> Outcome:
@@ -170,12 +134,29 @@ def _knn(task: Task) -> Outcome:
     return Outcome([errors[headline]], errors_by_k={str(k): errors.get(k) for k in ks})
 
 
+def _log_grid(first: int, last: int) -> list[float]:
+    """Return 10^first to 10^last, two values a decade."""
+    return [float(f"{10 ** (half / 2):.3g}") for half in range(2 * first, 2 * last + 1)]
+
+
 PROTOCOLS: Mapping[str, Protocol] = MappingProxyType(
     {
         "linear-svm/v1": Protocol(
             "linear SVM on standardised features, C chosen on a fifth of the training rows",
             {"grid": [1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0], "validation_fraction": 0.2},
             _linear_svm,
+        ),
+        "linear-svm/v2": Protocol(
+            "linear SVM with a free intercept, scaling and C chosen by five-fold cross-validation on the training rows",
+            {"grid": _log_grid(-3, 5), "folds": 5, "scalings": list(SCALINGS)},
+            lambda task: _cross_validated(task, SVM),
+            SVM,
+        ),
+        "logistic/v1": Protocol(
+            "logistic regression on unscaled features, C chosen by five-fold cross-validation, as for CLIP and DINO",
+            {"grid": _log_grid(-2, 6), "folds": 5},
+            lambda task: _cross_validated(task, LOGISTIC),
+            LOGISTIC,
         ),
         "ali-l2svm/v1": Protocol(
             "linear SVM on 100 unscaled labelled rows a class, 100 draws, as in Dumoulin et al. 2017",

@@ -5,7 +5,7 @@ from typing import Any
 
 from galirep.system.results import ResultMapping
 
-_OPTIONAL = ("validation", "errors_by_k", "min_per_class", "data_report")
+_OPTIONAL = ("validation", "errors_by_k", "min_per_class", "data_report", "scaling", "chosen_layers")
 
 
 @dataclass(frozen=True)
@@ -32,13 +32,15 @@ class ProbeResult(ResultMapping):
         baseline_error: the error of always answering the most frequent class of TRAIN.
         baseline: the same as a sentence.
         converged: whether every fit converged.
-        validation: the error of each C it was chosen among; None where the protocol chooses none.
+        validation: the error of each C (and scaling) it was chosen among; None where the protocol chooses none.
         errors_by_k: k as text -> error, None for a k beyond the training rows; None where the protocol has no k.
         notes: remarks a reader needs, one sentence each.
         seconds: wall time.
         min_per_class: classes with fewer training rows were left out; None: no class was.
         data_report: what the embedding files say was read and left out of their images, by `train` and `test`
             (`DataReport.to_dict`); None for arrays and files of earlier versions.
+        scaling: the scaling of features that was chosen; None where the protocol chooses none.
+        chosen_layers: how `layers` were chosen (`LayerChoice.to_dict`); None where they were not.
 
     Reading it like a dict is kept for code written for version 0.1 (see `ResultMapping`).
     """
@@ -62,14 +64,16 @@ class ProbeResult(ResultMapping):
     baseline_error: float
     baseline: str
     converged: bool
-    validation: list[dict[str, float]] | None
+    validation: list[dict[str, Any]] | None
     errors_by_k: dict[str, float | None] | None
     notes: list[str]
     seconds: float
     min_per_class: int | None = None
     data_report: dict[str, Any] | None = None
+    scaling: str | None = None
+    chosen_layers: dict[str, Any] | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the JSON object; `validation`, `errors_by_k` and `min_per_class` only where there is one."""
+        """Return the JSON object; the optional keys, such as `validation`, only where there is one."""
         values = {field.name: getattr(self, field.name) for field in fields(self)}
         return {name: value for name, value in values.items() if value is not None or name not in _OPTIONAL}

@@ -61,7 +61,7 @@ def _blobs(n=90, d=6, classes=3, seed=0, spread=0.1):
 
 def test_linear_svm_is_standard_scaler_and_linear_svc(digits):
     (x, y), (test_x, test_y) = digits
-    result = galirep.probe((x, y), (test_x, test_y), seed=3)
+    result = galirep.probe((x, y), (test_x, test_y), protocol="linear-svm/v1", seed=3)
     rows, held = train_test_split(np.arange(len(y)), test_size=0.2, stratify=y, random_state=3)
     rows, held = np.sort(rows), np.sort(held)
 
@@ -88,7 +88,7 @@ def test_linear_svm_stops_two_steps_past_the_best_C():
     random = np.random.default_rng(0)
     labels = np.arange(200) % 2
     features = np.concatenate([labels[:, None] + random.normal(size=(200, 1)), random.normal(size=(200, 150))], axis=1)
-    errors = [step["error"] for step in galirep.probe((features, labels), seed=1).validation]
+    errors = [step["error"] for step in galirep.probe((features, labels), protocol="linear-svm/v1", seed=1).validation]
     best = errors.index(min(errors))
     assert len(errors) == 6 or (len(errors) > best + 2 and min(errors[-2:]) > errors[best])
 
@@ -126,7 +126,7 @@ def test_ali_protocol_draws_labels_and_averages(digits):
 
 
 def test_the_standard_protocols_are_there():
-    assert {"linear-svm/v1", "ali-l2svm/v1", "knn/v1"} <= set(PROTOCOLS)
+    assert {"linear-svm/v1", "linear-svm/v2", "logistic/v1", "ali-l2svm/v1", "knn/v1"} <= set(PROTOCOLS)
     assert all(name.count("/") == 1 and protocol.about for name, protocol in PROTOCOLS.items())
 
 
@@ -305,7 +305,7 @@ def test_the_json_object_has_its_keys_in_order():
     head = ["protocol", "settings", "seed", "train", "test", "encoder", "layers", "n_train", "n_test", "n_classes"]
     errors = ["error_mean", "error_std", "error_stderr", "errors", "baseline_error", "baseline", "converged"]
     values = galirep.probe(_blobs()).to_dict()
-    assert list(values) == [*head, "n_features", "C", *errors, "validation", "notes", "seconds"]
+    assert list(values) == [*head, "n_features", "C", *errors, "validation", "notes", "seconds", "scaling"]
     assert json.loads(json.dumps(values)) == values
 
 
@@ -361,7 +361,7 @@ def test_different_encoders_list_what_differs(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "error", "text"),
     [
-        ({"protocol": "linear-svm"}, ConfigError, "unknown protocol 'linear-svm': did you mean 'linear-svm/v1'?"),
+        ({"protocol": "linear-svm"}, ConfigError, "unknown protocol 'linear-svm': did you mean 'linear-svm/v"),
         ({"protocol": "knn/v1", "settings": {"neighbours": 3}}, ConfigError, "unknown setting of knn/v1 'neighbours'"),
         ({"protocol": "knn/v1", "settings": {"k": [1.5]}}, ConfigError, r"k=\[1.5\] does not fit knn/v1"),
         ({"protocol": "knn/v1", "settings": {"k": [3]}}, ConfigError, r"headline_k=20 is not one of k=\[3\]"),
@@ -371,7 +371,7 @@ def test_different_encoders_list_what_differs(tmp_path):
             "has 72 rows, fewer than the 500 neighbours that vote",
         ),
         ({"settings": {"grid": []}}, ConfigError, "grid="),
-        ({"settings": {"validation_fraction": 1}}, ConfigError, "validation_fraction=1"),
+        ({"protocol": "linear-svm/v1", "settings": {"validation_fraction": 1}}, ConfigError, "validation_fraction=1"),
         (
             {"protocol": "ali-l2svm/v1"},
             DataError,
@@ -407,7 +407,7 @@ def test_the_command_refuses_bad_input_in_one_line(cli, tmp_path):
     for arguments, text in [
         ((train, "--layers", "firts"), "did you mean 'first'?"),
         ((train, "--set", "grid"), "KEY=VALUE"),
-        ((train, "--set", "grid=[1"), "grid='[1' does not fit linear-svm/v1"),
+        ((train, "--set", "grid=[1"), "grid='[1' does not fit linear-svm/v2"),
         ((train, "--test", tmp_path / "other.h5"), "not an HDF5 file"),
         ((tmp_path / "missing.h5",), "no such file"),
         ((train, "--protocol", "svm"), "unknown protocol 'svm'"),
