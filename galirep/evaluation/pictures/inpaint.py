@@ -98,7 +98,9 @@ def inpaint(  # noqa: PLR0913
     shapes = header["shapes"]
     shown = choose_images(source, ids, count, shapes, seed=seed, default=_COUNT)
     x = to_float(shown.pixels)
-    boxes = random_boxes(len(x), shapes["size"], torch.Generator().manual_seed(seed))
+    random = torch.Generator().manual_seed(seed)
+    # one at a time, so that the boxes of the first images do not depend on how many are shown
+    boxes = torch.cat([random_boxes(1, shapes["size"], random) for _ in x])
     filled = fill_boxes(encoder, generator, x, boxes, torch_device)
     rows = [Row("original", x), Row("masked", x.masked_fill(boxes, _GREY)), Row("inpainted", filled)]
     with atomic_write(target) as temporary:
