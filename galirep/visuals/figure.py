@@ -10,16 +10,11 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-from galirep.data.image_file.pixel_limit import DEFAULT as LARGEST
-from galirep.errors import ConfigError
-from galirep.visuals.grid import default_zoom
+from galirep.visuals.grid import GAP, default_zoom, require_drawable
 from galirep.visuals.lettering import draw_line, width_of
 
 # pixels
-GAP = 2
-"""Between images of one block, and round the figure."""
-WIDE_GAP = 10
-"""Between blocks of rows and between groups of columns."""
+_WIDE_GAP = 10  # between blocks of rows and between groups of columns; within them `GAP`
 _LINE = 12  # height of a line of text
 _LETTERS = 24  # of a line
 
@@ -61,7 +56,7 @@ def save_figure(path: Path, figure: Figure, *, zoom: int | None = None, captions
     with `captions`; long lines keep their ends.
 
     Raises:
-        ConfigError: the figure would have more pixels than galirep reads in one image.
+        ConfigError: see `require_drawable`.
     """
     side = figure.blocks[0][0].images.shape[-1]
     cell = side * (zoom or default_zoom(side))
@@ -75,8 +70,7 @@ def save_figure(path: Path, figure: Figure, *, zoom: int | None = None, captions
     height = max(cell, _LINE * max(map(len, lines)))
     tops = _offsets(GAP + (_LINE if heads else 0), [len(block) for block in figure.blocks], height)
     shape = lefts[-1] + cell + GAP, tops[-1] + height + GAP
-    if shape[0] * shape[1] > LARGEST:
-        raise ConfigError(f"the picture would be {shape[0]} x {shape[1]} pixels: show fewer images or a smaller zoom")
+    require_drawable(*shape)
 
     sheet = Image.new("RGB", shape, "white")
     draw = ImageDraw.Draw(sheet)
@@ -103,7 +97,7 @@ def _offsets(start: int, groups: Sequence[int], size: int) -> list[int]:
     offsets = []
     for group in groups:
         offsets += [start + i * (size + GAP) for i in range(group)]
-        start = offsets[-1] + size + WIDE_GAP
+        start = offsets[-1] + size + _WIDE_GAP
     return offsets
 
 
