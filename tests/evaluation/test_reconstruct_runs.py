@@ -72,9 +72,9 @@ def test_ids_come_before_positions(tmp_path):
 def test_captions_make_rows_of_one_run_and_zoom_enlarges_its_pairs(tmp_path):
     options = {"split": SPLIT, "count": 2, "device": "cpu"}
     galirep.reconstruct(RUN, DATA, tmp_path / "a.png", zoom=2, **options)
-    assert Image.open(tmp_path / "a.png").size == (4 * 18 + 2, 18 + 2)
+    assert np.asarray(Image.open(tmp_path / "a.png")).shape == (18 + 2, 4 * 18 + 2, 3)
     result = galirep.reconstruct(RUN, DATA, tmp_path / "b.png", zoom=2, captions=True, **options)
-    width, height = Image.open(tmp_path / "b.png").size
+    height, width, _ = np.asarray(Image.open(tmp_path / "b.png")).shape
     assert height == 2 * 18 + 2 and width > 2 * 18 + 12 and list(result.to_dict()) == [*result][:4]
 
 
@@ -170,7 +170,7 @@ def test_too_few_readable_images_and_basenames(tmp_path):
     (folder / "0.png").write_bytes((folder / "0.png").read_bytes()[:40])
     (folder / "1.png").write_bytes(b"")
     data = str(tmp_path / "images")
-    with pytest.raises(DataError, match="has only 2 readable images, fewer than the 3 asked for"):
+    with pytest.raises(DataError, match=r"of the 4 images of .*, 2 can be read, fewer than the 3 asked for"):
         galirep.reconstruct(RUN, data, tmp_path / "a.png", count=3, device="cpu")
     with pytest.raises(DataError, match=r"did you mean 'zero/3\.png'\?"):
         galirep.reconstruct(RUN, data, tmp_path / "a.png", ids=["3.png"], device="cpu")

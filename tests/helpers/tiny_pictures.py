@@ -31,6 +31,32 @@ def export(folder, *, seed=0, size=8, channels=1, **header):
     return folder
 
 
+class Pixels(torch.nn.Module):
+    """An E whose mu are the pixels, row by row."""
+
+    def forward(self, images):
+        return images.flatten(1), None
+
+
+class Same(torch.nn.Module):
+    """A G that makes grey images of pixels."""
+
+    def forward(self, z):
+        side = round(z.shape[1] ** 0.5)
+        return z.view(-1, 1, side, side)
+
+
+def header_of(side, **header):
+    """Return the header of an export of `Pixels` and `Same`."""
+    return {"shapes": {"size": side, "channels": 1, "latent": side * side}, **header}
+
+
+def grey(path, *images):
+    """Save images of integers (S, S) as a data set; return its spec."""
+    np.savez(path, images=np.array(images, np.uint8))
+    return f"npz:{path}"
+
+
 def digits(ids):
     """Return test digits by id: (N, 8, 8) uint8."""
     source = open_data("sklearn:digits", "test")

@@ -94,7 +94,7 @@ def interpolate(  # noqa: PLR0913
         DataError: the data cannot be opened, an image is not in it or cannot be read, or there are too few.
     """
     target = require_target(out, overwrite, count=count, zoom=zoom)
-    _require_fitting(data, prior, pairs, count, path, steps)
+    _require_fitting(data, prior, split, pairs, count, path, steps)
     torch_device = device_of(device)
     encoder, generator, header = load_autoencoder(Path(run), torch_device)
     source = None
@@ -129,6 +129,7 @@ def interpolate(  # noqa: PLR0913
 def _require_fitting(
     data: str | ImageSource | None,
     prior: bool,
+    split: str | None,
     pairs: Sequence[tuple[str | int, str | int]] | None,
     count: int | None,
     path: str,
@@ -144,6 +145,8 @@ def _require_fitting(
         raise ConfigError("between what? give data for two images, or the prior for two z")
     if prior and pairs:
         raise ConfigError("pairs name images, and the prior has none: give data, or a count")
+    if prior and split is not None:
+        raise ConfigError(f"split {split!r} is of data, and the prior has none: leave it out")
     if pairs and count is not None:
         raise ConfigError(f"count {count} and {len(pairs)} pairs: give one of them")
 

@@ -94,7 +94,8 @@ def draw_images(
         raise DataError(f"none of the images of {source.spec} can be read")
     if len(pixels) < (least if count is None else count):
         raise DataError(
-            f"{source.spec} has only {len(pixels)} readable images, fewer than the {count or least} asked for"
+            f"of the {len(source)} images of {source.spec}, {len(pixels)} can be read, "
+            f"fewer than the {count or least} asked for"
         )
     return Shown(torch.stack(pixels), ids)
 
