@@ -29,8 +29,10 @@ _HOME = {
     "probe": "galirep.probing.probe",
     "build_index": "galirep.search.index_build",
     "retrieve": "galirep.retrieval.retrieve",
-    "sample": "galirep.evaluation.pictures",
-    "reconstruct": "galirep.evaluation.pictures",
+    "sample": "galirep.evaluation.pictures.samples",
+    "reconstruct": "galirep.evaluation.pictures.reconstruct",
+    "inpaint": "galirep.evaluation.pictures.inpaint",
+    "interpolate": "galirep.evaluation.pictures.interpolate",
     "info": "galirep.inspection.paths",
 }
 __all__ = ["__version__", *_HOME]
@@ -45,8 +47,10 @@ if TYPE_CHECKING:
     from galirep.embeddings.schema import StoreMeta as StoreMeta
     from galirep.embeddings.verify import verify as verify
     from galirep.embeddings.writer import EmbeddingWriter as EmbeddingWriter
-    from galirep.evaluation.pictures import reconstruct as reconstruct
-    from galirep.evaluation.pictures import sample as sample
+    from galirep.evaluation.pictures.inpaint import inpaint as inpaint
+    from galirep.evaluation.pictures.interpolate import interpolate as interpolate
+    from galirep.evaluation.pictures.reconstruct import reconstruct as reconstruct
+    from galirep.evaluation.pictures.samples import sample as sample
     from galirep.features.registry import load_extractor as load_extractor
     from galirep.features.sklearn_transformer import load_encoder as load_encoder
     from galirep.game.variant import Variant as Variant

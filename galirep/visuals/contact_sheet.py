@@ -11,6 +11,7 @@ from galirep.data.picture import resize_square
 from galirep.data.sources import ImageSource
 from galirep.errors import DataError
 from galirep.system.files import atomic_write
+from galirep.visuals.lettering import draw_line
 
 COLUMNS = 8
 ROWS = 16
@@ -58,7 +59,7 @@ def save_contact_sheet(path: Path, source: ImageSource, rows: Sequence[Row], *, 
     draw, font, top = ImageDraw.Draw(sheet), ImageFont.load_default(), _GAP
     for row, height in zip(rows, heights, strict=True):
         if row.caption:
-            _write(draw, (_GAP, top), row.caption, font)
+            draw_line(draw, (_GAP, top), row.caption[:_LETTERS], font)
         below = top + height - _CELL - _GAP
         for column, index in enumerate(row.indices):
             left = _GAP + column * (_CELL + _GAP)
@@ -73,17 +74,6 @@ def save_contact_sheet(path: Path, source: ImageSource, rows: Sequence[Row], *, 
     with atomic_write(path, overwrite) as temporary:
         sheet.save(temporary, "PNG")
     return sum(len(row.indices) for row in rows)
-
-
-def _write(
-    draw: ImageDraw.ImageDraw, place: tuple[int, int], text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont
-) -> None:
-    text = " ".join(text[:_LETTERS].encode(errors="replace").decode().split())
-    try:
-        draw.text(place, text, "black", font)
-    except UnicodeEncodeError:
-        # Pillow without FreeType has a font of Latin letters only
-        draw.text(place, text.encode("latin-1", "replace").decode("latin-1"), "black", font)
 
 
 def _spaced(values: "np.ndarray[tuple[int], np.dtype[np.int64]]", count: int) -> list[int]:

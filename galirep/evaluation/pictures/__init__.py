@@ -1,0 +1,1 @@
+"""Pictures of trained runs: samples, reconstructions, inpainting, interpolation."""

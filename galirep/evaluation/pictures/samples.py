@@ -1,0 +1,39 @@
+"""Samples of the prior as a picture."""
+
+from pathlib import Path
+
+import torch
+
+from galirep.data.tensors import BLOCK
+from galirep.evaluation.pictures.shown import require_target
+from galirep.networks.saved import load_autoencoder
+from galirep.system.devices import device_of
+from galirep.system.files import atomic_write
+from galirep.visuals.grid import save_grid
+
+
+def sample(
+    run: str | Path,
+    out: str | Path,
+    *,
+    count: int = 64,
+    columns: int = 8,
+    seed: int = 0,
+    device: str = "auto",
+    overwrite: bool = False,
+) -> Path:
+    """Write a PNG grid of `count` images G(z), z ~ N(0, I), by the run's averaged generator; return its path.
+
+    Raises:
+        CheckpointError: the run has no valid export.
+        ConfigError: `out` exists, or `count` or `columns` is below 1.
+    """
+    target = require_target(out, overwrite, count=count, columns=columns)
+    torch_device = device_of(device)
+    _, generator, header = load_autoencoder(Path(run), torch_device)
+    z = torch.randn(count, header["shapes"]["latent"], generator=torch.Generator().manual_seed(seed)).to(torch_device)
+    with torch.inference_mode():
+        images = torch.cat([generator(part) for part in torch.split(z, BLOCK)])
+    with atomic_write(target) as temporary:
+        save_grid(temporary, images, columns)
+    return target
