@@ -31,6 +31,7 @@ _HOME = {
     "retrieve": "galirep.retrieval.retrieve",
     "sample": "galirep.evaluation.pictures",
     "reconstruct": "galirep.evaluation.pictures",
+    "evaluate": "galirep.evaluation.evaluate",
     "info": "galirep.inspection.paths",
 }
 __all__ = ["__version__", *_HOME]
@@ -45,6 +46,7 @@ if TYPE_CHECKING:
     from galirep.embeddings.schema import StoreMeta as StoreMeta
     from galirep.embeddings.verify import verify as verify
     from galirep.embeddings.writer import EmbeddingWriter as EmbeddingWriter
+    from galirep.evaluation.evaluate import evaluate as evaluate
     from galirep.evaluation.pictures import reconstruct as reconstruct
     from galirep.evaluation.pictures import sample as sample
     from galirep.features.registry import load_extractor as load_extractor
