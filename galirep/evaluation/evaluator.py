@@ -1,7 +1,6 @@
 """How an evaluation goes: plan every metric of every subject, then measure, keeping what is finished."""
 
 import dataclasses
-import logging
 import math
 import platform
 import time
@@ -11,25 +10,24 @@ from typing import Any
 
 import torch
 
-from galirep.data.memory import Images
 from galirep.errors import ConfigError, DataError, GalirepError
 from galirep.evaluation.images import EvaluationData
 from galirep.evaluation.measures import fidelity
 from galirep.evaluation.measures.registry import MEASURES, choose_metrics, missing_functions
 from galirep.evaluation.measures.scene import Network, Options, Scene, Score
+from galirep.evaluation.measures.values import Values, write_values
 from galirep.evaluation.result import EvaluationResult, Record, read_metrics
 from galirep.evaluation.subjects import Subject, load_subject
-from galirep.evaluation.values import Values, write_values
 from galirep.features.extraction import build_extractor
 from galirep.features.protocol import FeatureExtractor, describe
 from galirep.system.devices import device_name, device_of
 from galirep.system.files import require_free
 from galirep.version import __version__
 
-_log = logging.getLogger(__name__)
 _BY_DEFAULT = ("pixel-mse", "inpainting", "posterior")
 _WITH_NETWORK = ("feature-mse",)
 _WITH_SAMPLES = ("fid", "kid")
+_COUNTS = ("images", "errors")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,6 +37,7 @@ class _Plan:
     scene: Scene
     settings: dict[str, dict[str, Any]]
     kept: dict[str, dict[str, Any]]
+    counts: dict[str, int]
     warnings: tuple[str, ...]
 
 
@@ -94,27 +93,33 @@ class Evaluator:
         ]
         _require_distinct(subjects)
         scenes = [self._scene(subject, subjects) for subject in subjects]
-        about = [_describe_data(scene.images) for scene in scenes]
+        about = [_describe_data(scene) for scene in scenes]
         record.require_same([subject.identity for subject in subjects], about)
         plans = [self._plan(scene, record) for scene in scenes]
         results = [
-            EvaluationResult(_describe_subject(plan.scene.subject), data, plan.kept, plan.warnings)
+            EvaluationResult(_describe_subject(plan.scene.subject), {**data, **plan.counts}, plan.kept, plan.warnings)
             for plan, data in zip(plans, about, strict=True)
         ]
         values: list[Values] = []
         for i, plan in enumerate(plans):
             arrays = {}
-            for metric in plan.settings:
-                if metric in plan.kept and not (save_values is not None and MEASURES[metric].per_image):
-                    continue
+            todo = [
+                metric
+                for metric in plan.settings
+                if metric not in plan.kept or (save_values is not None and MEASURES[metric].per_image)
+            ]
+            if todo:
+                results[i] = results[i].with_counts(plan.scene.images)
+            for metric in todo:
                 started = time.perf_counter()
                 score = MEASURES[metric].run(plan.scene)
                 entry = self._entry(plan, metric, score, time.perf_counter() - started)
                 arrays[metric] = score.values
-                results[i] = _with_metric(results[i], metric, entry)
+                results[i] = results[i].with_metric(metric, entry)
                 record.write(results)
-            values.append(Values(plan.scene.subject.name, plan.scene.images.ids, arrays))
-        results = [_in_order(result) for result in results]
+            if save_values is not None:
+                values.append(Values(plan.scene.subject.name, plan.scene.images.ids, arrays))
+        results = [result.in_order(MEASURES) for result in results]
         record.write(results)
         if save_values is not None:
             write_values(Path(save_values), values, overwrite)
@@ -124,7 +129,9 @@ class Evaluator:
         shape = self.data.shape(subject, subjects)
         return Scene(
             subject,
-            self.data.load(shape),
+            self.data.test,
+            shape,
+            lambda: self.data.load(shape),
             self.options,
             self.device,
             self._network,
@@ -154,10 +161,11 @@ class Evaluator:
                 warnings.append(f"{metric} is left out: {err}")
         if not settings:
             raise ConfigError(f"{subject.name}: no metric can be had of it: {'; '.join(warnings)}")
-        kept = read_metrics(record.find(subject.identity))
+        earlier = record.find(subject.identity)
+        kept, counts = read_metrics(earlier), {key: earlier["data"][key] for key in _COUNTS} if earlier else {}
         for metric in settings:
             record.kept(subject.identity, metric, settings[metric])
-        return _Plan(scene, settings, kept, (*warnings, *_warn_of_data(scene)))
+        return _Plan(scene, settings, kept, counts, (*warnings, *_warn_of_data(scene)))
 
     def _defaults(self, subject: Subject) -> tuple[str, ...]:
         if subject.kind == "extractor":
@@ -173,8 +181,6 @@ class Evaluator:
             raise DataError(
                 f"{metric} of {plan.scene.subject.name} is {score.mean}: its images or features are not finite"
             )
-        for text in score.warnings:
-            _log.warning("%s", text)
         return {
             "mean": score.mean,
             "std": score.std,
@@ -206,38 +212,19 @@ def _describe_subject(subject: Subject) -> dict[str, Any]:
     return {"path": subject.name, "kind": subject.kind, **subject.facts}
 
 
-def _describe_data(images: Images) -> dict[str, Any]:
+def _describe_data(scene: Scene) -> dict[str, Any]:
+    source, (size, channels) = scene.source, scene.shape
     return {
-        "spec": images.spec,
-        "split": images.split,
-        "fingerprint": images.fingerprint,
-        "images": len(images),
-        "size": images.pixels.shape[-1],
-        "channels": images.pixels.shape[1],
-        "errors": len(images.errors),
+        "spec": source.spec,
+        "split": source.split,
+        "fingerprint": source.fingerprint,
+        "size": size,
+        "channels": channels,
     }
 
 
 def _warn_of_data(scene: Scene) -> list[str]:
-    images, trained_on = scene.images, scene.subject.facts.get("trained_on", {})
-    warnings = []
-    if images.errors:
-        name, reason = images.errors[0]
-        warnings.append(
-            f"{len(images.errors)} images of {images.spec} cannot be read and are left out ({name}: {reason})"
-        )
-    if trained_on.get("fingerprint") == images.fingerprint:
-        warnings.append(f"{scene.subject.name} was trained on these images: the numbers do not tell of others")
-    return warnings
-
-
-def _with_metric(result: EvaluationResult, metric: str, entry: dict[str, Any]) -> EvaluationResult:
-    warnings = tuple(dict.fromkeys((*result.warnings, *entry["warnings"])))
-    return dataclasses.replace(result, metrics={**result.metrics, metric: entry}, warnings=warnings)
-
-
-def _in_order(result: EvaluationResult) -> EvaluationResult:
-    """Return the result with its metrics in the order of `MEASURES`, and the warnings of those that were kept."""
-    metrics = {name: result.metrics[name] for name in MEASURES if name in result.metrics}
-    texts = [text for entry in metrics.values() for text in entry["warnings"]]
-    return dataclasses.replace(result, metrics=metrics, warnings=tuple(dict.fromkeys((*result.warnings, *texts))))
+    trained_on = scene.subject.facts.get("trained_on", {})
+    if trained_on.get("fingerprint") != scene.source.fingerprint:
+        return []
+    return [f"{scene.subject.name} was trained on these images: the numbers do not tell of others"]

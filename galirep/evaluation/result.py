@@ -1,17 +1,18 @@
 """The result of `evaluate`, and the file that keeps it: read again, compared, and filled up."""
 
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from galirep.data.memory import Images
 from galirep.errors import ConfigError, DataError
 from galirep.system.files import require_free, write_json
 from galirep.system.results import ResultMapping
 
 _NOT_METRICS = ("run", "data", "warnings")
-_DATA_KEYS = ("fingerprint", "split", "images", "size", "channels")
+_DATA_KEYS = ("fingerprint", "split", "size", "channels")
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,26 @@ class EvaluationResult(ResultMapping):
     def to_dict(self) -> dict[str, Any]:
         """Return the JSON object: `run`, `data`, `warnings`, and a key for each metric."""
         return {"run": self.run, "data": self.data, "warnings": list(self.warnings), **self.metrics}
+
+    def with_metric(self, metric: str, entry: dict[str, Any]) -> "EvaluationResult":
+        """Return the result with one more metric."""
+        return replace(self, metrics={**self.metrics, metric: entry})
+
+    def with_counts(self, images: Images) -> "EvaluationResult":
+        """Return the result with the numbers of images that were read and left out, and a warning of the latter."""
+        warnings = self.warnings
+        if images.errors:
+            name, reason = images.errors[0]
+            text = f"{len(images.errors)} images of {images.spec} cannot be read and are left out, as {name}: {reason}"
+            warnings = (*warnings, text)
+        counts = {"images": len(images), "errors": len(images.errors)}
+        return replace(self, data={**self.data, **counts}, warnings=warnings)
+
+    def in_order(self, metrics: Iterable[str]) -> "EvaluationResult":
+        """Return the result with its metrics in this order, and with the warnings of all of them."""
+        ordered = {name: self.metrics[name] for name in metrics if name in self.metrics}
+        texts = [text for entry in ordered.values() for text in entry["warnings"]]
+        return replace(self, metrics=ordered, warnings=tuple(dict.fromkeys((*self.warnings, *texts))))
 
 
 class Record:

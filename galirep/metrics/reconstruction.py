@@ -64,15 +64,17 @@ def squared_errors(images: Tensor, rebuilt: Tensor, mask: Tensor | None = None) 
 
 
 def batch_std(values: Floats, size: int = BATCH) -> float | None:
-    """Return the standard deviation (n - 1) of the means over consecutive batches of `size` values.
+    """Return the standard deviation (n - 1) of the means over batches of `size` values.
 
-    This is what Dandi et al. (2021) write behind ±. A last batch of fewer values does not count; None for fewer than
-    two whole ones.
+    This is what Dandi et al. (2021) write behind ±. The values are put into a random order first, the same for every
+    call: many sets are sorted by class, and batches of one class would differ more. What does not fill a batch does
+    not count; None for fewer than two whole ones.
     """
     batches = len(values) // size
     if batches < 2:
         return None
-    return float(values[: batches * size].reshape(batches, size).mean(1).std(ddof=1))
+    order = np.random.default_rng(0).permutation(len(values))[: batches * size]
+    return float(values[order].reshape(batches, size).mean(1).std(ddof=1))
 
 
 class FeatureErrors:

@@ -25,7 +25,9 @@ def _kid(scene: Scene) -> Score:
 
 
 def _compare(scene: Scene, metric: str, distance: Distance) -> Score:
-    network, n = _network(scene, metric), sample_count(scene)
+    network = _network(scene, metric)
+    # images that cannot be read are known now
+    n = min(sample_count(scene), len(scene.images))
     real, generated = _reference(scene, network, n), _samples(scene, network, n)
     mean, std = distance(generated, real)
     if "precision" not in scene.own:
@@ -41,7 +43,7 @@ def _compare(scene: Scene, metric: str, distance: Distance) -> Score:
 
 
 def _reference(scene: Scene, network: Network, n: int) -> F32:
-    key = ("reference", network.about.spec, n, scene.images.pixels.shape[1:])
+    key = ("reference", network.about.spec, n, scene.shape)
     if key not in scene.cache:
         scene.cache[key] = _real(scene, network, scene.images.pixels[drawn_rows(scene, n)], "reference")
     features: F32 = scene.cache[key]
@@ -67,7 +69,7 @@ def _floor(scene: Scene, metric: str, network: Network, n: int, distance: Distan
     It is of as many training images as there are samples, against the reference; without these, of the two halves of
     the reference, which with half the images has the larger bias.
     """
-    key = ("floor", metric, network.about.spec, n, scene.images.pixels.shape[1:], scene.options.seed)
+    key = ("floor", metric, network.about.spec, n, scene.shape, scene.options.seed)
     if key in scene.cache:
         return dict(scene.cache[key])
     real, train = _reference(scene, network, n), scene.train(n)
@@ -94,7 +96,7 @@ def sample_count(scene: Scene) -> int:
     Raises:
         ConfigError: --samples is above the number of images.
     """
-    images, samples = len(scene.images), scene.options.samples
+    images, samples = len(scene.source), scene.options.samples
     if samples is not None and samples > images:
         raise ConfigError(
             f"--samples {samples}: the data has {images} images, and both sides have the same number: "

@@ -27,7 +27,7 @@ def draw_masks(count: int, size: int, seed: int) -> torch.Tensor:
 @torch.inference_mode()
 def _inpainting(scene: Scene) -> Score:
     complete, network = scene.need("complete"), scene.network
-    masks = draw_masks(len(scene.images), scene.images.pixels.shape[-1], scene.options.seed)
+    masks = draw_masks(len(scene.images), scene.shape[0], scene.options.seed)
     mean, features = mean_image(scene), FeatureErrors()
     errors, errors_of_mean = [], []
     for x, block in zip(scene.blocks("inpainting"), torch.split(masks, BLOCK), strict=True):

@@ -23,7 +23,7 @@ def _posterior(scene: Scene) -> Score:
         raise DataError(f"{scene.subject.name}: {int((~mu.isfinite()).any(1).sum())} rows of mu are NaN or infinite")
     summary = dataclasses.asdict(summarize_posterior(mu, log_sigma, LOG_SIGMA_RANGE))
     kl = kl_to_prior(mu, log_sigma).double().numpy()
-    count = _cycles(scene)
+    count = _plan(scene)["cycles"]
     cycle = torch.cat(
         [(posterior(generate(z))[0] - z).double().square().mean(1).cpu() for z in scene.latents(count, "z")]
     )
@@ -36,12 +36,8 @@ def _posterior(scene: Scene) -> Score:
     return Score(float(kl.mean()), std, "images", len(kl), details, {"mu": mu.numpy(), "kl": kl})
 
 
-def _cycles(scene: Scene) -> int:
-    return max(2, min(_CYCLES, len(scene.images)))
-
-
 def _plan(scene: Scene) -> dict[str, Any]:
-    return {"seed": scene.options.seed, "cycles": _cycles(scene)}
+    return {"seed": scene.options.seed, "cycles": max(2, min(_CYCLES, len(scene.source)))}
 
 
 def _line(entry: Mapping[str, Any]) -> str:

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from galirep.data.memory import Images
+from galirep.data.sources import ImageSource
 from galirep.errors import ConfigError, DataError, format_list, unknown
 from galirep.evaluation.measures.scene import Measure, Scene, Score, features_of, train_key
 from galirep.metrics.arrays import F32
@@ -71,7 +72,7 @@ _NO_TRAIN = (
 )
 
 
-def _require_labels(images: Images) -> None:
+def _require_labels(images: Images | ImageSource) -> None:
     if images.labels is None or not (images.labels >= 0).any():
         raise DataError(f"{_where(images)} has no labels: a probe needs the class of each image")
 
@@ -83,7 +84,7 @@ def _classes(images: Images) -> list[str]:
     return ["" if k < 0 else named[k] if k < len(named) else str(k) for k in images.labels.tolist()]
 
 
-def _where(images: Images) -> str:
+def _where(images: Images | ImageSource) -> str:
     return f"{images.spec}" + (f" ({images.split})" if images.split else "")
 
 
@@ -99,7 +100,7 @@ def _plan(scene: Scene) -> dict[str, Any]:
         raise ConfigError(unknown("protocol", options.protocol, PROTOCOLS))
     if scene.train_about is None:
         raise ConfigError(_NO_TRAIN)
-    _require_labels(scene.images)
+    _require_labels(scene.source)
     return {
         "seed": options.seed,
         "protocol": options.protocol,

@@ -17,7 +17,7 @@ from galirep.evaluation.measures.scene import (
 )
 from galirep.metrics.reconstruction import BATCH, FeatureErrors, batch_std, squared_errors
 
-SPREAD = f"means of batches of {BATCH} images"
+SPREAD = f"means of batches of {BATCH} images, in a fixed random order"
 
 
 @torch.inference_mode()

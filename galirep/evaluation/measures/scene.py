@@ -12,6 +12,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from galirep.data.memory import Images
+from galirep.data.sources import ImageSource
 from galirep.data.tensors import BLOCK, ImageFunction, image_blocks
 from galirep.errors import ConfigError, DataError
 from galirep.evaluation.subjects import Subject
@@ -74,7 +75,7 @@ class Score:
 
 @dataclass(frozen=True)
 class Scene:
-    """One subject and the images that it is measured on.
+    """One subject and the images that it is measured on: `load()` decodes what `source` and `shape` say.
 
     `network` is that of --extractor, `fidelity` what fid and kid take (the same, or FID's Inception). `train` returns
     up to so many training images (None: all), or None where there are none; `train_about` says which. `cache` keeps
@@ -82,7 +83,9 @@ class Scene:
     """
 
     subject: Subject
-    images: Images
+    source: ImageSource | Images
+    shape: tuple[int, int]
+    load: Callable[[], Images]
     options: Options
     device: torch.device
     network: Network | None = None
@@ -92,6 +95,11 @@ class Scene:
     progress: bool = False
     cache: dict[Any, Any] = field(default_factory=dict)
     own: dict[Any, Any] = field(default_factory=dict)
+
+    @property
+    def images(self) -> Images:
+        """The images, decoded when they are first asked for."""
+        return self.load()
 
     def blocks(self, what: str, pixels: Pixels | None = None) -> Iterator[Tensor]:
         """Yield the images (default: those evaluated) as blocks in [-1, 1] on the device, with a progress bar."""
