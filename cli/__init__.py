@@ -23,6 +23,7 @@ COMMANDS = {
     "reconstruct": ("pictures", "Show images and their reconstructions by one run or several."),
     "inpaint": ("pictures", "Show images with a box erased and filled in."),
     "interpolate": ("pictures", "Show what lies between two images or two z."),
+    "evaluate": ("evaluate", "Measure runs: reconstruction, FID, inpainting, posterior, probe."),
     "export": ("export", "Export a run's encoder, or an embedding file to npy + parquet."),
     "verify": ("verify", "Check an embedding file."),
     "merge": ("merge", "Join embedding files of one encoder."),

@@ -33,6 +33,7 @@ _HOME = {
     "reconstruct": "galirep.evaluation.pictures.reconstruct",
     "inpaint": "galirep.evaluation.pictures.inpaint",
     "interpolate": "galirep.evaluation.pictures.interpolate",
+    "evaluate": "galirep.evaluation.evaluate",
     "info": "galirep.inspection.paths",
 }
 __all__ = ["__version__", *_HOME]
@@ -47,6 +48,7 @@ if TYPE_CHECKING:
     from galirep.embeddings.schema import StoreMeta as StoreMeta
     from galirep.embeddings.verify import verify as verify
     from galirep.embeddings.writer import EmbeddingWriter as EmbeddingWriter
+    from galirep.evaluation.evaluate import evaluate as evaluate
     from galirep.evaluation.pictures.inpaint import inpaint as inpaint
     from galirep.evaluation.pictures.interpolate import interpolate as interpolate
     from galirep.evaluation.pictures.reconstruct import reconstruct as reconstruct

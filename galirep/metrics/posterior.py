@@ -1,7 +1,51 @@
 """Metrics of E's posterior: KL divergence to the prior, and effective rank of features."""
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
+
+
+@dataclass(frozen=True)
+class PosteriorSummary:
+    """What E's posterior is like over a set of images.
+
+    Attributes:
+        mu_variance: of mu over the images, the mean over the dimensions.
+        sigma: its mean.
+        mu_rank: effective rank of mu.
+        kl: KL divergence to the prior in nats, the mean over the images.
+        aggregate_mean: of the aggregate posterior (prior 0), root mean square over the dimensions.
+        aggregate_variance: likewise (prior 1), mean over the dimensions.
+        aggregate_kl: KL divergence to the prior of the Gaussian with the aggregate's means and variances, in nats.
+        sigma_at_bounds: share of log sigma that stands at its bounds.
+    """
+
+    mu_variance: float
+    sigma: float
+    mu_rank: float
+    kl: float
+    aggregate_mean: float
+    aggregate_variance: float
+    aggregate_kl: float
+    sigma_at_bounds: float
+
+
+def summarize_posterior(mu: Tensor, log_sigma: Tensor, bounds: tuple[float, float]) -> PosteriorSummary:
+    """Summarise the posteriors of N images, (N, d) and (N, d); `bounds` are those that log sigma is clamped to."""
+    variance, sigma = mu.var(0, correction=0), log_sigma.exp()
+    mean, aggregate = mu.mean(0), variance + sigma.square().mean(0)
+    low, high = bounds
+    return PosteriorSummary(
+        mu_variance=float(variance.mean()),
+        sigma=float(sigma.mean()),
+        mu_rank=effective_rank(mu),
+        kl=float(kl_to_prior(mu, log_sigma).mean()),
+        aggregate_mean=float(mean.square().mean().sqrt()),
+        aggregate_variance=float(aggregate.mean()),
+        aggregate_kl=float(kl_to_prior(mean[None], aggregate.log()[None] / 2).item()),
+        sigma_at_bounds=float(((log_sigma <= low) | (log_sigma >= high)).float().mean()),
+    )
 
 
 def kl_to_prior(mu: Tensor, log_sigma: Tensor) -> Tensor:

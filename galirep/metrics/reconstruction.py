@@ -9,6 +9,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from galirep.errors import DataError
+from galirep.metrics.arrays import Floats
+
+BATCH = 100
+"""Images in a batch of `batch_std`."""
 
 
 def pixel_mse(pairs: Iterable[tuple[Tensor, Tensor]]) -> float:
@@ -61,3 +65,74 @@ def feature_mse(features: NDArray[np.floating[Any]], rebuilt: NDArray[np.floatin
     if not variance:
         raise DataError("feature-MSE needs features that vary: they are equal in all rows")
     return float(np.mean((features - rebuilt) ** 2) / variance)
+
+
+def squared_errors(images: Tensor, rebuilt: Tensor, mask: Tensor | None = None) -> Tensor:
+    """Return the mean squared error of each image, for images in [0, 1]: (B, C, S, S) twice -> (B,) float64.
+
+    Both are given in [-1, 1]. With a mask (B, 1, S, S) bool the mean is over the pixels inside it alone, so divided by
+    its area and the number of channels; no mask may be empty.
+    """
+    squares = (images.double() - rebuilt.double()).square() / 4
+    if mask is None:
+        return squares.mean((1, 2, 3))
+    return (squares * mask).sum((1, 2, 3)) / (mask.sum((1, 2, 3)) * images.shape[1])
+
+
+def batch_std(values: Floats, size: int = BATCH) -> float | None:
+    """Return the standard deviation (n - 1) of the means over batches of `size` values.
+
+    This is what Dandi et al. (2021) write behind ±. The values are put into a random order first, the same for every
+    call: many sets are sorted by class, and batches of one class would differ more. What does not fill a batch does
+    not count; None for fewer than two whole ones.
+    """
+    batches = len(values) // size
+    if batches < 2:
+        return None
+    order = np.random.default_rng(0).permutation(len(values))[: batches * size]
+    return float(values[order].reshape(batches, size).mean(1).std(ddof=1))
+
+
+class FeatureErrors:
+    """Feature-MSE over blocks, so that the features of a large set are never in memory at once.
+
+    The errors equal those of `feature_mse` on all rows together.
+    """
+
+    def __init__(self) -> None:
+        self._rows: list[Floats] = []
+        self._shift: Floats | None = None
+        self._sum = self._squares = np.zeros(1)
+
+    def add(self, features: Tensor, rebuilt: Tensor) -> None:
+        """Add the features of a block of images and of their reconstructions, (B, D) both.
+
+        Raises:
+            DataError: NaN or infinity.
+        """
+        x, y = (part.double().cpu().numpy() for part in (features, rebuilt))
+        if not np.isfinite(x).all() or not np.isfinite(y).all():
+            raise DataError("feature-MSE needs finite features: some are NaN or infinite")
+        if self._shift is None:
+            # sums of squares lose no digits around a value near the mean
+            self._shift = x.mean(0)
+        self._rows.append(((x - y) ** 2).mean(1))
+        self._sum = self._sum + (x - self._shift).sum(0)
+        self._squares = self._squares + ((x - self._shift) ** 2).sum(0)
+
+    @property
+    def rows(self) -> Floats:
+        """The mean squared error of each image, unscaled: (N,)."""
+        return np.concatenate(self._rows)
+
+    def variance(self) -> float:
+        """Return the variance of the images' features, the mean over the dimensions.
+
+        Raises:
+            DataError: the features are equal in all rows.
+        """
+        n = sum(map(len, self._rows))
+        variance = float((self._squares / n - (self._sum / n) ** 2).mean())
+        if not variance > 0:
+            raise DataError("feature-MSE needs features that vary: they are equal in all rows")
+        return variance

@@ -9,7 +9,7 @@ from galirep.data.memory import Images
 from galirep.features.gali import DEFAULT_LAYERS
 from galirep.metrics.arrays import Ints
 from galirep.metrics.neighbors import TEMPERATURE, K, LabelledFeatures, vote_errors
-from galirep.metrics.posterior import effective_rank, kl_to_prior
+from galirep.metrics.posterior import effective_rank, summarize_posterior
 from galirep.metrics.reconstruction import latent_mse, pixel_mse
 from galirep.networks.parts import LOG_SIGMA_RANGE, Encoder
 from galirep.runs.metrics import Evaluation
@@ -65,20 +65,19 @@ class HeldOut:
         mu, log_sigma = (torch.cat(part).float() for part in zip(*posterior, strict=True))
         layers = [_features(encoder, x) for x in blocks]
         last_hidden = torch.cat([outputs[-2] for outputs in layers])
-        variance, sigma = mu.var(0, correction=0), log_sigma.exp()
-        low, high = LOG_SIGMA_RANGE
+        summary = summarize_posterior(mu, log_sigma, LOG_SIGMA_RANGE)
         rebuilt = ((x, generator(m).float()) for x, (m, _) in zip(blocks, posterior, strict=True))
         return Evaluation(
             images=len(mu),
             pixel_mse=pixel_mse(rebuilt),
             mean_image_mse=self._mean_image_mse,
-            mu_variance=float(variance.mean()),
-            sigma=float(sigma.mean()),
-            mu_rank=effective_rank(mu),
-            kl=float(kl_to_prior(mu, log_sigma).mean()),
-            aggregate_mean=float(mu.mean(0).square().mean().sqrt()),
-            aggregate_variance=float((variance + sigma.square().mean(0)).mean()),
-            sigma_at_bounds=float(((log_sigma <= low) | (log_sigma >= high)).float().mean()),
+            mu_variance=summary.mu_variance,
+            sigma=summary.sigma,
+            mu_rank=summary.mu_rank,
+            kl=summary.kl,
+            aggregate_mean=summary.aggregate_mean,
+            aggregate_variance=summary.aggregate_variance,
+            sigma_at_bounds=summary.sigma_at_bounds,
             feature_rank=effective_rank(last_hidden),
             knn_error=self._knn_error(encoder, layers) if self.labelled else None,
             latent_mse=self._latent_mse(encoder, generator),

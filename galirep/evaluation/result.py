@@ -1,0 +1,150 @@
+"""The result of `evaluate`, and the file that keeps it: read again, compared, and filled up."""
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from galirep.data.memory import Images
+from galirep.errors import ConfigError, DataError
+from galirep.system.files import require_free, write_json
+from galirep.system.results import ResultMapping
+
+_NOT_METRICS = ("run", "data", "warnings")
+_DATA_KEYS = ("fingerprint", "split", "size", "channels")
+
+
+@dataclass(frozen=True)
+class EvaluationResult(ResultMapping):
+    """What `evaluate` measured of one run.
+
+    Attributes:
+        run: what was evaluated: `path`, `kind`, and of a run its variant, step, seed and the hashes of its export.
+        data: what it was evaluated on: spec, split, fingerprint, number, size and channels of the images.
+        metrics: name -> JSON object: `mean`, `std`, `std_over`, `n`, what the metric adds, and what is needed to repeat
+            it: `settings`, `versions`, `device`; `seconds` is the time that it took.
+        warnings: what a reader must know, one sentence each.
+    """
+
+    run: dict[str, Any]
+    data: dict[str, Any]
+    metrics: dict[str, dict[str, Any]]
+    warnings: tuple[str, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the JSON object: `run`, `data`, `warnings`, and a key for each metric."""
+        return {"run": self.run, "data": self.data, "warnings": list(self.warnings), **self.metrics}
+
+    def with_metric(self, metric: str, entry: dict[str, Any]) -> "EvaluationResult":
+        """Return the result with one more metric."""
+        return replace(self, metrics={**self.metrics, metric: entry})
+
+    def with_counts(self, images: Images) -> "EvaluationResult":
+        """Return the result with the numbers of images that were read and left out, and a warning of the latter."""
+        warnings = self.warnings
+        if images.errors:
+            name, reason = images.errors[0]
+            text = f"{len(images.errors)} images of {images.spec} cannot be read and are left out, as {name}: {reason}"
+            warnings = (*warnings, text)
+        counts = {"images": len(images), "errors": len(images.errors)}
+        return replace(self, data={**self.data, **counts}, warnings=warnings)
+
+    def in_order(self, metrics: Iterable[str]) -> "EvaluationResult":
+        """Return the result with its metrics in this order, and with the warnings of all of them."""
+        ordered = {name: self.metrics[name] for name in metrics if name in self.metrics}
+        texts = [text for entry in ordered.values() for text in entry["warnings"]]
+        return replace(self, metrics=ordered, warnings=tuple(dict.fromkeys((*self.warnings, *texts))))
+
+
+class Record:
+    """The file of --out: one result, or `{"runs": [result, ...]}`; without a path nothing is kept.
+
+    Raises:
+        ConfigError: the path cannot be written, or is a file that is no result.
+    """
+
+    def __init__(self, path: str | Path | None, overwrite: bool) -> None:
+        self.path = None if path is None else Path(path)
+        self.earlier: list[dict[str, Any]] = []
+        if self.path is not None:
+            require_free(self.path, overwrite=True)
+            if self.path.exists() and not overwrite:
+                self.earlier = _read(self.path)
+
+    def find(self, identity: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the earlier result of a run with this `Subject.identity`, or an empty one."""
+        return next((row for row in self.earlier if _identity(row) == dict(identity)), {})
+
+    def require_same(self, identities: Sequence[Mapping[str, Any]], data: Sequence[Mapping[str, Any]]) -> None:
+        """Check that the file is of the runs that are evaluated now, on the same data.
+
+        Raises:
+            ConfigError: it has another run, or other data.
+        """
+        for row in self.earlier:
+            if _identity(row) not in [dict(identity) for identity in identities]:
+                raise ConfigError(
+                    f"{self.path} has the evaluation of {row['run'].get('path')}, step {row['run'].get('step')}, which "
+                    "is not what is evaluated now, or has changed: choose another --out or pass --overwrite"
+                )
+        for identity, now in zip(identities, data, strict=True):
+            before = self.find(identity).get("data")
+            differing = [key for key in _DATA_KEYS if before and before.get(key) != now[key]]
+            if before and differing:
+                key = differing[0]
+                raise ConfigError(
+                    f"{self.path} has an evaluation on other data ({key} {before.get(key)}, now {now[key]}): "
+                    "choose another --out or pass --overwrite"
+                )
+
+    def kept(self, identity: Mapping[str, Any], metric: str, settings: Mapping[str, Any]) -> dict[str, Any] | None:
+        """Return the earlier object of a metric with these settings; None if it was not measured.
+
+        Raises:
+            ConfigError: it was measured with other settings.
+        """
+        entry: dict[str, Any] | None = self.find(identity).get(metric)
+        if entry is None:
+            return None
+        before, now = entry["settings"], json.loads(json.dumps(settings))
+        differing = [key for key in {**before, **now} if before.get(key) != now.get(key)]
+        if differing:
+            key = differing[0]
+            raise ConfigError(
+                f"{self.path} has {metric} with {key} {before.get(key)}, not {now.get(key)}: "
+                "choose another --out or pass --overwrite"
+            )
+        return entry
+
+    def write(self, results: Sequence[EvaluationResult]) -> None:
+        """Write what is measured so far, and what the file had of the same runs."""
+        if self.path is not None:
+            values = [result.to_dict() for result in results]
+            write_json(self.path, values[0] if len(values) == 1 else {"runs": values})
+
+
+def read_metrics(row: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Return the metrics of a result as `to_dict` gives it."""
+    return {key: value for key, value in row.items() if key not in _NOT_METRICS}
+
+
+def _identity(row: Mapping[str, Any]) -> dict[str, Any]:
+    run: Mapping[str, Any] = row["run"]
+    hashes = run.get("sha256")
+    return {"kind": run["kind"], "sha256": hashes} if hashes else {"kind": run["kind"], "name": run["path"]}
+
+
+def _read(path: Path) -> list[dict[str, Any]]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        rows = content.get("runs", [content])
+        for row in rows:
+            _identity(row), row["data"]["fingerprint"]
+    except OSError as err:
+        raise DataError(f"cannot read {path}: {err.strerror}") from None
+    except (ValueError, KeyError, TypeError, AttributeError):
+        raise ConfigError(
+            f"{path} exists and is not a result of galirep evaluate: choose another --out or pass --overwrite"
+        ) from None
+    return list(rows)
