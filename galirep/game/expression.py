@@ -70,11 +70,6 @@ class Expr:
 
     @cached_property
     def erased(self) -> bool:
-        """Whether the value is an image in which something may be erased."""
-        return self.head == "Erase" or (self.head in ("View", "Mix") and any(arg.erased for arg in self.args))
-
-    @property
-    def erased(self) -> bool:
         """Whether the value is an image with a hole: erased by a mask, and not passed through a network since."""
         return self.head == "Erase" or any(a.erased for a in self.args if self.kind == a.kind == "image")
 
