@@ -1,9 +1,13 @@
 """Detect training collapse from the rows of metrics.jsonl and describe it as warnings."""
 
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
-from galirep.game.objectives import Chance
 from galirep.runs.metrics import Evaluation, MetricsRow
+
+# its module loads torch, which watching needs not
+if TYPE_CHECKING:
+    from galirep.game.objectives import Chance
 
 PATIENCE, EARLIEST = 2000, 50
 """Updates that a sign must last, or a run have made, before it is reported: a quarter of the run, in these bounds.
@@ -45,7 +49,7 @@ class Watch:
     from the rows, so a resumed run gives it those that are there.
     """
 
-    def __init__(self, chance: Chance, latent: int, steps: int, rows: Iterable[MetricsRow] = ()) -> None:
+    def __init__(self, chance: "Chance", latent: int, steps: int, rows: Iterable[MetricsRow] = ()) -> None:
         self.active: dict[str, str] = {}
         self.chance, self._latent = chance, latent
         self._patience = min(PATIENCE, max(EARLIEST, steps // 4))
