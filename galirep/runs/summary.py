@@ -46,14 +46,14 @@ def _evaluation_table(history: Sequence[MetricsRow]) -> str:
     count = min(_MAX_EVALUATIONS, len(evaluations))
     shown = [evaluations[round(i * (len(evaluations) - 1) / max(1, count - 1))] for i in range(count)]
     rows = [
-        f"| {step} | {e.pixel_mse:.4f} | {_number(e.latent_mse)} | {_number(e.knn_error)} | {e.kl:.1f} | "
+        f"| {step} | {e.pixel_mse:.4f} | {_number(e.knn_error)} | {_number(e.latent_mse)} | {e.kl:.1f} | "
         f"{e.mu_rank:.1f} |\n"
         for step, e in shown
     ]
     first = evaluations[0][1]
     return (
         f"On {first.images} held-out images, whose mse from the mean image is {first.mean_image_mse:.4f}:\n\n"
-        "| step | mse of G(mu(x)) | mse of mu(G(z)) | kNN error | KL, nats | effective rank of mu |\n"
+        "| step | mse of G(mu(x)) | kNN error | mse of mu(G(z)) | KL, nats | effective rank of mu |\n"
         "|---|---|---|---|---|---|\n"
         f"{''.join(rows)}\n"
     )

@@ -33,6 +33,12 @@ def test_variants_are_found_by_their_names(cli):
         "masked-gali-4",
     } <= set(names)
     assert [galirep.get_variant(name).name for name in names] == names
+    origins = {row["name"]: row["origin"] for row in _rows(cli, "variants")}
+    assert (origins["gali-4"], origins["gali-4-l2"], origins["gali-4-cycle"]) == ("paper", "galirep", "galirep")
+    lines = cli("list", "variants").stdout.splitlines()
+    assert all(
+        line.endswith("(not of the paper: galirep's)") == ("-l2 " in line or "-cycle " in line) for line in lines
+    )
 
 
 def test_networks_protocols_and_data_sets(cli):

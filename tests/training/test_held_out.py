@@ -1,10 +1,13 @@
 """What is held out, and the measures on it against spelled-out sums."""
 
+import copy
 import math
 
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
+from torch import nn
 
 from galirep.data.batches import Batches
 from galirep.data.memory import Images
@@ -99,6 +102,8 @@ def test_measures_are_those_of_the_held_out_images_with_z_at_mu(nets):
     assert found.kl == pytest.approx(float(kl_to_prior(mu, log_sigma).mean()), rel=1e-4) and found.sigma_at_bounds == 0
     hidden = list(nets[0].layers(x).values())[-2]
     assert found.feature_rank == pytest.approx(effective_rank(hidden), rel=1e-3)
+    z = torch.randn(1024, 4, generator=torch.Generator().manual_seed(0))
+    assert found.latent_mse == pytest.approx(float((nets[0](nets[1](z))[0] - z).square().mean()), rel=1e-4)
     with torch.no_grad():
         nets[0].head.bias[4:6] = -50.0
     assert held_out_images.evaluate(*nets).sigma_at_bounds == 0.5
@@ -107,6 +112,23 @@ def test_measures_are_those_of_the_held_out_images_with_z_at_mu(nets):
 def test_an_evaluation_draws_no_random_number(nets):
     evaluation, state = held_out(images(labels=np.arange(60) % 3), 20)[0], torch.get_rng_state()
     assert evaluation.evaluate(*nets) == evaluation.evaluate(*nets) and torch.equal(torch.get_rng_state(), state)
+
+
+def test_the_cycle_error_of_latents_is_0_for_an_inverse_and_1_for_the_priors_mean(nets):
+    class Rows(nn.Module):
+        def forward(self, z):
+            return F.pad(z / 10, (0, 60)).view(-1, 1, 8, 8)
+
+    evaluation, inverse = held_out(images(), 20)[0], copy.deepcopy(nets[0])
+    inverse.blocks = nn.ModuleDict({"flat": nn.Flatten()})
+    inverse.head = nn.Linear(64, 8)
+    with torch.no_grad():
+        inverse.head.weight.copy_(10 * torch.eye(8, 64))
+        inverse.head.bias.zero_()
+    assert evaluation.evaluate(inverse, Rows()).latent_mse < 1e-10
+    with torch.no_grad():
+        inverse.head.weight.zero_()
+    assert evaluation.evaluate(inverse, Rows()).latent_mse == pytest.approx(1, abs=0.05)
 
 
 def test_neighbours_vote_on_the_layers_that_an_embedding_has(nets):

@@ -69,6 +69,20 @@ def test_each_player_has_its_rate(game, rates, steps):
     assert moved == pytest.approx({n: rate / 2 for n, rate in steps.items()}, rel=1e-3)
 
 
+def test_a_projector_moves_with_e(game):
+    game.projector = nn.Linear(3, 2)
+    before = weights(game.projector).clone()
+    optimizers = Optimizers(game, config(lr=1e-3, lr_e=3e-3), CPU)
+    give_gradients(game)
+    for p in game.projector.parameters():
+        p.grad = torch.full_like(p, 1.0)
+    optimizers.step(1.0, d_only=True)
+    assert torch.equal(weights(game.projector), before)
+    optimizers.step(1.0, d_only=False)
+    torch.testing.assert_close(before - weights(game.projector), torch.full_like(before, 3e-3), rtol=1e-3, atol=0)
+    assert [group["lr"] for group in optimizers.state_dict()["EG"]["param_groups"]] == [3e-3, 1e-3, 3e-3]
+
+
 def test_an_update_of_d_alone_moves_d_alone(game):
     before = {n: weights(net).clone() for n, net in game.players().items()}
     optimizers = Optimizers(game, config(), CPU)

@@ -7,6 +7,7 @@ from tiny_runs import config, tiny
 from galirep.errors import ConfigError
 from galirep.game.discriminator import Discriminator
 from galirep.game.step import Game, Rules, compute_gradients
+from galirep.game.variant import Penalty, Variant
 from galirep.game.variants import get_variant
 from galirep.networks.families import NETWORKS
 from galirep.networks.parts import Shapes
@@ -22,6 +23,26 @@ def test_a_plan_leaves_nothing_open():
     assert plan.shapes == Shapes(8, 1, 64, 4)
     assert None not in (plan.config.image_size, plan.config.channels, plan.config.latent_dim, plan.config.steps)
     assert plan.with_features(7).shapes.features == 7
+
+
+VIEWED = Variant("viewed", (("x", "E(T1(x))"), ("G(z)", "z")))
+PROJECTED = Variant("projected", VIEWED.classes, penalties=(Penalty("vicreg", "E(T1(x))", "E(T2(x))"),))
+
+
+def test_what_views_do_is_decided_where_the_variant_has_them_and_refused_elsewhere():
+    assert resolve(config(), VIEWED, tiny()).config.view_names == ("crop",)
+    assert resolve(config(views="flip, color"), VIEWED, tiny()).config.view_names == ("flip", "color")
+    assert resolve(config(), get_variant("gali-4"), tiny()).config.views is None
+    with pytest.raises(ConfigError, match="views 'crop': the variant 'gali-4' has no view operator T1, T2, ...: leave"):
+        resolve(config(views="crop"), get_variant("gali-4"), tiny())
+
+
+def test_projector_and_views_are_estimated():
+    shapes = Shapes(16, 1, 8, 8)
+    plain, viewed, projected = (
+        estimate_memory(config(batch_size=16), v, shapes) for v in (get_variant("ali"), VIEWED, PROJECTED)
+    )
+    assert plain < viewed < projected
 
 
 @pytest.mark.parametrize("variant", ("gali-4", "gali-mix"))
@@ -60,6 +81,8 @@ def test_memory_in_words():
     text = describe_memory(config(data="sklearn:digits"))
     assert text.startswith("memory of an update: about ") and "1 x 8 x 8 in fp32, without the 1352 images" in text
     assert "M(.)" in describe_memory(config(data="sklearn:digits", variant="gali-pt", adapter="pixels"))
+    said = describe_memory(config(data="sklearn:digits", views="crop"))
+    assert "not known, since views 'crop': the variant 'gali-4' has no view operator" in said
     assert "not known, since the folder or .tar 'nowhere' does not exist" in describe_memory(config(data="nowhere"))
     with pytest.raises(ConfigError, match="take images of"):
         estimate_memory(config(networks="svhn32"), get_variant("ali"), Shapes(16, 3, 8))

@@ -1,6 +1,8 @@
 """A resumed run equals one never interrupted; what cannot be resumed is refused. A killed process: tests/cli."""
 
+import dataclasses
 import errno
+import json
 import signal
 from pathlib import Path
 
@@ -82,6 +84,40 @@ def test_a_users_variant_resumes_after_its_file_is_gone(tmp_path, monkeypatch):
     train(settings, tiny(), out=run, resume=True)
     assert Variant.from_dict(load_checkpoint(run / "checkpoints" / "last.pt")["variant"]) == mine
     assert load_extractor(f"run:{run}").dim > 0 and info_of(run)["status"] == "complete"
+
+
+def test_a_run_with_views_and_a_projector_ends_as_one_never_interrupted(tmp_path, monkeypatch):
+    path = tmp_path / "mine.toml"
+    path.write_text(
+        'classes = [["x", "E(T1(x))"], ["G(z)", "z"]]\n'
+        'penalties = [["vicreg", "E(T1(x))", "E(T2(x))", 0.1], ["info-nce", "mu(x)", "E(T2(x))"]]\n'
+    )
+    settings = config(variant=str(path), views="crop,flip", steps=5, checkpoint_every=2, lr_e=1e-3, d_steps=2)
+    whole, run = tmp_path / "whole", tmp_path / "run"
+    train(settings, tiny(), out=whole)
+    with monkeypatch.context() as patch:
+        stop_at(patch, 3)
+        with pytest.raises(KeyboardInterrupt):
+            train(settings, tiny(), out=run)
+    with pytest.raises(CheckpointError, match="views: 'crop', not 'crop,flip'"):
+        train(dataclasses.replace(settings, views=None), tiny(), out=run, resume=True)
+    train(settings, tiny(), out=run, resume=True)
+    assert_same_checkpoint(run, whole)
+    state = load_checkpoint(run / "checkpoints" / "last.pt")
+    assert set(state["nets"]) == {"E", "G", "D", "P"} and set(state["average"]) == {"E", "G"}
+    row = metrics_of(run)[-1]
+    assert row["penalty"] > 0 and set(row["weight_norms"]) == set(row["gradient_norms"]) == {"E", "G", "D"}
+
+
+def test_what_only_describes_a_variant_may_differ(tmp_path):
+    run = tmp_path / "run"
+    train(config(steps=2), tiny(), out=run)
+    info = info_of(run)
+    # as runs of earlier versions are recorded, and with another description
+    del info["variant"]["origin"]
+    info["variant"]["about"] = "told otherwise"
+    (run / "run.json").write_text(json.dumps(info))
+    assert train(config(steps=3), tiny(), out=run, resume=True).steps == 3
 
 
 def test_a_resume_that_differs_is_refused_with_each_difference_and_changes_nothing(tmp_path):
