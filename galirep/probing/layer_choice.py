@@ -56,7 +56,8 @@ def choose_layers(
     First all layers together and each alone are tried, then the best single one with each other, and so on while the
     cross-validation error of `protocol` falls, up to `max_layers`; all together are taken if nothing smaller is as
     good. The cost is bounded: about `max_rows` rows drawn by class (seed), every second C of the grid, and from the
-    second layer on the scaling found and C within one step of that found. `labels` (N,) are any numbers or names.
+    second layer on the scaling and about the C of the layers so far for all but the best addition, which is tried with
+    every scaling and C. `labels` (N,) are any numbers or names.
 
     >>> choose_layers({"conv2": maps, "mu": codes}, labels).layers
     ('conv2',)
@@ -124,9 +125,10 @@ def _search(
     while len(members) < min(max_layers, len(names)):
         found = {name: attempt([*members, name], best) for name in names if name not in members}
         name = min(found, key=lambda name: found[name].error)
-        if best is not None and found[name].error >= best.error:
+        winner = found[name] if best is None else attempt([*members, name], None)
+        if best is not None and winner.error >= best.error:
             break
-        best, members = found[name], [*members, name]
+        best, members = winner, [*members, name]
     assert best is not None
     return best, members
 

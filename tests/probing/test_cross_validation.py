@@ -75,12 +75,12 @@ def test_the_protocol_spelled_out(digits, protocol, wide, monkeypatch):
 def test_the_unit_of_the_features_does_not_matter(digits, protocol, wide):
     (x, y), (test_x, test_y) = digits
     if wide:
-        x, y = x[:60], y[:60]
+        x, y = x[:63], y[:63]
     results = [
         galirep.probe((unit * x + 7 * unit, y), (unit * test_x + 7 * unit, test_y), protocol=protocol)
         for unit in (1.0, 1e3, 1e-3)
     ]
-    assert {result.C for result in results} == {results[0].C} and results[0].error_mean < 0.3
+    assert {result.C for result in results} == {results[0].C} and results[0].error_mean < 0.4
     assert all(result.errors == pytest.approx(results[0].errors, abs=2 / len(test_y)) for result in results)
 
 

@@ -18,7 +18,7 @@ def _layers(n=200, seed=0, noise=60):
     labels = np.arange(n) % 4
     left, right = labels // 2, labels % 2
     return {
-        "noise": random.normal(size=(n, noise)),
+        "noise": 3 * random.normal(size=(n, noise)),
         "left": np.eye(2, 3)[left] * 4 + random.normal(size=(n, 3)),
         "right": np.eye(2, 3)[right] * 4 + random.normal(size=(n, 3)),
     }, labels
@@ -31,8 +31,9 @@ def test_layers_that_help_together_are_found(protocol):
     assert choice.layers == ("left", "right") and (choice.n_rows, choice.folds) == (200, 5)
     tried = [frozenset(step["layers"]) for step in choice.path]
     assert tried[:4] == [{"noise", "left", "right"}, {"noise"}, {"left"}, {"right"}]
-    assert [len(members) for members in tried[4:]] == [2, 2, 3]
-    by_members = {frozenset(step["layers"]): step for step in choice.path[1:]}
+    # each addition, then the best of them on the whole grid
+    assert [len(members) for members in tried[4:]] == [2, 2, 2, 3, 3]
+    by_members = {frozenset(step["layers"]): step for step in choice.path}
     assert choice.error == by_members[frozenset(choice.layers)]["error"] < 0.15
     assert choice.error <= min(step["error"] for step in choice.path)
     assert json.loads(json.dumps(choice.to_dict())) == choice.to_dict()
@@ -96,8 +97,9 @@ def test_probe_and_command_use_the_layers_chosen(cli, tmp_path):
     assert result.error_mean < galirep.probe(train, test).error_mean
     done = cli("probe", train, "--test", test, "--choose-layers", "--layers", "noise,left", "--json")
     printed = json.loads(done.stdout)
-    assert printed["layers"] == printed["chosen_layers"]["layers"] == ["left"]
-    assert "1 layers after 4 sets tried on 200 training rows" in done.stderr
+    assert printed["layers"] == printed["chosen_layers"]["layers"] and set(printed["layers"]) <= {"noise", "left"}
+    assert all(set(step["layers"]) <= {"noise", "left"} for step in printed["chosen_layers"]["path"])
+    assert "sets tried on 200 training rows; cross-validation error" in done.stderr
     # without TEST, the rows held out for it take no part
     alone = galirep.probe(train, choose_layers=True, protocol="logistic/v1")
     assert alone.chosen_layers["n_rows"] == 160 == alone.n_train
