@@ -24,7 +24,9 @@ def model_card(header: Mapping[str, Any]) -> str:
         f"batch {config['batch_size']}, seed {config['seed']}\n"
         f"- trained on `{data['spec']}`{split}: {data['images']} images, without labels\n"
         f"- images {shapes['size']} x {shapes['size']}, {shapes['channels']} channels, in [-1, 1]; "
-        f"latent dimension {shapes['latent']}\n{knowledge}\n"
+        f"latent dimension {shapes['latent']}\n"
+        f"- layers that are read by default: {', '.join(header['default_layers'])}; others by name, with those of D's "
+        f"image trunk (`discriminator.safetensors`) as d1, d2, ...\n{knowledge}\n"
         "```python\nimport galirep\n\nencoder = galirep.load_encoder('RUN')  # this run's directory\n"
         "features = encoder.transform(images)  # uint8 (N, H, W) or (N, H, W, 3)\n```\n"
     )
