@@ -64,8 +64,12 @@ class Discriminator(nn.Module):
         trunk = copy.deepcopy(self.trunks["image"]).requires_grad_(False).eval()
         for module in trunk.modules():
             if parametrize.is_parametrized(module, "weight"):
-                parametrize.remove_parametrizations(module, "weight")
-        return trunk.requires_grad_(False)
+                # not `remove_parametrizations`, which takes the weight from the class, and so from the trained trunk
+                weight = module.weight.detach().clone()
+                module.__class__ = parametrize.type_before_parametrizations(module)
+                del module.parametrizations
+                module.weight = nn.Parameter(weight, requires_grad=False)
+        return trunk
 
     def tuples(self, rows: Sequence[Sequence[Tensor]]) -> Tensor:
         """Map n tuples of m tensors to logits (n, B, n).

@@ -205,7 +205,7 @@ class TrainingRun:
             "default_layers": defaults_of(nets["encoder"], self.plan.shapes, nets.get("discriminator")),
         }
         folder.mkdir(exist_ok=True)
-        export_networks(folder, nets, header, model_card(header))
+        export_networks(folder, nets, header, model_card(header, with_trunk="discriminator" in nets))
 
 
 def _fact_differences(facts: Mapping[str, Any], stored: Mapping[str, Any]) -> list[str]:
