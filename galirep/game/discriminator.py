@@ -65,7 +65,7 @@ class Discriminator(nn.Module):
         for module in trunk.modules():
             if parametrize.is_parametrized(module, "weight"):
                 # not `remove_parametrizations`, which takes the weight from the class, and so from the trained trunk
-                weight = module.weight.detach().clone()
+                weight = torch.as_tensor(module.weight).detach().clone()
                 module.__class__ = parametrize.type_before_parametrizations(module)
                 del module.parametrizations
                 module.weight = nn.Parameter(weight, requires_grad=False)
