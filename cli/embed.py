@@ -26,7 +26,10 @@ if TYPE_CHECKING:
 )
 @click.option("--out", required=True, type=click.Path(dir_okay=False), help="The HDF5 file to make.")
 @click.option("--split", help="Split of the data set, where it has splits.")
-@layers_option("Layers by name, with commas [default: the encoder's own choice].")
+@layers_option(
+    "Layers by name, with commas, each NAME[:POOLING]; of a run conv1:8x8, fc1, mu, d2:flat (of D), paper, ...  "
+    "[default: the encoder's own choice]"
+)
 @click.option(
     "--dtype",
     type=Choice(["float32", "float16"]),

@@ -14,8 +14,8 @@ from timm.data.config import resolve_model_data_config
 
 from galirep.errors import PluginError, similar
 from galirep.features.network import OUTPUT, NetworkExtractor
-from galirep.features.pooling import split_layer
 from galirep.system.files import sha256_file
+from galirep.system.layer_names import split_layer
 
 from .checkpoint import read_checkpoint
 from .timm_loading import create_untrained, load_model, size_option_of

@@ -1,4 +1,4 @@
-"""E as a feature extractor: trained (`run:RUN`), or untrained as a baseline (`random:NETWORKS`)."""
+"""A run's networks as a feature extractor: trained (`run:RUN`), or untrained as a baseline (`random:NETWORKS`)."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -11,53 +11,70 @@ from torch import Tensor, nn
 from galirep.errors import CheckpointError, PluginError
 from galirep.networks.export_file import sha256_tensors
 from galirep.networks.families import family
+from galirep.networks.layers import PAPER, LayerReader, LoadTrunk, defaults_of
 from galirep.networks.parts import Encoder, Shapes
-from galirep.networks.saved import load_network
-from galirep.system.layer_names import check_layer_names
+from galirep.networks.saved import load_image_trunk, load_network
+from galirep.system.pooling_record import POOLING
 
-DEFAULT_LAYERS = 4
-"""Number of E's layers that are its features by default: the last three hidden ones and mu."""
 _NORMS = ("batch", "group")
 _PAPER_SIZES = {"svhn32": 32, "celeba64": 64}
 Self = TypeVar("Self", bound="GaliEncoder")
 
 
 class GaliEncoder(nn.Module):
-    """E as a `FeatureExtractor`: images of exactly its size -> the chosen layers side by side.
+    """E, with D's image trunk, as a `FeatureExtractor`: images of exactly its size -> the chosen layers side by side.
 
-    It is frozen, stays in eval mode, and lets gradients pass to its input.
+    It is frozen, stays in eval mode, and lets gradients pass to its input. `layers` are those of
+    `galirep.networks.layers`, by default `paper`; D's `trunk` is loaded, and is part of the module, only for layers of
+    D. `sha256` is that of the network that the layers are of, E or D's trunk; where they are of both, of both.
     """
 
     exact_size = True
 
     def __init__(
-        self, encoder: Encoder, shapes: Shapes, *, name: str, tag: str = "", layers: Sequence[str] | None = None
+        self,
+        encoder: Encoder,
+        shapes: Shapes,
+        *,
+        name: str,
+        tag: str = "",
+        layers: Sequence[str] | None = None,
+        trunk: LoadTrunk | None = None,
     ) -> None:
         super().__init__()
         # in the layout of training: pooling and convolutions on a CPU take up to twice as long in the other
-        self.encoder = encoder.requires_grad_(False).to(memory_format=torch.channels_last)
+        self.encoder = encoder.requires_grad_(False).eval().to(memory_format=torch.channels_last)
         self.shapes, self.name, self.tag = shapes, name, tag
-        self.eval()
-        device = encoder.head.weight.device
-        with torch.no_grad():
-            probe = encoder.layers(torch.zeros(1, shapes.channels, shapes.size, shapes.size, device=device))
-        self.known_layers = {layer: value.shape[1] for layer, value in probe.items()}
-        if layers is None:
-            layers = tuple(self.known_layers)[-DEFAULT_LAYERS:]
-        chosen = check_layer_names(layers, self.known_layers, name)
-        self.layers = {layer: self.known_layers[layer] for layer in chosen}
+        self._load_trunk = trunk
+        self._reader = LayerReader(encoder, shapes, (PAPER,) if layers is None else layers, what=name, trunk=trunk)
+        # registered, so that it is moved to another device with E; None where no layer is D's
+        self.trunk = self._reader.trunk
+        self.layers = self._reader.widths
         self.dim = sum(self.layers.values())
         self.image_size, self.channels = shapes.size, shapes.channels
-        self.sha256 = sha256_tensors(encoder.state_dict())
-        self.preprocessing: dict[str, Any] = {"size": shapes.size, "channels": shapes.channels, "range": [-1, 1]}
+        self.sha256 = _sha256_of(self._reader.networks())
+        self.preprocessing: dict[str, Any] = {
+            "size": shapes.size,
+            "channels": shapes.channels,
+            "range": [-1, 1],
+            POOLING: {layer.text: layer.to_dict() for layer in self._reader.layers},
+        }
+
+    @property
+    def known_layers(self) -> dict[str, int]:
+        """Every layer without a choice of pooling and its width: E's, then D's where its trunk can be had."""
+        return self._reader.known_widths()
 
     def with_layers(self, layers: Sequence[str]) -> "GaliEncoder":
-        """Return an extractor of the same encoder giving `layers`, in that order.
+        """Return an extractor of the same networks giving `layers`, in that order.
 
         Raises:
-            PluginError: a layer is unknown or repeated.
+            PluginError: a layer is unknown or repeated, or its pooling does not fit.
+            CheckpointError: a layer is D's, and D's trunk cannot be read.
         """
-        return GaliEncoder(self.encoder, self.shapes, name=self.name, tag=self.tag, layers=layers)
+        trunk = self.trunk
+        load = self._load_trunk if trunk is None else lambda: trunk
+        return GaliEncoder(self.encoder, self.shapes, name=self.name, tag=self.tag, layers=layers, trunk=load)
 
     def forward(self, images: Tensor) -> Tensor:
         """Map (B, C, S, S) float32 in [-1, 1] to (B, dim) float32.
@@ -69,16 +86,26 @@ class GaliEncoder(nn.Module):
         if tuple(images.shape[1:]) != expected:
             shape = ", ".join(map(str, expected))
             raise PluginError(f"{self.name} takes images (B, {shape}), not {tuple(images.shape)}")
-        values = self.encoder.layers(images)
-        return torch.cat([values[layer] for layer in self.layers], 1).float()
+        return torch.cat(list(self._reader(images).values()), 1).float()
 
     def train(self: Self, mode: bool = True) -> Self:  # noqa: ARG002
         """Keep eval mode whatever `mode` is."""
         return super().train(False)
 
 
+def _sha256_of(networks: Mapping[str, nn.Module]) -> str:
+    """Return the hash of a network's tensors, or of those of two networks under the names of both."""
+    if len(networks) == 1:
+        (network,) = networks.values()
+        return sha256_tensors(network.state_dict())
+    tensors = {f"{key}.{name}": value for key, net in networks.items() for name, value in net.state_dict().items()}
+    return sha256_tensors(tensors)
+
+
 def build_run(argument: str, *, download: bool = False) -> GaliEncoder:  # noqa: ARG001 (nothing to download)
-    """Build `run:RUN`: the encoder that a training run exported (its averaged weights).
+    """Build `run:RUN`: the encoder that a training run exported (its averaged weights), with D's image trunk.
+
+    Its layers are those of the export's `default_layers`.
 
     Raises:
         PluginError: `argument` is empty.
@@ -88,46 +115,71 @@ def build_run(argument: str, *, download: bool = False) -> GaliEncoder:  # noqa:
         raise PluginError("run: needs a run directory, as in run:runs/mnist")
     if not Path(argument).is_dir():
         raise CheckpointError(f"the run directory {argument} does not exist")
-    encoder, header = load_network(Path(argument), "encoder")
+    run = Path(argument)
+    encoder, header = load_network(run, "encoder")
     assert isinstance(encoder, Encoder)
-    return GaliEncoder(encoder, Shapes(**header["shapes"]), name=header["name"], tag=f"step {header['step']}")
+    return GaliEncoder(
+        encoder,
+        Shapes(**header["shapes"]),
+        name=header["name"],
+        tag=f"step {header['step']}",
+        layers=_default_layers(header),
+        trunk=lambda: load_image_trunk(run, header["step"]),
+    )
+
+
+def _default_layers(header: Mapping[str, Any]) -> Sequence[str]:
+    """Return the layers of a run where none are chosen; exports of earlier versions record none."""
+    layers: Sequence[str] = header.get("default_layers", (PAPER,))
+    return layers
 
 
 def build_random(argument: str, *, download: bool = False) -> GaliEncoder:  # noqa: ARG001 (nothing to download)
-    """Build `random:NETWORKS[,OPTION...]` or `random:RUN[,OPTION...]`: an untrained E, the baseline for training.
+    """Build `random:NETWORKS[,OPTION...]` or `random:RUN[,OPTION...]`: untrained networks, the baseline for training.
 
-    Options are size=N, channels=N, width=N, latent=N, norm=NORM and seed=N. The networks and defaults of RUN are those
-    of the run. BatchNorm has its initial statistics.
+    Options are size=N, channels=N, width=N, latent=N, norm=NORM and seed=N. The networks and defaults of RUN, and the
+    layers that are read, are those of the run. BatchNorm has its initial statistics, D no spectral norm.
 
     Raises:
         PluginError: an option is unknown or its value is not a number.
         ConfigError: the networks are unknown, or do not take images of this size.
     """
     name, *options = argument.split(",")
-    networks, defaults = _default_settings(name)
-    settings = {**defaults, **_parse_options(options, defaults, argument)}
+    networks, defaults, layers = _default_settings(name)
+    chosen = _parse_options(options, defaults, argument)
+    settings = {**defaults, **chosen}
     seed = settings.pop("seed")
     networks, network_family = family(networks, settings["size"])
     settings["latent"] = settings["latent"] or network_family.latent
     shapes = Shapes(**settings)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        encoder = network_family.build(shapes).encoder
+        parts = network_family.build(shapes)
+    encoder, trunk = parts.encoder, parts.trunks["image"]
+    # networks of another size may lack them
+    if layers is None or "size" in chosen:
+        layers = defaults_of(encoder.eval(), shapes, trunk)
     return GaliEncoder(
-        encoder, shapes, name=f"random-{networks},{_shapes_text(shapes)},seed={seed}", tag=f"seed {seed}"
+        encoder,
+        shapes,
+        name=f"random-{networks},{_shapes_text(shapes)},seed={seed}",
+        tag=f"seed {seed}",
+        layers=layers,
+        trunk=lambda: trunk,
     )
 
 
-def _default_settings(name: str) -> tuple[str, dict[str, Any]]:
-    """Return the networks that `name` (of networks or a run directory) means, and the fields of `Shapes` with a seed.
+def _default_settings(name: str) -> tuple[str, dict[str, Any], Sequence[str] | None]:
+    """Return the networks that `name` (of networks or a run directory) means, the fields of `Shapes` with a seed, and
+    the layers of the run.
 
     latent 0 stands for the usual one of the networks.
     """
     if Path(name).is_dir():
         _, header = load_network(Path(name), "encoder")
-        return header["networks"], {"norm": "batch", **header["shapes"], "seed": 0}
+        return header["networks"], {"norm": "batch", **header["shapes"], "seed": 0}, _default_layers(header)
     size = _PAPER_SIZES.get(name, 32)
-    return name, {"size": size, "channels": 3, "width": 32, "latent": 0, "seed": 0, "norm": "batch"}
+    return name, {"size": size, "channels": 3, "width": 32, "latent": 0, "seed": 0, "norm": "batch"}, None
 
 
 def _parse_options(options: Sequence[str], defaults: Mapping[str, Any], argument: str) -> dict[str, Any]:

@@ -9,8 +9,8 @@ from torch import Tensor, nn
 
 from galirep.errors import PluginError
 from galirep.features.frozen import FrozenExtractor, freeze
-from galirep.features.pooling import Pooling, find_channel_axis, make_pooling, split_layer
-from galirep.system.layer_names import check_layer_names
+from galirep.features.pooling import Pooling, find_channel_axis, make_pooling
+from galirep.system.layer_names import check_layer_names, split_layer
 from galirep.system.pooling_record import POOLING
 
 OUTPUT = "features"
@@ -22,8 +22,8 @@ class NetworkExtractor(FrozenExtractor):
     """An `nn.Module` as an extractor: its output, or the pooled output of modules inside it, by name.
 
     The layer `features` is the network's own output; any other layer is the dotted name of a module, as in
-    `named_modules`. Feature maps and token sequences are averaged over space; the width of a layer is found by a probe
-    with one image. The network is frozen in place.
+    `named_modules`. Feature maps and token sequences are averaged over space, or pooled as `NAME:POOLING` says; the
+    width of a layer is found by a probe with one image. The network is frozen in place.
 
     Args:
         network: a map from preprocessed images to (B, d), (B, d, H, W) or (B, tokens, d).
@@ -90,6 +90,12 @@ class NetworkExtractor(FrozenExtractor):
                 if len(shape) != pooling.ndim:
                     raise PluginError(f"layer {name!r} of {self.name} gives {shape} for {tuple(images.shape)}")
                 values[layer] = pooling(output)
+                # as `flat` of an image of another size, where the network takes any
+                if values[layer].shape[1] != pooling.width:
+                    raise PluginError(
+                        f"layer {layer!r} of {self.name} has {pooling.width} columns, and {values[layer].shape[1]} "
+                        f"for {tuple(images.shape)}: choose a grid, gap or max"
+                    )
 
         self._visit(images, tuple(self._poolings), pool)
         self._require_reached(self.layers, values)

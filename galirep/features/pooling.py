@@ -11,9 +11,11 @@ from torch.nn.modules.conv import _ConvNd
 from torch.nn.modules.pooling import _AdaptiveAvgPoolNd, _AdaptiveMaxPoolNd, _AvgPoolNd, _MaxPoolNd
 
 from galirep.errors import PluginError
+from galirep.networks.map_pooling import describe_pooling, grid_of, pool_map
 from galirep.system.pooling_record import EARLIER
 
-CHOICES = ("mean", "cls", "prefix")
+_OF_TOKENS = ("mean", "cls", "prefix")
+_MEAN = "mean"
 _AXES = {
     (2, 1): "(B, d)",
     (3, 1): "(B, d, N)",
@@ -27,25 +29,19 @@ _FIRST = (_ConvNd, _NormBase, nn.GroupNorm, _MaxPoolNd, _AvgPoolNd, _AdaptiveAvg
 _DECLARED = ("num_features", "out_channels", "out_features", "num_channels", "embed_dim", "embedding_dim")
 
 
-def split_layer(layer: str) -> tuple[str, str]:
-    """Split `NAME[:POOLING]` into the name of a module and the pooling, "" if none is named."""
-    name, _, pooling = layer.partition(":")
-    return name, pooling
-
-
 @dataclass(frozen=True)
 class Pooling:
     """The map from a layer's output to (B, width).
 
-    `channel_axis` is kept, the others are averaged. Of a sequence (B, N, d) that begins with `prefix` tokens which
+    `shape` is the output's for one image. `channel_axis` is kept, the others are averaged, or, of a feature map, pooled
+    by `choice` (see `galirep.networks.map_pooling`). Of a sequence (B, N, d) that begins with `prefix` tokens which
     stand for no patch (class token, registers, distillation), `choice` takes the mean of the others (""), of all
     ("mean"), the first ("cls") or all prefix tokens side by side ("prefix"). `earlier` says how versions before
     `pooling` was recorded did it, if otherwise.
     """
 
-    ndim: int
+    shape: Shape
     channel_axis: int
-    channels: int
     prefix: int = 0
     choice: str = ""
     earlier: str = ""
@@ -54,6 +50,8 @@ class Pooling:
         """Pool (B, ...) to (B, width)."""
         if self.ndim == 2:
             return output.clone()
+        if self._of_map:
+            return pool_map(output.movedim(self.channel_axis, 1), self.choice).clone()
         if self.choice == "cls":
             return output[:, 0].clone()
         if self.choice == "prefix":
@@ -63,9 +61,27 @@ class Pooling:
         return output.mean(tuple(axis for axis in range(1, self.ndim) if axis != self.channel_axis))
 
     @property
+    def ndim(self) -> int:
+        """Number of the output's axes."""
+        return len(self.shape)
+
+    @property
     def width(self) -> int:
         """Number of columns."""
-        return self.channels * (self.prefix if self.choice == "prefix" else 1)
+        cells = self.prefix if self.choice == "prefix" else 1
+        if self._of_map:
+            cells = math.prod(grid_of(self.choice, *self.sides))
+        return self.shape[self.channel_axis] * cells
+
+    @property
+    def _of_map(self) -> bool:
+        return self.ndim == 4 and self.choice not in ("", _MEAN)
+
+    @property
+    def sides(self) -> tuple[int, int]:
+        """Rows and columns of a feature map."""
+        rows, columns = (size for axis, size in enumerate(self.shape) if axis not in (0, self.channel_axis))
+        return rows, columns
 
     def to_dict(self) -> dict[str, str]:
         """Return what `preprocessing` records of the layer."""
@@ -76,6 +92,8 @@ class Pooling:
         tokens = f"{self.prefix} prefix token{'s' if self.prefix > 1 else ''}"
         if self.ndim == 2:
             return "output"
+        if self._of_map:
+            return describe_pooling(self.choice, self.sides, _space(self.ndim, self.channel_axis))
         if self.choice == "cls":
             return "class token"
         if self.choice == "prefix":
@@ -97,11 +115,15 @@ def make_pooling(
     Raises:
         PluginError: the pooling is unknown, or the layer has no tokens that it could take.
     """
-    if choice and choice not in CHOICES:
-        known = ", ".join(f"{name}:{known}" for known in CHOICES)
-        raise PluginError(f"{what}: unknown pooling {choice!r} of layer {name!r}: write {name} or one of {known}")
     if choice and len(shape) == 2:
         raise PluginError(f"{what}: layer {name!r} gives (B, {shape[1]}), one vector an image: leave out ':{choice}'")
+    if len(shape) == 4 and choice not in ("", *_OF_TOKENS):
+        pooling = Pooling(shape, axis, choice=choice)
+        grid_of(choice, *pooling.sides, layer=name, what=what)
+        return pooling
+    if choice not in ("", *_OF_TOKENS):
+        known = ", ".join(f"{name}:{known}" for known in _OF_TOKENS)
+        raise PluginError(f"{what}: unknown pooling {choice!r} of layer {name!r}: write {name} or one of {known}")
     is_sequence = len(shape) == 3 and axis == 2
     prefix = _count_prefix(name, choice, what, network, shape[1]) if is_sequence else 0
     if choice in ("cls", "prefix"):
@@ -110,8 +132,8 @@ def make_pooling(
     if not choice and axis != earlier:
         before = f"mean over {_space(len(shape), earlier, axis)}"
     elif not choice and prefix:
-        before = Pooling(len(shape), axis, shape[axis], prefix, "mean").to_dict()["pooled"]
-    return Pooling(len(shape), axis, shape[axis], prefix, choice, before)
+        before = Pooling(shape, axis, prefix, _MEAN).to_dict()["pooled"]
+    return Pooling(shape, axis, prefix, choice, before)
 
 
 def _count_prefix(name: str, choice: str, what: str, network: nn.Module, n: int) -> int:

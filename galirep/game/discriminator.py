@@ -3,6 +3,7 @@
 Each distinct variable is embedded once, however many tuples contain it.
 """
 
+import copy
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
 
@@ -10,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrizations, parametrize
 
+from galirep.errors import SpecError
 from galirep.game.expression import Expr
 from galirep.game.variant import Variant
 from galirep.networks.parts import Parts, init_normal
@@ -52,6 +54,24 @@ class Discriminator(nn.Module):
         with parametrize.cached():
             embedded = self._embed(values)
             return self._head([[embedded[e] for e in row] for row in self.variant.tuples])
+
+    def image_trunk(self) -> nn.Module:
+        """Return a copy of the trunk of images, frozen and in eval mode, whose spectral norm is part of its weights.
+
+        Raises:
+            SpecError: no image is in the variant's tuples.
+        """
+        if "image" not in self.trunks:
+            raise SpecError(f"D of the variant {self.variant.name!r} sees no image, so it has no layers of images")
+        trunk = copy.deepcopy(self.trunks["image"]).requires_grad_(False).eval()
+        for module in trunk.modules():
+            if parametrize.is_parametrized(module, "weight"):
+                # not `remove_parametrizations`, which takes the weight from the class, and so from the trained trunk
+                weight = torch.as_tensor(module.weight).detach().clone()
+                module.__class__ = parametrize.type_before_parametrizations(module)
+                del module.parametrizations
+                module.weight = nn.Parameter(weight, requires_grad=False)
+        return trunk
 
     def tuples(self, rows: Sequence[Sequence[Tensor]]) -> Tensor:
         """Map n tuples of m tensors to logits (n, B, n).

@@ -90,9 +90,11 @@ def _describe_folder(path: Path, options: DataOptions) -> dict[str, Any]:
     run = RunDirectory(path)
     if run.exists:
         return _describe_run(run)
-    exports = sorted(path.glob("*.safetensors"))
+    exports = sorted(file.stem for file in path.glob("*.safetensors"))
     if exports:
-        return _describe_export(exports[0])
+        # of a run's networks, E is what the export is named for
+        chosen = "encoder" if "encoder" in exports else exports[0]
+        return {**_describe_export(path / f"{chosen}.safetensors"), "exports": exports}
     try:
         return describe_data(str(path), options)
     except DataError as err:

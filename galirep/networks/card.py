@@ -8,8 +8,11 @@ from galirep.version import __version__
 _ORIGINS = {"paper": "of the paper", "galirep": "not of the paper: galirep's", "": "the user's own"}
 
 
-def model_card(header: Mapping[str, Any]) -> str:
-    """Return the README.md of an export: what the encoder is, what it was trained on and how to use it."""
+def model_card(header: Mapping[str, Any], *, with_trunk: bool) -> str:
+    """Return the README.md of an export: what the encoder is, what it was trained on and how to use it.
+
+    `with_trunk`: D's image trunk is exported, too.
+    """
     shapes, data, config = header["shapes"], header["data"], header["config"]
     split = f" ({data['split']})" if data["split"] else ""
     knowledge = ""
@@ -17,6 +20,7 @@ def model_card(header: Mapping[str, Any]) -> str:
         unlabelled = header["adapter"].get("origin", {}).get("labels") is False
         carried = "which saw no labels" if unlabelled else "so it carries that network's supervision along"
         knowledge = f"\nIts training used the features of {header['adapter']['name']}, {carried}.\n"
+    others = "; d1, d2, ... are those of D's image trunk (`discriminator.safetensors`)" if with_trunk else ""
     return (
         f"# {header['name']}\n\n"
         "A GALI encoder and generator (Dandi et al. 2021, arXiv 2006.08089) "
@@ -26,7 +30,8 @@ def model_card(header: Mapping[str, Any]) -> str:
         f"batch {config['batch_size']}, seed {config['seed']}\n"
         f"- trained on `{data['spec']}`{split}: {data['images']} images, without labels\n"
         f"- images {shapes['size']} x {shapes['size']}, {shapes['channels']} channels, in [-1, 1]; "
-        f"latent dimension {shapes['latent']}\n{knowledge}\n"
+        f"latent dimension {shapes['latent']}\n"
+        f"- layers that are read by default: {', '.join(header['default_layers'])}{others}\n{knowledge}\n"
         "```python\nimport galirep\n\nencoder = galirep.load_encoder('RUN')  # this run's directory\n"
         "features = encoder.transform(images)  # uint8 (N, H, W) or (N, H, W, 3)\n```\n"
     )

@@ -1,16 +1,15 @@
 """The parts that every network family is built from: E, G, the parts of D, and their layers."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
+from galirep.networks.map_pooling import pool_map
+
 LOG_SIGMA_RANGE = (-7.0, 2.0)
-GRID = 4
-"""Convolutions are max-pooled to at most GRID x GRID before they become features (Radford et al. 2016, section 5.1)."""
 
 
 @dataclass(frozen=True)
@@ -34,8 +33,8 @@ class Parts:
     """The networks of one family: E, G and the parts of D.
 
     D has a trunk for each kind of variable, with output width `trunk_dims`, and a joint head of hidden widths
-    `head_widths` with LeakyReLUs of slope `slope`. The head's hidden weights start from N(0, `head_std`^2) and its
-    biases from 0; None keeps torch's own initialisation.
+    `head_widths` with LeakyReLUs of slope `slope`. The blocks of the trunk `image`, an `nn.Sequential`, are D's layers.
+    The head's hidden weights start from N(0, `head_std`^2) and its biases from 0; None keeps torch's own initialisation.
     """
 
     encoder: "Encoder"
@@ -73,13 +72,24 @@ class Encoder(nn.Module):
 
         Convolutions are max-pooled to at most 4 x 4 and flattened as (channel, row, column).
         """
-        out: dict[str, Tensor] = {}
-        for name, block in self.blocks.items():
-            images = block(images)
-            pooled = F.adaptive_max_pool2d(images, GRID) if images.ndim == 4 and images.shape[-1] > GRID else images
-            out[name] = pooled.flatten(1)
-        out["mu"] = self.head(images.flatten(1)).chunk(2, 1)[0]
-        return out
+        return {name: pool_map(out) if out.ndim == 4 else out for name, out in self.outputs(images)}
+
+    def outputs(self, images: Tensor) -> Iterator[tuple[str, Tensor]]:
+        """Yield the name and the output of every hidden layer, (B, C, H, W) or (B, d), then mu.
+
+        A layer is computed when it is asked for, so that what stops early pays for no more.
+        """
+        output = images
+        for name, output in block_outputs(self.blocks, images):
+            yield name, output
+        yield "mu", self.head(output.flatten(1)).chunk(2, 1)[0]
+
+
+def block_outputs(blocks: Mapping[str, nn.Module] | nn.ModuleDict, images: Tensor) -> Iterator[tuple[str, Tensor]]:
+    """Run blocks one after the other, yielding the name and the output of each; the next runs when it is asked for."""
+    for name, block in blocks.items():
+        images = block(images)
+        yield name, images
 
 
 class Generator(nn.Module):

@@ -14,7 +14,9 @@ from galirep.networks.families import NETWORKS
 from galirep.networks.parts import Encoder, Generator, Shapes
 from galirep.system.files import atomic_write, write_json, write_text
 
-EXPORTED = ("encoder.safetensors", "generator.safetensors", "encoder.json", "README.md")
+EXPORTED = ("encoder.safetensors", "generator.safetensors", "discriminator.safetensors", "encoder.json", "README.md")
+_OPTIONAL = "discriminator.safetensors"
+"""D's image trunk: exports of earlier versions, and of variants whose D sees no image, have none."""
 _WHOLE = "whole"
 """What the BatchNorm statistics of an export are of whose header does not say it."""
 
@@ -28,9 +30,10 @@ def export_networks(
 ) -> None:
     """Write `encoder.safetensors`, `generator.safetensors`, `encoder.json` (E's header) and README.md (the model card).
 
-    `header` needs `networks`, `shapes` and `name`. `statistics` are E's BatchNorm statistics by what E is fed (default:
-    those of E itself, of whole images); the first must be those of E, the others are written beside them under
-    `KIND.NAME`. Each file is replaced atomically and can be read alone.
+    `nets` may have `discriminator`, too: D's image trunk alone. `header` needs `networks`, `shapes` and `name`.
+    `statistics` are E's BatchNorm statistics by what E is fed (default: those of E itself, of whole images); the first
+    must be those of E, the others are written beside them under `KIND.NAME`. Each file is replaced atomically and can
+    be read alone.
     """
     first, *others = statistics or {_WHOLE: {}}
     header = {**header, "statistics": [first, *others]}
@@ -47,10 +50,11 @@ def export_networks(
 def load_network(
     run: Path, kind: str, device: str | torch.device = "cpu", statistics: str | None = None
 ) -> tuple[nn.Module, dict[str, Any]]:
-    """Load the exported network of `kind` (`encoder` or `generator`), frozen and in eval mode, and its header.
+    """Load the exported network of `kind`, frozen and in eval mode, and its header.
 
-    `run` is a run directory or an export folder. `statistics` chooses E's BatchNorm statistics, those of `whole` or of
-    `masked` images, of the ones that the header lists (default: the first).
+    `kind` is `encoder`, `generator` or `discriminator` (the image trunk, see `load_image_trunk`). `run` is a run
+    directory or an export folder. `statistics` chooses E's BatchNorm statistics, those of `whole` or of `masked`
+    images, of the ones that the header lists (default: the first).
 
     Raises:
         CheckpointError: the export has no such statistics; or see `load_export`.
@@ -67,9 +71,30 @@ def load_network(
         if other == statistics:
             tensors |= second
     parts = NETWORKS[header["networks"]].build(Shapes(**header["shapes"]))
-    net: nn.Module = parts.encoder if kind == "encoder" else parts.generator
+    by_kind = {"encoder": parts.encoder, "generator": parts.generator, "discriminator": parts.trunks["image"]}
+    net = by_kind[kind]
     net.load_state_dict(tensors)
     return net.requires_grad_(False).eval().to(device), header
+
+
+def load_image_trunk(run: Path, step: int) -> nn.Module:
+    """Load the exported image trunk of D, an `nn.Sequential`, of the `step` that E was exported at.
+
+    Raises:
+        CheckpointError: there is none, or it is of another step; see also `load_network`.
+    """
+    if not (export_folder(run) / _OPTIONAL).is_file():
+        raise CheckpointError(
+            f"{run} has no layers of D: it was exported without {_OPTIONAL}, which a run gets when it is resumed "
+            "(galirep train --resume)"
+        )
+    trunk, header = load_network(run, "discriminator")
+    if header["step"] != step:
+        raise CheckpointError(
+            f"{run} has an encoder of step {step} and a discriminator of step {header['step']}: "
+            "try again when the run has written both"
+        )
+    return trunk
 
 
 def load_autoencoder(
@@ -85,7 +110,7 @@ def load_autoencoder(
 def export_run(run: str | Path, out: str | Path, *, overwrite: bool = False) -> list[Path]:
     """Check the export of a run (or of its folder `best`) and copy it into the folder `out`; return the files written.
 
-    They are the encoder, the generator, encoder.json and the model card.
+    They are the encoder, the generator, D's image trunk if the run exported it, encoder.json and the model card.
 
     Raises:
         CheckpointError: see `load_network`.
@@ -96,10 +121,17 @@ def export_run(run: str | Path, out: str | Path, *, overwrite: bool = False) -> 
         raise ConfigError(f"{out} exists: choose another name or pass --overwrite")
     if not out.parent.is_dir():
         raise ConfigError(f"cannot write {out}: the folder {out.parent} does not exist")
-    load_autoencoder(run)
+    _, _, checked = load_autoencoder(run)
+    names = list(EXPORTED)
+    if (export_folder(run) / _OPTIONAL).is_file():
+        load_image_trunk(run, checked["step"])
+    else:
+        names.remove(_OPTIONAL)
     out.mkdir(exist_ok=True)
+    # of the export that is overwritten
+    (out / _OPTIONAL).unlink(missing_ok=True)
     written = []
-    for name in EXPORTED:
+    for name in names:
         with atomic_write(out / name) as temporary:
             shutil.copyfile(export_folder(run) / name, temporary)
         written.append(out / name)

@@ -15,6 +15,17 @@ def require_list(layers: Sequence[str] | None) -> None:
         raise ConfigError(f"layers {layers!r} is one text, not a list of names: write {layers.split(',')}")
 
 
+def split_names(text: str) -> tuple[str, ...]:
+    """Split names that are written with commas between them."""
+    return tuple(name.strip() for name in text.split(","))
+
+
+def split_layer(layer: str) -> tuple[str, str]:
+    """Split `NAME[:POOLING]` into the name of a layer and the pooling, "" if none is named."""
+    name, _, pooling = layer.partition(":")
+    return name, pooling
+
+
 def check_layer_names(
     names: Sequence[str],
     known: Collection[str],

@@ -54,6 +54,9 @@ class TrainConfig(Settings):
     adapter: str | None = setting(
         None, "Feature extractor M(.) of GALI-PT: timm:NAME[@WEIGHTS], classifier:DIR, module:function, ..."
     )
+    adapter_layers: str | None = setting(
+        None, "Layers of M(.) by name, with commas, as of galirep embed (default: the extractor's own choice)."
+    )
     objective: str = setting(
         "product",
         "Objective of G and E (docs/training.md).",
@@ -137,6 +140,11 @@ class TrainConfig(Settings):
     evaluate_every: int | None = setting(
         None, "Updates between two evaluations on the held-out images (default: 1000; 0: none).", low=0
     )
+    evaluate_layers: str = setting(
+        "paper",
+        "Layers that the held-out nearest-neighbour error reads, with commas: of E (conv2, mu, ...) and of D (d1, d2, "
+        "...), each with :RxC, :gap, :max or :flat; paper are E's last three hidden ones and mu.",
+    )
     best_by: str = setting(
         "pixel_mse",
         "What the best checkpoint has least of, on the held-out images.",
@@ -171,6 +179,9 @@ class TrainConfig(Settings):
                 f"d_regularizer {self.d_regularizer} overflows in fp16: "
                 "take precision fp32 or bf16, or another d_regularizer"
             )
+        for name in ("adapter_layers", "evaluate_layers"):
+            if (text := getattr(self, name)) is not None and not all(part.strip() for part in text.split(",")):
+                faults.append(f"{name} {text!r}: write names with commas between them, as in conv2,mu")
         faults += _name_faults("d_augment", self.augmentations, AUGMENTATIONS, "none")
         faults += _name_faults("views", self.view_names, VIEWS)
         return faults

@@ -1,17 +1,19 @@
 """Evaluation on training images kept out of training: reconstruction, posterior, features."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from galirep.data.batches import Batches
 from galirep.data.memory import Images
-from galirep.features.gali import DEFAULT_LAYERS
 from galirep.metrics.arrays import Ints
 from galirep.metrics.neighbors import TEMPERATURE, K, LabelledFeatures, vote_errors
 from galirep.metrics.posterior import effective_rank, summarize_posterior
 from galirep.metrics.reconstruction import latent_mse, pixel_mse
-from galirep.networks.parts import LOG_SIGMA_RANGE, Encoder
+from galirep.networks.layers import PAPER, LayerReader, LoadTrunk
+from galirep.networks.parts import LOG_SIGMA_RANGE, Encoder, Shapes
 from galirep.runs.metrics import Evaluation
 
 _MAX_HELD_OUT = 1000  # where no number is set
@@ -35,10 +37,13 @@ def split_rows(n: int, count: int) -> tuple[Tensor, Tensor]:
 class HeldOut:
     """Evaluation on the held-out `rows` of `images`; `batches` hands out the others, the rows `trained_on`.
 
-    Labels, where the set has them, serve the nearest-neighbour error alone; no network ever sees them.
+    Labels, where the set has them, serve the nearest-neighbour error on `layers` alone; no network ever sees them.
     """
 
-    def __init__(self, images: Images, rows: Tensor, trained_on: Tensor, batches: Batches) -> None:
+    def __init__(
+        self, images: Images, rows: Tensor, trained_on: Tensor, batches: Batches, layers: Sequence[str] = (PAPER,)
+    ) -> None:
+        self.layers = layers
         pixels = images.tensor()[rows]
         self._held = Batches(pixels, 1, 0, batches.device)
         self._batches, self._gallery = batches, batches.evenly_spaced(_GALLERY)
@@ -57,14 +62,23 @@ class HeldOut:
         return bool((self._labels >= 0).any() and (self._gallery_labels >= 0).any())
 
     @torch.no_grad()
-    def evaluate(self, encoder: nn.Module, generator: nn.Module) -> Evaluation:
-        """Measure E and G, which are in eval mode; every evaluation takes the same images and latents."""
+    def evaluate(self, encoder: nn.Module, generator: nn.Module, trunk: LoadTrunk | None = None) -> Evaluation:
+        """Measure E and G, which are in eval mode; every evaluation takes the same images and latents.
+
+        `trunk` is D's image trunk, for layers of D.
+
+        Raises:
+            PluginError: the networks lack one of the layers.
+        """
+        read = self.reader(encoder, trunk)
         assert isinstance(encoder, Encoder)
         blocks = list(self._held.blocks())
         posterior = [encoder(x) for x in blocks]
         mu, log_sigma = (torch.cat(part).float() for part in zip(*posterior, strict=True))
-        layers = [_features(encoder, x) for x in blocks]
-        last_hidden = torch.cat([outputs[-2] for outputs in layers])
+        layers = [read(x) for x in blocks]
+        name = read.hidden[-1]
+        hidden = layers if name in read.widths else [encoder.layers(x) for x in blocks]
+        last_hidden = torch.cat([outputs[name] for outputs in hidden]).float()
         summary = summarize_posterior(mu, log_sigma, LOG_SIGMA_RANGE)
         rebuilt = ((x, generator(m).float()) for x, (m, _) in zip(blocks, posterior, strict=True))
         return Evaluation(
@@ -79,7 +93,7 @@ class HeldOut:
             aggregate_variance=summary.aggregate_variance,
             sigma_at_bounds=summary.sigma_at_bounds,
             feature_rank=effective_rank(last_hidden),
-            knn_error=self._knn_error(encoder, layers) if self.labelled else None,
+            knn_error=self._knn_error(read, layers) if self.labelled else None,
             latent_mse=self._latent_mse(encoder, generator),
         )
 
@@ -89,18 +103,22 @@ class HeldOut:
         blocks = torch.split(z.to(self._held.device), _LATENT_BLOCK)
         return latent_mse((z, encoder(generator(z))[0].float()) for z in blocks)
 
-    def _knn_error(self, encoder: Encoder, layers: list[list[Tensor]]) -> float:
+    def reader(self, encoder: nn.Module, trunk: LoadTrunk | None) -> LayerReader:
+        """Return what reads the layers of the nearest-neighbour error; raise PluginError if the networks lack one."""
+        assert isinstance(encoder, Encoder)
+        shapes = Shapes(self._mean.shape[-1], self._mean.shape[0], encoder.latent)
+        return LayerReader(encoder, shapes, self.layers, what="evaluate_layers", trunk=trunk)
+
+    def _knn_error(self, read: LayerReader, layers: list[dict[str, Tensor]]) -> float:
         """Return the share of held-out images that the nearest training images vote into another class."""
-        gallery = [torch.cat(_features(encoder, x), 1) for x in self._batches.blocks(self._gallery)]
-        train = _labelled(gallery, self._gallery_labels)
-        held_out = _labelled([torch.cat(outputs, 1) for outputs in layers], self._labels)
+        train = _labelled([_features(read(x)) for x in self._batches.blocks(self._gallery)], self._gallery_labels)
+        held_out = _labelled([_features(outputs) for outputs in layers], self._labels)
         k = min(K, len(train[1]))
         return vote_errors(train, held_out, [k], TEMPERATURE)[k]
 
 
-def _features(encoder: Encoder, images: Tensor) -> list[Tensor]:
-    """Return the layers that `GaliEncoder` gives by default, mu last."""
-    return [value.float() for value in list(encoder.layers(images).values())[-DEFAULT_LAYERS:]]
+def _features(layers: dict[str, Tensor]) -> Tensor:
+    return torch.cat([value.float() for value in layers.values()], 1)
 
 
 def _labelled(features: list[Tensor], labels: Ints) -> LabelledFeatures:

@@ -1,6 +1,7 @@
 """Learned knowledge for training: M(.) as a fixed function of images, and its features of the real images."""
 
 import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +13,7 @@ from galirep.data.memory import Images
 from galirep.data.tensors import ImageFunction
 from galirep.errors import PluginError
 from galirep.features.cache import cached_features
-from galirep.features.protocol import describe, origin_of, require_gradient
+from galirep.features.protocol import FeatureExtractor, describe, origin_of, require_gradient
 from galirep.features.registry import load_extractor
 
 
@@ -35,20 +36,27 @@ class Knowledge:
 
 
 def load_knowledge(
-    source: str | ImageFunction, images: Images, rows: Tensor, batches: Batches, *, download: bool = False
+    source: str | ImageFunction,
+    images: Images,
+    rows: Tensor,
+    batches: Batches,
+    *,
+    layers: Sequence[str] | None = None,
+    download: bool = False,
 ) -> Knowledge:
     """Build M(.) from an extractor's spec, or take a callable, and compute its features of the real images.
 
     Features are standardised: over the real images each dimension has mean 0, and all together mean square 1. That
     affine map changes nothing that M knows, and gives D inputs of one size whatever the network. The features are
     computed once and, for a spec, kept on disk (see `galirep.features.cache`): there those of all `images`, here those
-    of the `rows` that `batches` hands out.
+    of the `rows` that `batches` hands out. `layers` chooses those of a spec.
 
     Raises:
         PluginError: the extractor cannot be built, does not return (B, d) finite numbers, or lets no gradient pass.
     """
     if isinstance(source, str):
-        extract, features, description = _from_spec(source, images, rows, batches, download)
+        extractor = load_extractor(source, layers=layers, download=download, device=batches.device)
+        extract, features, description = _from_extractor(extractor, source, images, rows, batches)
     else:
         extract, features, description = _from_function(source, batches)
     mean = features.mean(0)
@@ -61,11 +69,10 @@ def load_knowledge(
     return Knowledge(standardized, (features - mean) / rms, description)
 
 
-def _from_spec(
-    spec: str, images: Images, rows: Tensor, batches: Batches, download: bool
+def _from_extractor(
+    extractor: FeatureExtractor, spec: str, images: Images, rows: Tensor, batches: Batches
 ) -> tuple[ImageFunction, Tensor, dict[str, Any]]:
-    """Return the extractor that `spec` names, its features of the `rows`, and what is recorded of it."""
-    extractor = load_extractor(spec, download=download, device=batches.device)
+    """Return the extractor, its features of the `rows`, and what is recorded of it."""
     record = dataclasses.asdict(describe(extractor, spec))
     description = {key: record[key] for key in ("spec", "name", "tag", "sha256", "preprocessing")}
     description["layers"] = dict(record["layers"])

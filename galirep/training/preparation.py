@@ -16,6 +16,7 @@ from galirep.game.variants import get_variant
 from galirep.networks.families import family
 from galirep.networks.parts import Shapes
 from galirep.system.devices import autocast_of, device_of
+from galirep.system.layer_names import split_names
 from galirep.training.config import TrainConfig
 from galirep.training.held_out import HeldOut, split_rows
 from galirep.training.knowledge import Knowledge, load_knowledge
@@ -61,14 +62,20 @@ def prepare(
     plan = resolve(config, variant, images)
     rows, held_out_rows = split_rows(len(images), plan.holdout)
     batches = Batches(images.tensor(), config.batch_size, config.seed, device, rows)
-    held_out = HeldOut(images, held_out_rows, rows, batches) if plan.evaluate_every else None
+    held_out = None
+    if plan.evaluate_every:
+        held_out = HeldOut(images, held_out_rows, rows, batches, split_names(config.evaluate_layers))
     _check_criterion(config, images, held_out)
 
     knowledge = Knowledge()
     if source_of_m is not None:
-        knowledge = load_knowledge(source_of_m, images, rows, batches, download=download)
+        layers = None if config.adapter_layers is None else split_names(config.adapter_layers)
+        knowledge = load_knowledge(source_of_m, images, rows, batches, layers=layers, download=download)
     plan = plan.with_features(knowledge.dim)
     session = Session(plan, batches, knowledge)
+    if held_out is not None:
+        # raises for layers that the networks lack
+        held_out.reader(session.average.nets["E"], session.game.discriminator.image_trunk)
     data_facts = {
         "spec": images.spec,
         "split": images.split,
@@ -110,6 +117,12 @@ def _source_of_m(config: TrainConfig, variant: Variant, adapter: ImageFunction |
         raise ConfigError(
             f"the variant {variant.name!r} does not use M(.), so it takes no adapter: "
             "leave --adapter out, or take gali-pt"
+        )
+    if config.adapter_layers is not None and not isinstance(source, str):
+        what = "there is none" if source is None else "this one is a function"
+        raise ConfigError(
+            f"adapter_layers {config.adapter_layers} chooses layers of an adapter that is named, and {what}: "
+            "leave it out"
         )
     return source
 

@@ -10,6 +10,7 @@ from typing import Any
 from galirep.errors import CheckpointError, GalirepError
 from galirep.game.objectives import Chance, chance
 from galirep.networks.card import model_card
+from galirep.networks.layers import defaults_of
 from galirep.networks.saved import export_networks
 from galirep.runs.active import ActiveRun
 from galirep.runs.board import Board
@@ -91,8 +92,9 @@ class TrainingRun:
         row = self.session.report()
         if self.held_out is not None and evaluate:
             self.session.calibrate()
-            averaged = self.session.average.nets
-            row = dataclasses.replace(row, evaluation=self.held_out.evaluate(averaged["E"], averaged["G"]))
+            e, g = (self.session.average.nets[name] for name in "EG")
+            evaluation = self.held_out.evaluate(e, g, self.session.game.discriminator.image_trunk)
+            row = dataclasses.replace(row, evaluation=evaluation)
         return row
 
     def is_sound(self, row: MetricsRow) -> bool:
@@ -190,6 +192,7 @@ class TrainingRun:
 
     def _export(self, folder: Path) -> None:
         recorded = ("spec", "split", "fingerprint", "images", "held_out")
+        nets = self.session.exported()
         header = {
             "name": f"{self.plan.variant.name}-{self.config.networks}",
             "networks": self.config.networks,
@@ -199,10 +202,11 @@ class TrainingRun:
             "data": {key: self.info["data"][key] for key in recorded},
             "adapter": self.info["adapter"],
             "config": self.config.to_dict(),
+            "default_layers": defaults_of(nets["encoder"], self.plan.shapes, nets.get("discriminator")),
         }
-        nets = {"encoder": self.session.average.nets["E"], "generator": self.session.average.nets["G"]}
         folder.mkdir(exist_ok=True)
-        export_networks(folder, nets, header, model_card(header), self.session.average.statistics)
+        card = model_card(header, with_trunk="discriminator" in nets)
+        export_networks(folder, nets, header, card, self.session.average.statistics)
 
 
 def _fact_differences(facts: Mapping[str, Any], stored: Mapping[str, Any]) -> list[str]:

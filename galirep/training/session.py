@@ -4,7 +4,7 @@ import time
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from galirep.data.batches import Batches, derive_seed
 from galirep.game.discriminator import Discriminator
@@ -165,6 +165,12 @@ class Session:
         """Return G(z) for fixed z, fixed x, and G(mu(x)), each (N, C, S, S) in [-1, 1], of the calibrated averages."""
         e, g = self.average.nets["E"], self.average.nets["G"]
         return g(self.shown_z), self.shown_images, g(e(self.shown_images)[0])
+
+    def exported(self) -> dict[str, nn.Module]:
+        """Return the networks of an export by kind: the averages of E and G, and D's image trunk where it has one."""
+        nets = {"encoder": self.average.nets["E"], "generator": self.average.nets["G"]}
+        discriminator = self.game.discriminator
+        return {**nets, "discriminator": discriminator.image_trunk()} if "image" in discriminator.trunks else nets
 
     def record_evaluation(self, value: float) -> None:
         """Note the value of an evaluation (less is better) at this step, if none before was as good."""

@@ -142,6 +142,44 @@ def test_registers_without_a_class_token():
         extractor.with_layers(["blocks.0:cls"])
 
 
+@pytest.mark.parametrize(
+    ("model", "layer", "channels_last"),
+    [("resnet10t", "layer2", False), ("swin_tiny_patch4_window7_224", "layers.1.blocks.0", True)],
+)
+def test_maps_are_pooled_by_name(model, layer, channels_last, images):
+    extractor = _extractor(model, **({"img_size": SIDE} if channels_last else {}))
+    maps = _raw(extractor, layer, images)
+    maps = maps.movedim(3, 1) if channels_last else maps
+    side, shape = maps.shape[2], "(B, H, W, d)" if channels_last else "(B, d, H, W)"
+    expected = {
+        "gap": (maps.mean((2, 3)), "mean over H and W"),
+        "mean": (maps.mean((2, 3)), "mean over H and W"),
+        "max": (maps.flatten(2).amax(2), "maximum over H and W"),
+        "flat": (maps.flatten(1), "output"),
+        "2x4": (nn.functional.adaptive_max_pool2d(maps, (2, 4)).flatten(1), "maximum in each cell of a grid of 2x4"),
+    }
+    for pooling, (values, text) in expected.items():
+        got, record = _pooled(extractor, f"{layer}:{pooling}", images)
+        torch.testing.assert_close(got, values)
+        assert record == {"shape": shape, "pooled": text}
+    for pooling, says in (
+        (f"{side + 1}x1", f"its maps are {side}x{side}"),
+        ("avg", f"write a grid up to {side}x{side}"),
+    ):
+        with pytest.raises(PluginError, match=f"'{pooling}' of layer '{layer}': {says}"):
+            extractor.with_layers([f"{layer}:{pooling}"])
+
+
+def test_a_map_of_another_size_has_other_columns():
+    network = nn.Sequential(nn.Conv2d(3, 5, 3, padding=1), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    extractor = NetworkExtractor(network, name="n", image_size=None, probe_size=8).with_layers(["0:flat"])
+    assert extractor(torch.zeros(2, 3, 8, 8)).shape == (2, 320)
+    with pytest.raises(
+        PluginError, match=r"layer '0:flat' of n has 320 columns, and 500 for .*choose a grid, gap or max"
+    ):
+        extractor(torch.zeros(2, 3, 10, 10))
+
+
 class Fixed(nn.Sequential):
     """A network of one size: its linear layer sees the whole map."""
 

@@ -42,6 +42,7 @@ def test_a_run(cli, run):
     assert (description["kind"], description["status"]) == ("run", "complete")
     assert (description["config"]["variant"], description["config"]["batch_size"]) == ("ali", 8)
     assert description["last_metrics"]["step"] == 2 and description["exports"] == [
+        "export/discriminator.safetensors",
         "export/encoder.safetensors",
         "export/generator.safetensors",
     ]

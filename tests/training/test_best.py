@@ -25,7 +25,7 @@ def test_the_best_evaluation_keeps_its_checkpoint_and_its_export(tmp_path, monke
     assert about["step"] == 2 and (about["data"]["images"], about["data"]["held_out"]) == (16, 4)
     assert all(torch.equal(v, content["average"]["E"][k]) for k, v in encoder.state_dict().items())
     assert load_checkpoint(run / "checkpoints" / "last.pt")["step"] == 5 and load_autoencoder(run)[2]["step"] == 5
-    assert load_extractor(str(run / "best")).tag == "step 2" and len(export_run(run / "best", out)) == 4
+    assert load_extractor(str(run / "best")).tag == "step 2" and len(export_run(run / "best", out)) == 5
     text = (run / "summary.md").read_text()
     assert "| mse of mu(G(z)) |" in text
     assert "those of step 2, with the least pixel_mse on held-out images, 0.3" in text and "| 4 | 0.4000 | - |" in text

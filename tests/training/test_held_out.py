@@ -7,15 +7,19 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from tiny_runs import config, labelled, metrics_of, tiny
 from torch import nn
 
 from galirep.data.batches import Batches
 from galirep.data.memory import Images
+from galirep.errors import CheckpointError, PluginError
 from galirep.features.gali import GaliEncoder
+from galirep.features.registry import load_extractor
 from galirep.metrics.posterior import effective_rank, kl_to_prior
 from galirep.networks.families import NETWORKS
 from galirep.networks.parts import Shapes
 from galirep.training.held_out import HeldOut, default_count, split_rows
+from galirep.training.loop import train as train_run
 
 CPU = torch.device("cpu")
 
@@ -33,9 +37,9 @@ def nets():
     return parts.encoder.requires_grad_(False).eval(), parts.generator.requires_grad_(False).eval()
 
 
-def held_out(of, count):
+def held_out(of, count, **options):
     train, held = split_rows(len(of), count)
-    return HeldOut(of, held, train, Batches(of.tensor(), 8, 0, CPU, train)), train, held
+    return HeldOut(of, held, train, Batches(of.tensor(), 8, 0, CPU, train), **options), train, held
 
 
 @pytest.mark.parametrize(
@@ -131,12 +135,8 @@ def test_the_cycle_error_of_latents_is_0_for_an_inverse_and_1_for_the_priors_mea
     assert evaluation.evaluate(inverse, Rows()).latent_mse == pytest.approx(1, abs=0.05)
 
 
-def test_neighbours_vote_on_the_layers_that_an_embedding_has(nets):
-    labels = np.arange(60) % 3
-    labels[:10] = -1  # images without a label take no part
-    of = images(labels=labels)
-    evaluation, train, held = held_out(of, 20)
-    features = GaliEncoder(nets[0], Shapes(8, 1, 4, width=4), name="e")(of.tensor().float() / 127.5 - 1)
+def vote(features, labels, train, held):
+    """Return the share of held-out images that their 20 nearest training images vote into another class."""
     features = (features / features.norm(dim=1, keepdim=True)).numpy()
     known, asked = ([i for i in rows.tolist() if labels[i] >= 0] for rows in (train, held))
     wrong = 0
@@ -145,6 +145,39 @@ def test_neighbours_vote_on_the_layers_that_an_embedding_has(nets):
         nearest = np.argsort(-similarity)[:20]
         votes = [sum(math.exp(similarity[j] / 0.07) for j in nearest if labels[known[j]] == c) for c in range(3)]
         wrong += int(np.argmax(votes) != labels[i])
-    assert evaluation.labelled and evaluation.evaluate(*nets).knn_error == pytest.approx(
-        wrong / len(asked), abs=1.01 / len(asked)
-    )
+    return pytest.approx(wrong / len(asked), abs=1.01 / len(asked))
+
+
+@pytest.mark.parametrize("layers", (None, ["d1:2x2", "mu"], ["d3"]))
+def test_neighbours_vote_on_the_layers_that_an_embedding_has(nets, layers):
+    labels = np.arange(60) % 3
+    labels[:10] = -1  # images without a label take no part
+    of = images(labels=labels)
+    evaluation, train, held = held_out(of, 20, **({} if layers is None else {"layers": layers}))
+    with torch.random.fork_rng():
+        torch.manual_seed(3)
+        trunk = NETWORKS["compact"].build(Shapes(8, 1, 4, width=4)).trunks["image"]
+    extract = GaliEncoder(nets[0], Shapes(8, 1, 4, width=4), name="e", layers=layers, trunk=lambda: trunk)
+    expected = vote(extract(of.tensor().float() / 127.5 - 1), labels, train, held)
+    found = evaluation.evaluate(*nets, lambda: trunk)
+    assert evaluation.labelled and found.knn_error == expected
+    # what is measured of E does not depend on them
+    assert found.feature_rank == held_out(of, 20)[0].evaluate(*nets).feature_rank
+
+
+def test_layers_that_the_networks_lack_are_told_before_anything_is_written(tmp_path):
+    for layers, says in (("d9", "unknown layer 'd9'"), ("conv1:9x9", "its maps are 4x4"), ("fc1:gap", "leave out")):
+        with pytest.raises(PluginError, match=f"evaluate_layers: .*{says}"):
+            train_run(config(holdout=4, evaluate_every=1, evaluate_layers=layers), tiny(), out=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_run_evaluates_on_layers_of_d_and_trains_the_same(tmp_path):
+    for name, layers in (("a", "paper"), ("b", "d2:gap,d1")):
+        options = {"holdout": 10, "evaluate_every": 1, "evaluate_layers": layers, "d_regularizer": "sn"}
+        train_run(config(**options), labelled(), out=tmp_path / name)
+    a, b = (metrics_of(tmp_path / name) for name in "ab")
+    assert [row["loss_g"] for row in a] == [row["loss_g"] for row in b]
+    assert all("knn_error" in row["evaluation"] for row in b) and load_extractor(tmp_path / "b", layers=["d2:gap"])
+    with pytest.raises(CheckpointError, match="evaluate_layers: 'paper', not 'd2:gap,d1'"):
+        train_run(config(**{**options, "evaluate_layers": "paper"}), labelled(), out=tmp_path / "b", resume=True)

@@ -119,7 +119,11 @@ def test_what_a_run_leaves(tmp_path):
         "checkpoints/step-00000005.pt",
     } <= names
     assert {
-        f"export/{name}" for name in ("encoder.safetensors", "generator.safetensors", "encoder.json", "README.md")
+        f"export/{name}"
+        for name in (
+            *("encoder.safetensors", "generator.safetensors", "discriminator.safetensors"),
+            *("encoder.json", "README.md"),
+        )
     } <= names
     pictures = {f"samples/{kind}-{step:08d}.png" for kind in ("prior", "reconstruction") for step in (2, 4, 5)}
     assert {n for n in names if n.startswith("samples/")} == pictures
