@@ -1,6 +1,8 @@
 """The images of an evaluation: those that are measured on, and those that a probe or the floor of FID is made of."""
 
+import contextlib
 from collections.abc import Sequence
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -43,28 +45,27 @@ class EvaluationData:
         if not isinstance(data, str) and split is not None:
             raise ConfigError(f"split {split!r} of {data.spec}: a split is chosen where the data is opened by its spec")
         self.test = self._open_test(data, split) if isinstance(data, str) else data
-        self.train = self._open_train(data, train)
+        self._data, self._given_train = data, train
 
     def _open_spec(self, spec: str, split: str | None = None) -> ImageSource:
         return open_data(spec, split, **self._open)  # type: ignore[arg-type]
 
     def _open_test(self, spec: str, split: str | None) -> ImageSource:
-        source = self._open_spec(spec, split)
-        if split is None and _TEST in source.report.splits and source.split != _TEST:
-            return self._open_spec(spec, _TEST)
-        return source
+        if split is None:
+            # a set without this split, or without splits, is taken as `open_data` takes it
+            with contextlib.suppress(DataError):
+                return self._open_spec(spec, _TEST)
+        return self._open_spec(spec, split)
 
-    def _open_train(
-        self, data: str | ImageSource | Images, train: str | ImageSource | Images | None
-    ) -> ImageSource | Images | None:
-        """Return the training images, by default the training split of the data; None if there is no other."""
-        if train is not None and not isinstance(train, str):
-            return train
+    @cached_property
+    def train(self) -> ImageSource | Images | None:
+        """The training images, by default the training split of the data, opened when they are asked for; or None."""
+        data, given = self._data, self._given_train
+        if given is not None and not isinstance(given, str):
+            return given
         splits = self.test.report.splits if isinstance(self.test, ImageSource) else ()
-        if train is not None:
-            if isinstance(data, str) and train in splits:
-                return self._open_spec(data, train)
-            return self._open_spec(train)
+        if given is not None:
+            return self._open_spec(data, given) if isinstance(data, str) and given in splits else self._open_spec(given)
         if not isinstance(data, str) or len(splits) < 2:
             return None
         source = self._open_spec(data)
