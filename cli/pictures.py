@@ -21,7 +21,7 @@ _zoom = click.option(
     "--zoom",
     type=click.IntRange(1),
     metavar="N",
-    help="Enlarge each pixel to N x N.  [default: so that an image has up to 48 pixels]",
+    help="Enlarge each pixel to N x N.  [default: so that an image has about 48 pixels or more]",
 )
 
 

@@ -10,11 +10,12 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-from galirep.visuals.grid import GAP, default_zoom, require_drawable
+from galirep.visuals.grid import GAP, require_drawable
 from galirep.visuals.lettering import draw_line, width_of
 
 # pixels
 _WIDE_GAP = 10  # between blocks of rows and between groups of columns; within them `GAP`
+_LEGIBLE = 48  # an image has this side at least
 _LINE = 12  # height of a line of text
 _LETTERS = 24  # of a line
 
@@ -38,6 +39,11 @@ class Figure:
     blocks: Sequence[Sequence[Row]]
     groups: Sequence[int]
     heads: Sequence[str] = ()
+
+
+def default_zoom(size: int) -> int:
+    """Return the smallest factor by which images of this side are legible: they have 48 pixels a side or more."""
+    return -(-_LEGIBLE // size)
 
 
 def fold_rows(rows: Sequence[Row], columns: int) -> Figure:

@@ -14,11 +14,6 @@ GAP = 2
 _ENLARGED_SIDE = 48
 
 
-def default_zoom(size: int) -> int:
-    """Return the factor that small images of this side are enlarged by where nothing else is asked for."""
-    return max(1, _ENLARGED_SIDE // size)
-
-
 def require_drawable(width: int, height: int) -> None:
     """Check the size of a picture, in pixels.
 
@@ -32,7 +27,7 @@ def require_drawable(width: int, height: int) -> None:
 def save_grid(path: Path, images: Tensor, columns: int, zoom: int | None = None) -> None:
     """Write images (N, C, S, S) in [-1, 1] as one PNG with `columns` images in a row, enlarged by the factor `zoom`.
 
-    `zoom` None is `default_zoom`.
+    `zoom` None is the largest with which they have at most 48 pixels a side, and 1 for larger ones.
 
     Raises:
         ConfigError: see `require_drawable`.
@@ -40,7 +35,7 @@ def save_grid(path: Path, images: Tensor, columns: int, zoom: int | None = None)
     # only pictures need torchvision; a run without them does not
     from torchvision.utils import make_grid, save_image
 
-    scale = zoom or default_zoom(images.shape[-1])
+    scale = zoom or max(1, _ENLARGED_SIDE // images.shape[-1])
     cell = images.shape[-1] * scale + GAP
     require_drawable(min(columns, len(images)) * cell + GAP, -(-len(images) // columns) * cell + GAP)
     enlarged = images.float().cpu().repeat_interleave(scale, 2).repeat_interleave(scale, 3)

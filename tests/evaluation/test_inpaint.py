@@ -1,5 +1,6 @@
 """Inpainting: the three rows pixel by pixel, boxes, errors, BatchNorm statistics, and what training saw."""
 
+import hashlib
 import json
 
 import numpy as np
@@ -55,7 +56,9 @@ def test_the_rows_are_exact_integers(tmp_path, monkeypatch):
     assert np.array_equal(block, [images, np.where(boxes, 128, images), filled])
     squares = ((filled - images) / 255) ** 2
     assert result.pixel_mse == pytest.approx(squares.mean(), rel=1e-5)
-    assert result.masked_pixel_mse == pytest.approx(squares[boxes].mean(), rel=1e-5)
+    by_image = [square[box].mean() for square, box in zip(squares, boxes, strict=True)]
+    assert result.masked_pixel_mse == pytest.approx(np.mean(by_image), rel=1e-5)
+    assert result.masks_sha256 == hashlib.sha256(np.packbits(boxes).tobytes()).hexdigest()
 
 
 def test_a_trained_run_against_ten_lines_of_numpy(tmp_path):
@@ -67,8 +70,9 @@ def test_a_trained_run_against_ten_lines_of_numpy(tmp_path):
         made = to_bytes(generator(encoder(torch.from_numpy(erased[:, None]))[0]))
     (block,) = cells(Image.open(tmp_path / "a.png"), side=8, rows=[3], columns=5)
     assert np.array_equal(block, [x, np.where(boxes, 128, x), np.where(boxes, made, x)])
-    assert result.masked_pixel_mse == pytest.approx((((made - x) / 255) ** 2)[boxes].mean(), abs=1e-3)
-    assert result.pixel_mse == pytest.approx(result.masked_pixel_mse * boxes.mean(), rel=1e-5)
+    errors = ((made - x) / 255) ** 2 * boxes
+    assert result.masked_pixel_mse == pytest.approx((errors.sum((1, 2)) / boxes.sum((1, 2))).mean(), abs=1e-3)
+    assert result.pixel_mse == pytest.approx(errors.mean(), abs=1e-3)
 
 
 def test_the_seed_decides_the_boxes_and_their_number_does_not(tmp_path):

@@ -7,8 +7,7 @@ from PIL import Image
 
 from galirep.data.tensors import to_float
 from galirep.errors import ConfigError
-from galirep.visuals.figure import Figure, Row, fold_rows, save_figure, to_pixels
-from galirep.visuals.grid import default_zoom
+from galirep.visuals.figure import Figure, Row, default_zoom, fold_rows, save_figure, to_pixels
 
 
 def _flat(*values, side=2, channels=1):
@@ -48,7 +47,7 @@ def test_zoom_repeats_pixels_and_colours_stay(tmp_path):
     got = _saved(tmp_path / "a.png", Figure([[Row("", to_float(image[None]))]], [1]), zoom=3)
     want = np.kron(image.permute(1, 2, 0).numpy(), np.ones((3, 3, 1), np.uint8))
     assert np.array_equal(got[2:-2, 2:-2], want)
-    assert [default_zoom(size) for size in (8, 16, 32, 64)] == [6, 3, 1, 1]
+    assert [default_zoom(size) for size in (8, 16, 24, 32, 64, 128)] == [6, 3, 2, 2, 1, 1]
     assert _saved(tmp_path / "a.png", Figure([[Row("", _flat(7, side=16))]], [1])).shape == (52, 52, 3)
 
 

@@ -1,11 +1,14 @@
 """Images with a box erased, and filled in by G(mu(M(x))) (Dandi et al. 2021, section 5)."""
 
+import hashlib
 import logging
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -15,7 +18,6 @@ from galirep.evaluation.pictures.shown import choose_images, open_source, requir
 from galirep.game.masks import erase, mix, random_boxes
 from galirep.game.variant import Variant
 from galirep.metrics.reconstruction import pixel_mse
-from galirep.networks.export_file import sha256_tensors
 from galirep.networks.parts import Encoder, Generator
 from galirep.networks.saved import load_autoencoder
 from galirep.system.devices import device_of
@@ -39,11 +41,11 @@ class InpaintResult:
         images: how many images are shown.
         ids: of the images shown, in their order.
         seed: what images and boxes were drawn with.
-        masks_sha256: of the boxes, (N, 1, S, S) bool, in the order of the images.
+        masks_sha256: of the boxes in the order of the images, a bit for each pixel (`numpy.packbits`).
         trained_with_masks: False if E saw no erased pixel in training; None if the export does not say.
         statistics: which images E's BatchNorm statistics are of, `whole` or `masked`.
         pixel_mse: of the composites, in [0, 1], a mean over pixels and channels.
-        masked_pixel_mse: the same over the erased pixels of all images.
+        masked_pixel_mse: the mean over the images of the same over each one's erased pixels alone.
     """
 
     out: Path
@@ -108,7 +110,7 @@ def inpaint(  # noqa: PLR0913
     masked = _trained_with_masks(header)
     if masked is False:
         _log.warning("%s was trained without masks (variant %s): its E has seen whole images only", run, _name(header))
-    erased = boxes.expand_as(x)
+    images = zip(x, filled, boxes, strict=True)
     return InpaintResult(
         out=target,
         run=str(run),
@@ -117,11 +119,11 @@ def inpaint(  # noqa: PLR0913
         images=len(x),
         ids=shown.ids,
         seed=seed,
-        masks_sha256=sha256_tensors({"masks": boxes}),
+        masks_sha256=hashlib.sha256(np.packbits(boxes.numpy()).tobytes()).hexdigest(),
         trained_with_masks=masked,
         statistics=statistics,
         pixel_mse=pixel_mse([(x, filled)]),
-        masked_pixel_mse=pixel_mse([(x[erased], filled[erased])]),
+        masked_pixel_mse=fmean(pixel_mse([(a[:, box[0]], b[:, box[0]])]) for a, b, box in images),
     )
 
 
@@ -148,7 +150,7 @@ def _load(run: Path, device: torch.device) -> tuple[Encoder, Generator, dict[str
 
 def _trained_with_masks(header: dict[str, Any]) -> bool | None:
     variant = header.get("variant")
-    return bool(Variant.from_dict(variant).masks) if variant else None
+    return any("Erase" in e.heads for e in Variant.from_dict(variant).expressions) if variant else None
 
 
 def _name(header: dict[str, Any]) -> str:

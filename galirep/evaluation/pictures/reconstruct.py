@@ -83,7 +83,7 @@ def reconstruct(  # noqa: PLR0913
     if these are fewer). By one run, each image is followed by its reconstruction. By several, or with `captions`, the
     images are one row and the reconstructions of each run a row below; `captions` writes before each row what it is.
     `columns` is the number of images in a row, `zoom` the whole factor by which they are enlarged (None: to 48 pixels
-    about, if they are smaller).
+    or more in rows, to 48 at most in pairs).
 
     Images that cannot be read are skipped, unless they are named or all images of the data are to be shown.
 
