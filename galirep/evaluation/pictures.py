@@ -13,6 +13,7 @@ from galirep.data.picture import resize_square
 from galirep.data.sources import ImageSource
 from galirep.data.tensors import BLOCK, to_float
 from galirep.errors import ConfigError, DataError
+from galirep.features.extraction import load_body
 from galirep.metrics.reconstruction import pixel_mse
 from galirep.networks.saved import load_autoencoder
 from galirep.system.devices import device_of
@@ -62,7 +63,7 @@ def sample(
     """
     target = _require_target(out, count, columns, overwrite)
     torch_device = device_of(device)
-    _, generator, header = load_autoencoder(Path(run), torch_device)
+    _, generator, header = load_autoencoder(Path(run), torch_device, body=load_body)
     z = torch.randn(count, header["shapes"]["latent"], generator=torch.Generator().manual_seed(seed)).to(torch_device)
     with torch.inference_mode():
         images = torch.cat([generator(part) for part in torch.split(z, BLOCK)])
@@ -96,7 +97,7 @@ def reconstruct(
     """
     target = _require_target(out, count, columns, overwrite)
     torch_device = device_of(device)
-    encoder, generator, header = load_autoencoder(Path(run), torch_device)
+    encoder, generator, header = load_autoencoder(Path(run), torch_device, body=load_body)
     source = data
     if isinstance(source, str):
         source = open_data(source, split, splits=splits, root=data_root, download=download)

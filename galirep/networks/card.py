@@ -16,6 +16,14 @@ def model_card(header: Mapping[str, Any]) -> str:
             f"\nIts training used the features of {header['adapter']['name']}, "
             "so it carries that network's supervision along.\n"
         )
+    if body := header.get("body"):
+        trained = f"trained at {body['rate']:g} times E's rate" if body["rate"] else "frozen"
+        knowledge += (
+            f"\nThe encoder stands on {body['name']} ({body['tag'] or 'no tag'}), {trained}: "
+            "what that network was trained with is in its features.\n"
+        )
+    if initial := header.get("init_from"):
+        knowledge += f"\nIts training began with weights of `{initial['source']}`.\n"
     return (
         f"# {header['name']}\n\n"
         "A GALI encoder and generator (Dandi et al. 2021, arXiv 2006.08089) "

@@ -8,7 +8,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from galirep.errors import ConfigError
+from galirep.errors import CheckpointError, ConfigError
+from galirep.networks.body import BodyLoader
 from galirep.networks.export_file import export_folder, load_export, save_export
 from galirep.networks.families import NETWORKS
 from galirep.networks.parts import Encoder, Generator, Shapes
@@ -17,11 +18,29 @@ from galirep.system.files import atomic_write, write_json, write_text
 EXPORTED = ("encoder.safetensors", "generator.safetensors", "encoder.json", "README.md")
 
 
-def export_networks(folder: Path, nets: Mapping[str, nn.Module], header: Mapping[str, Any], card: str) -> None:
+BODY_FOLDER = "body"
+"""Where an export has a copy of the net that its E stands on."""
+
+
+def export_networks(
+    folder: Path,
+    nets: Mapping[str, nn.Module],
+    header: Mapping[str, Any],
+    card: str,
+    body_files: Mapping[str, bytes] | None = None,
+) -> None:
     """Write `encoder.safetensors`, `generator.safetensors`, `encoder.json` (E's header) and README.md (the model card).
 
-    `header` needs `networks`, `shapes` and `name`. Each file is replaced atomically and can be read alone.
+    `header` needs `networks`, `shapes` and `name`. `body_files` go to the folder `body`. Each file is replaced
+    atomically and can be read alone.
     """
+    for name, content in (body_files or {}).items():
+        path = folder / BODY_FOLDER / name
+        # they never change
+        if not path.is_file():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with atomic_write(path) as temporary:
+                temporary.write_bytes(content)
     for kind, net in nets.items():
         written_header = save_export(folder / f"{kind}.safetensors", kind, net, header)
         if kind == "encoder":
@@ -29,24 +48,40 @@ def export_networks(folder: Path, nets: Mapping[str, nn.Module], header: Mapping
     write_text(folder / "README.md", card)
 
 
-def load_network(run: Path, kind: str, device: str | torch.device = "cpu") -> tuple[nn.Module, dict[str, Any]]:
+def read_export(folder: Path) -> dict[str, bytes]:
+    """Return the files of an export that stand for its encoder or classifier, relative path -> content."""
+    files = [path for path in sorted(folder.rglob("*")) if path.suffix in (".safetensors", ".json")]
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in files if path.stem != "generator"}
+
+
+def load_network(
+    run: Path, kind: str, device: str | torch.device = "cpu", *, body: BodyLoader | None = None
+) -> tuple[nn.Module, dict[str, Any]]:
     """Load the exported network of `kind` (`encoder` or `generator`), frozen and in eval mode, and its header.
 
-    `run` is a run directory or an export folder.
+    `run` is a run directory or an export folder. `body` builds what an encoder on a body stands on
+    (`galirep.features.extraction.load_body`).
 
     Raises:
-        CheckpointError: see `load_export`.
+        CheckpointError: see `load_export`; or the encoder stands on a body and there is no `body` to build it.
     """
     tensors, header = load_export(run, kind, device)
-    parts = NETWORKS[header["networks"]].build(Shapes(**header["shapes"]))
+    shapes = Shapes(**header["shapes"])
+    parts = NETWORKS[header["networks"]].build(shapes)
     net: nn.Module = parts.encoder if kind == "encoder" else parts.generator
+    if kind == "encoder" and (record := header.get("body")):
+        if body is None:
+            raise CheckpointError(f"the encoder of {run} stands on the body {record['name']!r}: load it as run:{run}")
+        net = body(record, export_folder(run)).encoder(parts, shapes)
     net.load_state_dict(tensors)
     return net.requires_grad_(False).eval().to(device), header
 
 
-def load_autoencoder(run: Path, device: str | torch.device = "cpu") -> tuple[Encoder, Generator, dict[str, Any]]:
+def load_autoencoder(
+    run: Path, device: str | torch.device = "cpu", *, body: BodyLoader | None = None
+) -> tuple[Encoder, Generator, dict[str, Any]]:
     """Load the exported E and G of a run, and E's header; raise as `load_network`."""
-    encoder, header = load_network(run, "encoder", device)
+    encoder, header = load_network(run, "encoder", device, body=body)
     generator, _ = load_network(run, "generator", device)
     assert isinstance(encoder, Encoder) and isinstance(generator, Generator)
     return encoder, generator, header
@@ -55,7 +90,8 @@ def load_autoencoder(run: Path, device: str | torch.device = "cpu") -> tuple[Enc
 def export_run(run: str | Path, out: str | Path, *, overwrite: bool = False) -> list[Path]:
     """Check the export of a run (or of its folder `best`) and copy it into the folder `out`; return the files written.
 
-    They are the encoder, the generator, encoder.json and the model card.
+    They are the encoder, the generator, encoder.json and the model card, and what the encoder stands on if the run has
+    a copy of it.
 
     Raises:
         CheckpointError: see `load_network`.
@@ -66,11 +102,21 @@ def export_run(run: str | Path, out: str | Path, *, overwrite: bool = False) -> 
         raise ConfigError(f"{out} exists: choose another name or pass --overwrite")
     if not out.parent.is_dir():
         raise ConfigError(f"cannot write {out}: the folder {out.parent} does not exist")
-    load_autoencoder(run)
+    folder = export_folder(run)
+    # what reads a body is in a room above; its files are checked like the others, each by the hash in its header
+    bodies = sorted((folder / BODY_FOLDER).rglob("*.safetensors"))
+    if load_export(run, "encoder")[1].get("body") is None:
+        load_autoencoder(run)
+    else:
+        load_network(run, "generator")
+        for path in bodies:
+            load_export(path.parent, path.stem)
+    names = [*EXPORTED, *(f"{BODY_FOLDER}/{name}" for name in read_export(folder / BODY_FOLDER))]
     out.mkdir(exist_ok=True)
     written = []
-    for name in EXPORTED:
+    for name in names:
+        (out / name).parent.mkdir(parents=True, exist_ok=True)
         with atomic_write(out / name) as temporary:
-            shutil.copyfile(export_folder(run) / name, temporary)
+            shutil.copyfile(folder / name, temporary)
         written.append(out / name)
     return written

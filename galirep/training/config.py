@@ -73,6 +73,18 @@ class TrainConfig(Settings):
         "Normalisation in E and G: by the batch, or by groups of channels of each image alone.",
         choices=("batch", "group"),
     )
+    body: str | None = setting(
+        None,
+        "Feature extractor that E stands on, with a trained head for mu and log sigma: timm:NAME[@WEIGHTS], "
+        "classifier:DIR, run:RUN, ...",
+    )
+    body_layers: str | None = setting(
+        None, "Layers of the body that the head reads, with commas (default: those the extractor gives)."
+    )
+    body_lr: float = setting(0.0, "Learning rate of the body's weights, times that of E (0: frozen).", low=0, high=10)
+    init_from: str | None = setting(
+        None, "Run (or export folder), or classifier:DIR, whose weights E, G and D start from where they fit."
+    )
     # discriminator
     d_regularizer: str = setting(
         "r1r2",
@@ -158,6 +170,8 @@ class TrainConfig(Settings):
                 f"d_regularizer {self.d_regularizer} overflows in fp16: "
                 "take precision fp32 or bf16, or another d_regularizer"
             )
+        if self.body is None and (self.body_layers is not None or self.body_lr):
+            faults.append("body_layers and body_lr are of a body: name one, e.g. --body timm:resnet18@weights.pth")
         names = self.augmentations
         faults += [unknown("d_augment", name, (*AUGMENTATIONS, "none")) for name in names if name not in AUGMENTATIONS]
         if len(set(names)) < len(names):

@@ -1,5 +1,6 @@
 """What a run is going to do, with every setting decided that the user left to the data."""
 
+import copy
 import dataclasses
 import math
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ from galirep.errors import ConfigError
 from galirep.game.discriminator import Discriminator
 from galirep.game.step import Game, Rules, compute_gradients
 from galirep.game.variant import Variant
+from galirep.networks.body import Body
 from galirep.networks.families import NETWORKS, family
 from galirep.networks.parts import Shapes
 from galirep.training.config import TrainConfig
@@ -82,7 +84,7 @@ def resolve(config: TrainConfig, variant: Variant, images: Images) -> RunPlan:
     return RunPlan(resolved, variant, shapes, steps, holdout, evaluate_every)
 
 
-def estimate_memory(config: TrainConfig, variant: Variant, shapes: Shapes) -> int:
+def estimate_memory(config: TrainConfig, variant: Variant, shapes: Shapes, body: Body | None = None) -> int:
     """Estimate the bytes that an update takes at its peak, in float32.
 
     Counted are weights, gradients, Adam's states, averages and all values of the networks. Left out are the images of
@@ -102,10 +104,12 @@ def estimate_memory(config: TrainConfig, variant: Variant, shapes: Shapes) -> in
         parts = NETWORKS[networks].build(shapes)
         discriminator = Discriminator(variant, parts, config.d_regularizer)
         extract = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(shapes.channels * shapes.size**2, 1))
-        game = Game(variant, parts.encoder, parts.generator, discriminator, extract if variant.needs_features else None)
-        second = NETWORKS[networks].build(shapes)
-        averages = (second.encoder, second.generator)
-        del second
+        encoder = parts.encoder
+        if body is not None:
+            # a copy, so that its weights are counted, and imagined like all others
+            encoder = dataclasses.replace(body, function=copy.deepcopy(body.function)).encoder(parts, shapes)
+        game = Game(variant, encoder, parts.generator, discriminator, extract if variant.needs_features else None)
+        averages = (copy.deepcopy(encoder), copy.deepcopy(parts.generator))
         optimizers = [torch.optim.Adam(net.parameters()) for net in game.players().values()]
         images = torch.rand(config.batch_size, shapes.channels, shapes.size, shapes.size)
         # the second update is with gradients and Adam's states of the first

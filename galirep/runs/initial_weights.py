@@ -1,0 +1,149 @@
+"""First weights of E, G and D from networks that exist: a run, its export, or a net of galirep train-classifier."""
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+
+from galirep.errors import CheckpointError, format_list
+from galirep.networks.body import BodyEncoder
+from galirep.networks.export_file import load_export, sha256_tensors
+from galirep.networks.parts import Encoder
+from galirep.runs.checkpoint import load_checkpoint
+from galirep.runs.directory import RunDirectory
+
+State = Mapping[str, Tensor]
+_CLASSIFIER = "classifier:"
+
+
+@dataclass(frozen=True)
+class InitialWeights:
+    """The weights that `source` has: state dicts by the letters E, G and D, and the record of the body of its E."""
+
+    source: str
+    states: Mapping[str, State]
+    body: Mapping[str, Any] | None = None
+
+    def load_into(self, players: Mapping[str, nn.Module]) -> dict[str, Any]:
+        """Copy what fits into the networks, and return what run.json records of it.
+
+        E and G take each layer whose tensors all fit by name and shape; D is taken as a whole or not at all, as it
+        judges by all of its layers together. For each network are recorded the hash of its source, how many layers were
+        `taken` of how many, and the `left_out` with the reason.
+
+        Raises:
+            CheckpointError: nothing fits; the reasons are listed.
+        """
+        report = {name: self._load_one(name, net) for name, net in players.items()}
+        if not any(entry["taken"] for entry in report.values()):
+            reasons = "; ".join(f"{name}: {format_list(entry['left_out'], 3)}" for name, entry in report.items())
+            raise CheckpointError(f"init_from {self.source}: nothing in it fits the networks of this run ({reasons})")
+        return {"source": self.source, "networks": report}
+
+    def _load_one(self, name: str, net: nn.Module) -> dict[str, Any]:
+        state = self.states.get(name)
+        own = net.state_dict()
+        layers = _by_layer(own)
+        entry: dict[str, Any] = {"sha256": None, "taken": 0, "of": len(layers), "left_out": [f"{self.source} has none"]}
+        if state is None:
+            return entry
+        entry["sha256"] = sha256_tensors(state)
+        if name == "E" and (problem := _other_body(net, self.body)):
+            return {**entry, "left_out": [problem]}
+        named = _named_as_blocks(state, net) if isinstance(net, Encoder) else state
+        problems = {layer: reason for layer, names in layers.items() if (reason := _misfit(names, named, own))}
+        fitting = [n for layer, names in layers.items() if layer not in problems for n in names]
+        # a bias or a norm alone fits many a network
+        if (name == "D" and problems) or not any(own[n].ndim > 1 and not _is_bias(n) for n in fitting):
+            return {**entry, "left_out": _in_words(problems)}
+        net.load_state_dict({**own, **{n: named[n] for n in fitting}})
+        return {**entry, "taken": len(layers) - len(problems), "left_out": _in_words(problems)}
+
+
+def describe_initial(record: Mapping[str, Any]) -> tuple[str, str]:
+    """Say in one line each what a run took from where, as run.json records it, and what it left out ("": nothing)."""
+    networks = record["networks"]
+    taken = ", ".join(f"{name} {entry['taken']} of {entry['of']} layers" for name, entry in networks.items())
+    left_out = "; ".join(f"{n}: {format_list(e['left_out'], 3)}" for n, e in networks.items() if e["left_out"])
+    return f"weights of {record['source']}: {taken}", left_out
+
+
+def load_initial_weights(source: str) -> InitialWeights:
+    """Read the weights of a run directory or an export folder (also as `run:RUN`), or of `classifier:DIR`.
+
+    E and G are those of the export, averaged where the run averages; D is that of the last checkpoint, if there is one.
+
+    Raises:
+        CheckpointError: there is no such export, or a file is damaged.
+    """
+    if source.startswith(_CLASSIFIER):
+        tensors, _ = load_export(Path(source.removeprefix(_CLASSIFIER)), "classifier")
+        return InitialWeights(source, {"E": tensors})
+    run = Path(source if Path(source).is_dir() else source.removeprefix("run:"))
+    if not run.is_dir():
+        raise CheckpointError(f"init_from {source!r}: no such folder; name a run, an export folder or classifier:DIR")
+    encoder, header = load_export(run, "encoder")
+    states: dict[str, State] = {"E": encoder, "G": load_export(run, "generator")[0]}
+    last = RunDirectory(run).last
+    if last.is_file():
+        states["D"] = load_checkpoint(last)["nets"]["D"]
+    return InitialWeights(source, states, header.get("body"))
+
+
+def _by_layer(names: Iterable[str]) -> dict[str, list[str]]:
+    """Group the names of tensors by the module that they belong to."""
+    layers: dict[str, list[str]] = {}
+    for name in names:
+        layers.setdefault(name.rpartition(".")[0], []).append(name)
+    return layers
+
+
+def _is_bias(name: str) -> bool:
+    return name.rpartition(".")[2] == "bias"
+
+
+def _misfit(names: Iterable[str], state: State, own: State) -> str:
+    """Return why the tensors of a layer cannot be taken from `state`; "" if they can."""
+    for name in names:
+        if name not in state:
+            return "not there"
+        if state[name].shape != own[name].shape:
+            return f"{tuple(state[name].shape)}, not {tuple(own[name].shape)}"
+    return ""
+
+
+def _in_words(problems: Mapping[str, str]) -> list[str]:
+    return [f"{layer or 'its own tensors'} ({reason})" for layer, reason in problems.items()]
+
+
+def _named_as_blocks(state: State, encoder: Encoder) -> State:
+    """Return the tensors of a net whose trunk is an E under the names that E has for them."""
+    blocks = list(encoder.blocks)
+    named = dict(state)
+    for name, value in state.items():
+        if match := re.fullmatch(r"trunk\.(?:blocks\.)?(\w+)\.(.+)", name):
+            block, rest = match.groups()
+            if block.isdecimal() and int(block) < len(blocks):
+                block = blocks[int(block)]
+            named[f"blocks.{block}.{rest}"] = value
+    if any(name.startswith("trunk.") for name in state):
+        # the head of a classifier is another one, even where it has the shape of E's
+        named = {name: value for name, value in named.items() if not name.startswith("head.")}
+    return named
+
+
+def _other_body(net: nn.Module, body: Mapping[str, Any] | None) -> str:
+    """Return why an E on `body` (None: on its own layers) cannot lend its weights to this one; "" if it can."""
+    own = net.body_record if isinstance(net, BodyEncoder) else None
+    if own is None and body is None:
+        return ""
+    if own is None:
+        return f"it stands on the body {body['name']!r}" if body else ""
+    if body is None:
+        return f"it stands on no body, this one on {own['name']!r}"
+    if all(own[key] == body[key] for key in ("name", "sha256", "layers")):
+        return ""
+    return f"the body {body['name']!r} has other weights or layers than this one's, {own['name']!r}"
