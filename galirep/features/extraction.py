@@ -153,15 +153,16 @@ def load_body(record: Mapping[str, Any], folder: Path) -> Body:
 
 def _as_recorded(extractor: FeatureExtractor, record: Mapping[str, Any], folder: Path) -> Body:
     """Return the body with the recorded layers; raise CheckpointError if it is not the one that was recorded."""
-    names = tuple(record["layers"])
-    if names != tuple(name for name, _ in describe(extractor).layers):
-        extractor = select_layers(extractor, names, extractor.name)
-    found = make_body(extractor, None).record
+    changed = f"{folder}: the encoder stands on the body {record['name']!r}, which is another one by now"
+    names, found = tuple(record["layers"]), make_body(extractor, None).record
+    if names != tuple(found["layers"]) and found["name"] == record["name"]:
+        try:
+            extractor = select_layers(extractor, names, extractor.name)
+        except GalirepError as err:
+            raise CheckpointError(f"{changed}: {err}") from err
+        found = make_body(extractor, None).record
     for key in ("name", "sha256", "layers"):
         if found[key] != record[key]:
-            raise CheckpointError(
-                f"{folder}: the encoder stands on the body {record['name']!r}, which is another one by now: "
-                f"{key} {found[key]!r}, not {record[key]!r}"
-            )
+            raise CheckpointError(f"{changed}: {key} {found[key]!r}, not {record[key]!r}")
     files = read_export(folder / BODY_FOLDER) if record["copy"] else {}
     return Body(extractor, record["layers"], record, files)

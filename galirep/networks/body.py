@@ -1,6 +1,6 @@
 """E on a body: an extractor's layers as what is known of an image, and a trained head on them for the posterior."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -92,10 +92,19 @@ class BodyEncoder(Encoder):
 
     def layers(self, images: Tensor) -> dict[str, Tensor]:
         """Return the body's layers as `body.NAME`, fc1 and mu, each (B, d)."""
+        return dict(self.outputs(images))
+
+    def outputs(self, images: Tensor) -> Iterator[tuple[str, Tensor]]:
+        """Yield the body's layers as `body.NAME`, fc1 and mu, each (B, d); the head runs when it is asked for."""
         features = self._features(images)
         parts = torch.split(features, list(self.body_layers.values()), 1)
-        out = {f"{PREFIX}{name}": part for name, part in zip(self.body_layers, parts, strict=True)}
-        return out | super().layers((features - self.mean) * self.scale)
+        for name, part in zip(self.body_layers, parts, strict=True):
+            yield f"{PREFIX}{name}", part
+        hidden = (features - self.mean) * self.scale
+        for name, block in self.blocks.items():
+            hidden = block(hidden)
+            yield name, hidden
+        yield "mu", self.head(hidden).chunk(2, 1)[0]
 
     def _features(self, images: Tensor) -> Tensor:
         # as M(.), which is not made for half precision, but for float64 in tests

@@ -1,6 +1,5 @@
 """First weights of E, G and D from networks that exist: a run, its export, or a net of galirep train-classifier."""
 
-import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,24 +10,29 @@ from torch import Tensor, nn
 from galirep.errors import CheckpointError, format_list
 from galirep.networks.body import BodyEncoder
 from galirep.networks.export_file import load_export, sha256_tensors
-from galirep.networks.parts import Encoder
 from galirep.runs.checkpoint import load_checkpoint
 from galirep.runs.directory import RunDirectory
 
 State = Mapping[str, Tensor]
 _CLASSIFIER = "classifier:"
+# names of the tensors of an E in a net of train-classifier
+_TRUNK, _BLOCKS = "trunk.", "trunk.blocks."
 
 
 @dataclass(frozen=True)
 class InitialWeights:
-    """The weights that `source` has: state dicts by the letters E, G and D, and the record of the body of its E."""
+    """The weights that `source` has: state dicts of its `networks`, a family, by the letters E, G and D.
+
+    `body` is the record of what its E stands on.
+    """
 
     source: str
+    networks: str
     states: Mapping[str, State]
     body: Mapping[str, Any] | None = None
 
-    def load_into(self, players: Mapping[str, nn.Module]) -> dict[str, Any]:
-        """Copy what fits into the networks, and return what run.json records of it.
+    def load_into(self, players: Mapping[str, nn.Module], networks: str) -> dict[str, Any]:
+        """Copy what fits into the players, of the family `networks`, and return what run.json records of it.
 
         E and G take each layer whose tensors all fit by name and shape; D is taken as a whole or not at all, as it
         judges by all of its layers together. For each network are recorded the hash of its source, how many layers were
@@ -37,13 +41,13 @@ class InitialWeights:
         Raises:
             CheckpointError: nothing fits; the reasons are listed.
         """
-        report = {name: self._load_one(name, net) for name, net in players.items()}
+        report = {name: self._load_one(name, net, networks) for name, net in players.items()}
         if not any(entry["taken"] for entry in report.values()):
             reasons = "; ".join(f"{name}: {format_list(entry['left_out'], 3)}" for name, entry in report.items())
             raise CheckpointError(f"init_from {self.source}: nothing in it fits the networks of this run ({reasons})")
         return {"source": self.source, "networks": report}
 
-    def _load_one(self, name: str, net: nn.Module) -> dict[str, Any]:
+    def _load_one(self, name: str, net: nn.Module, networks: str) -> dict[str, Any]:
         state = self.states.get(name)
         own = net.state_dict()
         layers = _by_layer(own)
@@ -51,15 +55,19 @@ class InitialWeights:
         if state is None:
             return entry
         entry["sha256"] = sha256_tensors(state)
-        if name == "E" and (problem := _other_body(net, self.body)):
+        on_body = name == "E" and (isinstance(net, BodyEncoder) or self.body is not None)
+        problem = _other_body(net, self.body) if on_body else ""
+        # the same names and shapes would mean something else; on a body E is of no family
+        if not on_body and networks != self.networks:
+            problem = f"it is of the networks {self.networks!r}, this one of {networks!r}"
+        if problem:
             return {**entry, "left_out": [problem]}
-        named = _named_as_blocks(state, net) if isinstance(net, Encoder) else state
-        problems = {layer: reason for layer, names in layers.items() if (reason := _misfit(names, named, own))}
+        problems = {layer: reason for layer, names in layers.items() if (reason := _misfit(names, state, own))}
         fitting = [n for layer, names in layers.items() if layer not in problems for n in names]
         # a bias or a norm alone fits many a network
         if (name == "D" and problems) or not any(own[n].ndim > 1 and not _is_bias(n) for n in fitting):
             return {**entry, "left_out": _in_words(problems)}
-        net.load_state_dict({**own, **{n: named[n] for n in fitting}})
+        net.load_state_dict({**own, **{n: state[n] for n in fitting}})
         return {**entry, "taken": len(layers) - len(problems), "left_out": _in_words(problems)}
 
 
@@ -80,8 +88,14 @@ def load_initial_weights(source: str) -> InitialWeights:
         CheckpointError: there is no such export, or a file is damaged.
     """
     if source.startswith(_CLASSIFIER):
-        tensors, _ = load_export(Path(source.removeprefix(_CLASSIFIER)), "classifier")
-        return InitialWeights(source, {"E": tensors})
+        tensors, header = load_export(Path(source.removeprefix(_CLASSIFIER)), "classifier")
+        blocks = {name.removeprefix(_TRUNK): value for name, value in tensors.items() if name.startswith(_BLOCKS)}
+        if not blocks:
+            raise CheckpointError(
+                f"init_from {source}: the net {header['net']!r} is no E of a network family: "
+                "galirep train-classifier --net compact makes one, and --body takes any net"
+            )
+        return InitialWeights(source, header["networks"], {"E": blocks})
     run = Path(source if Path(source).is_dir() else source.removeprefix("run:"))
     if not run.is_dir():
         raise CheckpointError(f"init_from {source!r}: no such folder; name a run, an export folder or classifier:DIR")
@@ -90,7 +104,7 @@ def load_initial_weights(source: str) -> InitialWeights:
     last = RunDirectory(run).last
     if last.is_file():
         states["D"] = load_checkpoint(last)["nets"]["D"]
-    return InitialWeights(source, states, header.get("body"))
+    return InitialWeights(source, header["networks"], states, header.get("body"))
 
 
 def _by_layer(names: Iterable[str]) -> dict[str, list[str]]:
@@ -119,27 +133,9 @@ def _in_words(problems: Mapping[str, str]) -> list[str]:
     return [f"{layer or 'its own tensors'} ({reason})" for layer, reason in problems.items()]
 
 
-def _named_as_blocks(state: State, encoder: Encoder) -> State:
-    """Return the tensors of a net whose trunk is an E under the names that E has for them."""
-    blocks = list(encoder.blocks)
-    named = dict(state)
-    for name, value in state.items():
-        if match := re.fullmatch(r"trunk\.(?:blocks\.)?(\w+)\.(.+)", name):
-            block, rest = match.groups()
-            if block.isdecimal() and int(block) < len(blocks):
-                block = blocks[int(block)]
-            named[f"blocks.{block}.{rest}"] = value
-    if any(name.startswith("trunk.") for name in state):
-        # the head of a classifier is another one, even where it has the shape of E's
-        named = {name: value for name, value in named.items() if not name.startswith("head.")}
-    return named
-
-
 def _other_body(net: nn.Module, body: Mapping[str, Any] | None) -> str:
     """Return why an E on `body` (None: on its own layers) cannot lend its weights to this one; "" if it can."""
     own = net.body_record if isinstance(net, BodyEncoder) else None
-    if own is None and body is None:
-        return ""
     if own is None:
         return f"it stands on the body {body['name']!r}" if body else ""
     if body is None:

@@ -100,16 +100,25 @@ def estimate_memory(config: TrainConfig, variant: Variant, shapes: Shapes, body:
     networks, _ = family(config.networks, shapes.size)
     gamma = config.r1_gamma * config.r1_every if config.penalized else 0.0
     rules = Rules(config.objective, config.penalty_weight, gamma, augment=config.augmentations)
+    copies = [] if body is None else [copy.deepcopy(body.function) for _ in range(2)]
     with imagined() as memory:
         parts = NETWORKS[networks].build(shapes)
         discriminator = Discriminator(variant, parts, config.d_regularizer)
         extract = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(shapes.channels * shapes.size**2, 1))
-        encoder = parts.encoder
+        second = NETWORKS[networks].build(shapes)
+        encoder, average = parts.encoder, second.encoder
         if body is not None:
-            # a copy, so that its weights are counted, and imagined like all others
-            encoder = dataclasses.replace(body, function=copy.deepcopy(body.function)).encoder(parts, shapes)
+            # a frozen body is there once
+            used = copies if body.trained else copies[:1]
+            for function in used:
+                if isinstance(function, torch.nn.Module):
+                    # into imagined tensors, which are counted
+                    function._apply(torch.clone)  # type: ignore[no-untyped-call]
+            first, other = (dataclasses.replace(body, function=function) for function in (used[0], used[-1]))
+            encoder, average = first.encoder(parts, shapes), other.encoder(second, shapes)
+        averages = (average, second.generator)
+        del second, average
         game = Game(variant, encoder, parts.generator, discriminator, extract if variant.needs_features else None)
-        averages = (copy.deepcopy(encoder), copy.deepcopy(parts.generator))
         optimizers = [torch.optim.Adam(net.parameters()) for net in game.players().values()]
         images = torch.rand(config.batch_size, shapes.channels, shapes.size, shapes.size)
         # the second update is with gradients and Adam's states of the first

@@ -67,7 +67,7 @@ class Session:
             net.to(device).to(memory_format=torch.channels_last)
         if isinstance(encoder, BodyEncoder):
             encoder.standardize(batches.blocks(batches.evenly_spaced(_STANDARDIZED)))
-        self.initial = None if start is None else start.load_into(self.game.players())
+        self.initial = None if start is None else start.load_into(self.game.players(), config.networks)
 
         # what moves them
         self.optimizers = Optimizers(self.game, config, device)
