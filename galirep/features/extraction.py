@@ -107,6 +107,7 @@ def make_body(extractor: FeatureExtractor, spec: str | None, rate: float = 0.0) 
         "sha256": sha256,
         "layers": dict(description.layers),
         "preprocessing": dict(description.preprocessing),
+        "origin": dict(getattr(extractor, "origin", {})),
         "rate": rate,
         "copy": adapter if own else None,
     }

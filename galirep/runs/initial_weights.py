@@ -1,5 +1,6 @@
 """First weights of E, G and D from networks that exist: a run, its export, or a net of galirep train-classifier."""
 
+import logging
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -71,12 +72,17 @@ class InitialWeights:
         return {**entry, "taken": len(layers) - len(problems), "left_out": _in_words(problems)}
 
 
-def describe_initial(record: Mapping[str, Any]) -> tuple[str, str]:
-    """Say in one line each what a run took from where, as run.json records it, and what it left out ("": nothing)."""
-    networks = record["networks"]
-    taken = ", ".join(f"{name} {entry['taken']} of {entry['of']} layers" for name, entry in networks.items())
-    left_out = "; ".join(f"{n}: {format_list(e['left_out'], 3)}" for n, e in networks.items() if e["left_out"])
-    return f"weights of {record['source']}: {taken}", left_out
+def describe_initial(record: Mapping[str, Any]) -> tuple[int, str]:
+    """Say in one line what a run took from where, as run.json records it; with the level of logging that it deserves.
+
+    What is left out is a warning.
+    """
+    networks = record["networks"].items()
+    text = f"weights of {record['source']}: " + ", ".join(f"{n} {e['taken']} of {e['of']} layers" for n, e in networks)
+    left_out = "; ".join(
+        f"{name}: {format_list(entry['left_out'], 3)}" for name, entry in networks if entry["left_out"]
+    )
+    return (logging.WARNING, f"{text}; left out: {left_out}") if left_out else (logging.INFO, text)
 
 
 def load_initial_weights(source: str) -> InitialWeights:

@@ -77,10 +77,7 @@ class TrainingRun:
         with self.directory.logger(), contextlib.closing(board) as self._board:
             _log.info("at step %d of %d", self.session.step, self.plan.steps)
             if self.session.initial is not None:
-                taken, left_out = describe_initial(self.session.initial)
-                _log.info("%s", taken)
-                if left_out:
-                    _log.warning("%s; left out: %s", taken, left_out)
+                _log.log(*describe_initial(self.session.initial))
             for image_id, reason in self.info["data"]["errors"]:
                 _log.warning("left out %s: %s", image_id, reason)
             # the second and third: what a kill just after the last checkpoint may have left out
