@@ -10,7 +10,7 @@ from torch import Tensor
 
 from galirep.data.tensors import ImageFunction
 from galirep.evaluation.baselines import Baseline
-from galirep.features.extraction import build_extractor
+from galirep.features.extraction import build_extractor, load_body
 from galirep.features.gali import GaliEncoder
 from galirep.features.protocol import FeatureExtractor, describe
 from galirep.features.registry import load_extractor
@@ -127,14 +127,13 @@ def baseline_subject(name: str, baseline: Baseline, size: int, channels: int) ->
 
 
 def _load_run(path: Path, device: torch.device, layers: Sequence[str] | None) -> Subject:
-    encoder, generator, header = load_autoencoder(path, device)
+    encoder, generator, header = load_autoencoder(path, device, body=load_body)
     _, generator_header = load_network(path, "generator", device)
     # the sets of BatchNorm statistics that the export has; the first is what was loaded
     available = tuple(header.get("statistics") or ("whole",))
     encoders = {available[0]: encoder}
     for name in available[1:]:
-        choice: dict[str, Any] = {"statistics": name}
-        encoders[name] = load_autoencoder(path, device, **choice)[0]
+        encoders[name] = load_autoencoder(path, device, name, body=load_body)[0]
     used = {images: images if images in encoders else available[0] for images in ("whole", "masked")}
     return network_subject(
         str(path),

@@ -1,18 +1,23 @@
-"""Build an extractor from a spec or an object, and extract the features of a few images into memory."""
+"""Build an extractor from a spec or an object, also as E's body, and extract features of a few images into memory."""
 
-from collections.abc import Sequence
+import json
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from galirep.data.sources import ImageSource
-from galirep.errors import DataError
+from galirep.errors import CheckpointError, DataError, GalirepError
 from galirep.features.pipeline import BATCH_SIZE, BatchExtractor, read_batches, to_numpy
 from galirep.features.preparation import prepare_extractor, select_layers
 from galirep.features.protocol import Description, FeatureExtractor, describe
-from galirep.features.registry import load_extractor
+from galirep.features.registry import load_extractor, parse, require_no_code, split_layers
+from galirep.networks.body import Body
+from galirep.networks.export_file import export_folder, sha256_tensors
+from galirep.networks.saved import BODY_FOLDER, read_export
 from galirep.system.devices import device_of
 from galirep.system.threads import prefetched
 
@@ -78,3 +83,87 @@ def build_extractor(
         extractor = select_layers(encoder, layers, encoder.name)
         extractor = prepare_extractor(extractor, extractor.name, device)
         return extractor, describe(extractor)
+
+
+_OWN = ("run", "classifier")
+"""Adapters of galirep's own nets: an export of a net on one of these has a copy of it."""
+
+
+def make_body(extractor: FeatureExtractor, spec: str | None, rate: float = 0.0) -> Body:
+    """Return an extractor as the body of E: what is recorded of it, and the files that an export gets a copy of.
+
+    `spec` None stands for an object that was handed over in Python.
+    """
+    description = describe(extractor)
+    sha256 = description.sha256
+    if not sha256 and isinstance(extractor, torch.nn.Module):
+        sha256 = sha256_tensors(extractor.state_dict())
+    adapter, argument = ("", "") if spec is None else parse(split_layers(spec)[0])
+    own = adapter in _OWN
+    record: dict[str, Any] = {
+        "spec": spec,
+        "name": description.name,
+        "tag": description.tag,
+        "sha256": sha256,
+        "layers": dict(description.layers),
+        "preprocessing": dict(description.preprocessing),
+        "origin": dict(getattr(extractor, "origin", {})),
+        "rate": rate,
+        "copy": adapter if own else None,
+    }
+    # as it will be read back, tuples as lists
+    record = json.loads(json.dumps(record))
+    files = read_export(export_folder(Path(argument))) if own else {}
+    return Body(extractor, record["layers"], record, files)
+
+
+def body_by_hand(given: str | Path | FeatureExtractor) -> Callable[[Mapping[str, Any], Path], Body]:
+    """Return a loader that takes this extractor for the body of an export, whatever the export says of it.
+
+    Like `load_body` it checks that the extractor is what the encoder was trained on.
+    """
+
+    def load(record: Mapping[str, Any], folder: Path) -> Body:
+        return _as_recorded(build_extractor(given)[0], record, folder)
+
+    return load
+
+
+def load_body(record: Mapping[str, Any], folder: Path) -> Body:
+    """Build what the encoder exported to `folder` stands on: from the copy in it, or else from the recorded spec.
+
+    Raises:
+        CheckpointError: it is not there any more, is another one by now, or is code, which a file may not name.
+    """
+    spec = record["spec"]
+    try:
+        if record["copy"]:
+            spec = f"{record['copy']}:{folder / BODY_FOLDER}"
+        elif spec is None:
+            raise CheckpointError("it was an object in Python")
+        else:
+            require_no_code(spec)
+        extractor = load_extractor(spec)
+    except GalirepError as err:
+        raise CheckpointError(
+            f"{folder}: the encoder stands on the body {record['name']!r}, which cannot be loaded: {err}; "
+            f"from Python, galirep.features.gali.load_run({str(folder)!r}, body=...) takes it by hand"
+        ) from err
+    return _as_recorded(extractor, record, folder)
+
+
+def _as_recorded(extractor: FeatureExtractor, record: Mapping[str, Any], folder: Path) -> Body:
+    """Return the body with the recorded layers; raise CheckpointError if it is not the one that was recorded."""
+    changed = f"{folder}: the encoder stands on the body {record['name']!r}, which is another one by now"
+    names, found = tuple(record["layers"]), make_body(extractor, None).record
+    if names != tuple(found["layers"]) and found["name"] == record["name"]:
+        try:
+            extractor = select_layers(extractor, names, extractor.name)
+        except GalirepError as err:
+            raise CheckpointError(f"{changed}: {err}") from err
+        found = make_body(extractor, None).record
+    for key in ("name", "sha256", "layers"):
+        if found[key] != record[key]:
+            raise CheckpointError(f"{changed}: {key} {found[key]!r}, not {record[key]!r}")
+    files = read_export(folder / BODY_FOLDER) if record["copy"] else {}
+    return Body(extractor, record["layers"], record, files)

@@ -9,7 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from galirep.errors import CheckpointError, PluginError
-from galirep.networks.export_file import sha256_tensors
+from galirep.features.extraction import body_by_hand, load_body
+from galirep.features.protocol import FeatureExtractor
+from galirep.networks.export_file import load_export, sha256_tensors
 from galirep.networks.families import family
 from galirep.networks.layers import PAPER, LayerReader, LoadTrunk, defaults_of
 from galirep.networks.parts import Encoder, Shapes
@@ -109,14 +111,26 @@ def build_run(argument: str, *, download: bool = False) -> GaliEncoder:  # noqa:
 
     Raises:
         PluginError: `argument` is empty.
-        CheckpointError: the run directory does not exist; or see `load_network`.
+        CheckpointError: see `load_run`.
     """
     if not argument:
         raise PluginError("run: needs a run directory, as in run:runs/mnist")
-    if not Path(argument).is_dir():
-        raise CheckpointError(f"the run directory {argument} does not exist")
-    run = Path(argument)
-    encoder, header = load_network(run, "encoder")
+    return load_run(argument)
+
+
+def load_run(run: str | Path, *, body: str | Path | FeatureExtractor | None = None) -> GaliEncoder:
+    """Load the encoder of a run directory or an export folder.
+
+    `body` is what an encoder on a body stands on, a spec or an extractor, where the export cannot or may not say:
+    a user's `module:function`, or an object in Python.
+
+    Raises:
+        CheckpointError: the run directory does not exist; or see `load_network` and `load_body`.
+    """
+    run = Path(run)
+    if not run.is_dir():
+        raise CheckpointError(f"the run directory {run} does not exist")
+    encoder, header = load_network(run, "encoder", body=load_body if body is None else body_by_hand(body))
     assert isinstance(encoder, Encoder)
     return GaliEncoder(
         encoder,
@@ -176,7 +190,7 @@ def _default_settings(name: str) -> tuple[str, dict[str, Any], Sequence[str] | N
     latent 0 stands for the usual one of the networks.
     """
     if Path(name).is_dir():
-        _, header = load_network(Path(name), "encoder")
+        _, header = load_export(Path(name), "encoder")
         return header["networks"], {"norm": "batch", **header["shapes"], "seed": 0}, _default_layers(header)
     size = _PAPER_SIZES.get(name, 32)
     return name, {"size": size, "channels": 3, "width": 32, "latent": 0, "seed": 0, "norm": "batch"}, None

@@ -124,8 +124,8 @@ def _describe_wrong_output(out: Any, dim: int) -> str:
     return "" if bool(out.isfinite().all()) else "NaN or infinity"
 
 
-def require_gradient(extractor: Callable[[Tensor], Tensor], images: Tensor) -> None:
-    """Check that gradients pass through the extractor to its input, as training with it needs.
+def require_gradient(extractor: Callable[[Tensor], Tensor], images: Tensor, role: str = "M(.)") -> None:
+    """Check that gradients pass through the extractor to its input, as training with it in that role needs.
 
     `images`: two or more, (B, C, H, W) in [-1, 1].
 
@@ -139,5 +139,5 @@ def require_gradient(extractor: Callable[[Tensor], Tensor], images: Tensor) -> N
     if gradient is None or not bool(gradient.isfinite().all()) or not bool(gradient.any()):
         name = getattr(extractor, "name", type(extractor).__name__)
         raise PluginError(
-            f"the extractor {name!r} lets no gradient pass to its input, so G could not learn from it as M(.)"
+            f"the extractor {name!r} lets no gradient pass to its input, so G could not learn from it as {role}"
         )

@@ -61,7 +61,7 @@ def load_extractor(
             extractor.
     """
     spec = str(spec)
-    base, spec_layers = _split_layers(spec)
+    base, spec_layers = split_layers(spec)
     with _current_folder_importable():
         factory, argument = _resolve(base)
         names_key = getattr(factory, "names_key", None)
@@ -103,20 +103,42 @@ def _current_folder_importable() -> Iterator[None]:
             sys.path.remove(folder)
 
 
-def _split_layers(spec: str) -> tuple[str, tuple[str, ...]]:
+def split_layers(spec: str) -> tuple[str, tuple[str, ...]]:
+    """Split `SPEC[#LAYER,...]` into the spec and the layers; a path that has a `#` itself stays whole."""
     base, mark, layers = spec.rpartition("#")
     if not mark or "/" in layers or Path(spec).exists():
         return spec, ()
     return base, tuple(layers.split(","))
 
 
+def parse(spec: str) -> tuple[str, str]:
+    """Return the name in a spec without layers, of an adapter or a module, and the text after the colon."""
+    # a run directory may have the name of an adapter, even 'run'
+    if spec and Path(spec).is_dir() and (spec not in installed() or Path(spec, "run.json").exists()):
+        return "run", spec
+    name, _, argument = spec.partition(":")
+    return name, argument
+
+
+def require_no_code(spec: str) -> None:
+    """Refuse a spec that a file names and that would run code: the module of `module:function`.
+
+    Whoever loads a file must not run what it names without wanting to. Adapters are installed, hence wanted.
+
+    Raises:
+        PluginError: the spec is no adapter's and no run directory.
+    """
+    name, _ = parse(spec)
+    if name not in installed():
+        raise PluginError(
+            f"{spec!r} is code, or an adapter that is not installed, and code that a file names is not run unasked"
+        )
+
+
 def _resolve(spec: str) -> tuple[Callable[..., Any], str]:
     """Return the function that builds the extractor, and the text after the colon of its spec."""
     adapters = installed()
-    # a run directory may have the name of an adapter, even 'run'
-    if spec and Path(spec).is_dir() and (spec not in adapters or Path(spec, "run.json").exists()):
-        spec = f"run:{spec}"
-    name, _, argument = spec.partition(":")
+    name, argument = parse(spec)
     if claims := adapters.get(name):
         return _load_adapter(name, claims), argument
     if re.fullmatch(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*", spec):

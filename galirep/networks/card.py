@@ -20,6 +20,14 @@ def model_card(header: Mapping[str, Any], *, with_trunk: bool) -> str:
         unlabelled = header["adapter"].get("origin", {}).get("labels") is False
         carried = "which saw no labels" if unlabelled else "so it carries that network's supervision along"
         knowledge = f"\nIts training used the features of {header['adapter']['name']}, {carried}.\n"
+    if body := header.get("body"):
+        trained = f"trained at {body['rate']:g} times E's rate" if body["rate"] else "frozen"
+        knowledge += (
+            f"\nThe encoder stands on {body['name']} ({body['tag'] or 'no tag'}), {trained}: "
+            "what that network was trained with is in its features.\n"
+        )
+    if initial := header.get("init_from"):
+        knowledge += f"\nIts training began with weights of `{initial['source']}`.\n"
     others = "; d1, d2, ... are those of D's image trunk (`discriminator.safetensors`)" if with_trunk else ""
     return (
         f"# {header['name']}\n\n"

@@ -34,7 +34,7 @@ class Parts:
 
     D has a trunk for each kind of variable, with output width `trunk_dims`, and a joint head of hidden widths
     `head_widths` with LeakyReLUs of slope `slope`. The blocks of the trunk `image`, an `nn.Sequential`, are D's layers.
-    The head's hidden weights start from N(0, `head_std`^2) and its biases from 0; None keeps torch's own initialisation.
+    The head's hidden weights start from N(0, `head_std`^2), its biases from 0; None keeps torch's own initialisation.
     """
 
     encoder: "Encoder"

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from galirep.errors import CheckpointError, ConfigError
+from galirep.networks.body import BodyLoader
 from galirep.networks.export_file import export_folder, load_export, save_export
 from galirep.networks.families import NETWORKS
 from galirep.networks.parts import Encoder, Generator, Shapes
@@ -21,20 +22,32 @@ _WHOLE = "whole"
 """What the BatchNorm statistics of an export are of whose header does not say it."""
 
 
+BODY_FOLDER = "body"
+"""Where an export has a copy of the net that its E stands on."""
+
+
 def export_networks(
     folder: Path,
     nets: Mapping[str, nn.Module],
     header: Mapping[str, Any],
     card: str,
     statistics: Mapping[str, Mapping[str, Tensor]] | None = None,
+    body_files: Mapping[str, bytes] | None = None,
 ) -> None:
     """Write `encoder.safetensors`, `generator.safetensors`, `encoder.json` (E's header) and README.md (the model card).
 
     `nets` may have `discriminator`, too: D's image trunk alone. `header` needs `networks`, `shapes` and `name`.
     `statistics` are E's BatchNorm statistics by what E is fed (default: those of E itself, of whole images); the first
-    must be those of E, the others are written beside them under `KIND.NAME`. Each file is replaced atomically and can
-    be read alone.
+    must be those of E, the others are written beside them under `KIND.NAME`. `body_files` go to the folder `body`. Each
+    file is replaced atomically and can be read alone.
     """
+    for name, content in (body_files or {}).items():
+        path = folder / BODY_FOLDER / name
+        # they never change
+        if not path.is_file():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with atomic_write(path) as temporary:
+                temporary.write_bytes(content)
     first, *others = statistics or {_WHOLE: {}}
     header = {**header, "statistics": [first, *others]}
     extra = {f"{kind}.{name}": value for kind in others for name, value in (statistics or {})[kind].items()}
@@ -47,17 +60,30 @@ def export_networks(
     write_text(folder / "README.md", card)
 
 
+def read_export(folder: Path) -> dict[str, bytes]:
+    """Return the files of an export that stand for its encoder or classifier, relative path -> content."""
+    files = [path for path in sorted(folder.rglob("*")) if path.suffix in (".safetensors", ".json")]
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in files if path.stem != "generator"}
+
+
 def load_network(
-    run: Path, kind: str, device: str | torch.device = "cpu", statistics: str | None = None
+    run: Path,
+    kind: str,
+    device: str | torch.device = "cpu",
+    statistics: str | None = None,
+    *,
+    body: BodyLoader | None = None,
 ) -> tuple[nn.Module, dict[str, Any]]:
     """Load the exported network of `kind`, frozen and in eval mode, and its header.
 
     `kind` is `encoder`, `generator` or `discriminator` (the image trunk, see `load_image_trunk`). `run` is a run
     directory or an export folder. `statistics` chooses E's BatchNorm statistics, those of `whole` or of `masked`
-    images, of the ones that the header lists (default: the first).
+    images, of the ones that the header lists (default: the first). `body` builds what an encoder on a body stands on
+    (`galirep.features.extraction.load_body`).
 
     Raises:
-        CheckpointError: the export has no such statistics; or see `load_export`.
+        CheckpointError: the export has no such statistics; the encoder stands on a body and there is no `body` to build
+            it; or see `load_export`.
     """
     tensors, header = load_export(run, kind, device)
     first, *others = header.get("statistics", [_WHOLE])
@@ -70,9 +96,14 @@ def load_network(
         second = {name.removeprefix(prefix): tensors.pop(name) for name in list(tensors) if name.startswith(prefix)}
         if other == statistics:
             tensors |= second
-    parts = NETWORKS[header["networks"]].build(Shapes(**header["shapes"]))
+    shapes = Shapes(**header["shapes"])
+    parts = NETWORKS[header["networks"]].build(shapes)
     by_kind = {"encoder": parts.encoder, "generator": parts.generator, "discriminator": parts.trunks["image"]}
-    net = by_kind[kind]
+    net: nn.Module = by_kind[kind]
+    if kind == "encoder" and (record := header.get("body")):
+        if body is None:
+            raise CheckpointError(f"the encoder of {run} stands on the body {record['name']!r}: load it as run:{run}")
+        net = body(record, export_folder(run)).encoder(parts, shapes)
     net.load_state_dict(tensors)
     return net.requires_grad_(False).eval().to(device), header
 
@@ -98,10 +129,14 @@ def load_image_trunk(run: Path, step: int) -> nn.Module:
 
 
 def load_autoencoder(
-    run: Path, device: str | torch.device = "cpu", statistics: str | None = None
+    run: Path,
+    device: str | torch.device = "cpu",
+    statistics: str | None = None,
+    *,
+    body: BodyLoader | None = None,
 ) -> tuple[Encoder, Generator, dict[str, Any]]:
     """Load the exported E (with `statistics` as in `load_network`) and G, and E's header; raise as `load_network`."""
-    encoder, header = load_network(run, "encoder", device, statistics)
+    encoder, header = load_network(run, "encoder", device, statistics, body=body)
     generator, _ = load_network(run, "generator", device)
     assert isinstance(encoder, Encoder) and isinstance(generator, Generator)
     return encoder, generator, header
@@ -110,7 +145,8 @@ def load_autoencoder(
 def export_run(run: str | Path, out: str | Path, *, overwrite: bool = False) -> list[Path]:
     """Check the export of a run (or of its folder `best`) and copy it into the folder `out`; return the files written.
 
-    They are the encoder, the generator, D's image trunk if the run exported it, encoder.json and the model card.
+    They are the encoder, the generator, D's image trunk if the run exported it, encoder.json and the model card, and
+    what the encoder stands on if the run has a copy of it.
 
     Raises:
         CheckpointError: see `load_network`.
@@ -121,9 +157,18 @@ def export_run(run: str | Path, out: str | Path, *, overwrite: bool = False) -> 
         raise ConfigError(f"{out} exists: choose another name or pass --overwrite")
     if not out.parent.is_dir():
         raise ConfigError(f"cannot write {out}: the folder {out.parent} does not exist")
-    _, _, checked = load_autoencoder(run)
-    names = list(EXPORTED)
-    if (export_folder(run) / _OPTIONAL).is_file():
+    folder = export_folder(run)
+    # what reads a body is in a room above; its files are checked like the others, each by the hash in its header
+    bodies = sorted((folder / BODY_FOLDER).rglob("*.safetensors"))
+    _, checked = load_export(run, "encoder")
+    if checked.get("body") is None:
+        load_autoencoder(run)
+    else:
+        load_network(run, "generator")
+        for path in bodies:
+            load_export(path.parent, path.stem)
+    names = [*EXPORTED, *(f"{BODY_FOLDER}/{name}" for name in read_export(folder / BODY_FOLDER))]
+    if (folder / _OPTIONAL).is_file():
         load_image_trunk(run, checked["step"])
     else:
         names.remove(_OPTIONAL)
@@ -132,7 +177,8 @@ def export_run(run: str | Path, out: str | Path, *, overwrite: bool = False) -> 
     (out / _OPTIONAL).unlink(missing_ok=True)
     written = []
     for name in names:
+        (out / name).parent.mkdir(parents=True, exist_ok=True)
         with atomic_write(out / name) as temporary:
-            shutil.copyfile(export_folder(run) / name, temporary)
+            shutil.copyfile(folder / name, temporary)
         written.append(out / name)
     return written

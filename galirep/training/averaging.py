@@ -5,7 +5,7 @@ from collections.abc import Iterable
 
 import torch
 from torch import Tensor, nn
-from torch.optim.swa_utils import update_bn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from galirep.game import masks
 from galirep.game.step import Game
@@ -64,14 +64,30 @@ class Average:
 
 
 def _batch_norms(net: nn.Module) -> list[tuple[str, nn.Module]]:
-    return [(name, m) for name, m in net.named_modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+    return [(name, m) for name, m in net.named_modules() if isinstance(m, _BatchNorm)]
 
 
 def _erased(images: Tensor, generator: torch.Generator) -> Tensor:
     return masks.erase(images, masks.random_boxes(len(images), images.shape[-1], generator, images.device))
 
 
+def _adaptive_norms(net: nn.Module) -> list[_BatchNorm]:
+    """Return the BatchNorms that follow the mode of `net`, in training mode: not those of a body of E."""
+    return [m for m in net.modules() if isinstance(m, _BatchNorm) and m.training]
+
+
+@torch.no_grad()
 def _re_estimate(net: nn.Module, batches: list[Tensor]) -> None:
-    with torch.no_grad():
-        update_bn(batches, net)
+    """Set BatchNorm's running statistics to the plain mean over the batches, and eval mode."""
+    net.train()
+    norms = _adaptive_norms(net)
+    momenta = [norm.momentum for norm in norms]
+    for norm in norms:
+        norm.reset_running_stats()
+        # cumulative: each batch weighs the same
+        norm.momentum = None
+    for batch in batches:
+        net(batch)
+    for norm, momentum in zip(norms, momenta, strict=True):
+        norm.momentum = momentum
     net.eval()

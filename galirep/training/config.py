@@ -82,6 +82,18 @@ class TrainConfig(Settings):
         "Normalisation in E and G: by the batch, or by groups of channels of each image alone.",
         choices=("batch", "group"),
     )
+    body: str | None = setting(
+        None,
+        "Feature extractor that E stands on, with a trained head for mu and log sigma: timm:NAME[@WEIGHTS], "
+        "classifier:DIR, run:RUN, ...",
+    )
+    body_layers: str | None = setting(
+        None, "Layers of the body that the head reads, with commas (default: those the extractor gives)."
+    )
+    body_lr: float = setting(0.0, "Learning rate of the body's weights, times that of E (0: frozen).", low=0, high=10)
+    init_from: str | None = setting(
+        None, "Run (or export folder), or classifier:DIR, whose weights E, G and D start from where they fit."
+    )
     # discriminator
     d_regularizer: str = setting(
         "r1r2",
@@ -182,6 +194,8 @@ class TrainConfig(Settings):
         for name in ("adapter_layers", "evaluate_layers"):
             if (text := getattr(self, name)) is not None and not all(part.strip() for part in text.split(",")):
                 faults.append(f"{name} {text!r}: write names with commas between them, as in conv2,mu")
+        if self.body is None and (self.body_layers is not None or self.body_lr):
+            faults.append("body_layers and body_lr are of a body: name one, e.g. --body timm:resnet18@weights.pth")
         faults += _name_faults("d_augment", self.augmentations, AUGMENTATIONS, "none")
         faults += _name_faults("views", self.view_names, VIEWS)
         return faults

@@ -1,8 +1,9 @@
-"""Learned knowledge for training: M(.) as a fixed function of images, and its features of the real images."""
+"""Learned knowledge for training: M(.) as a fixed function of images with its features of the real ones; E's body."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -11,10 +12,14 @@ from torch import Tensor, nn
 from galirep.data.batches import Batches
 from galirep.data.memory import Images
 from galirep.data.tensors import ImageFunction
-from galirep.errors import PluginError
+from galirep.errors import ConfigError, GalirepError, PluginError
 from galirep.features.cache import cached_features
-from galirep.features.protocol import FeatureExtractor, describe, origin_of, require_gradient
+from galirep.features.extraction import build_extractor, load_body, make_body
+from galirep.features.protocol import Description, FeatureExtractor, describe, origin_of, require_gradient
 from galirep.features.registry import load_extractor
+from galirep.networks.body import Body
+from galirep.networks.saved import BODY_FOLDER
+from galirep.training.config import TrainConfig
 
 
 @dataclass(frozen=True)
@@ -98,9 +103,72 @@ def _from_function(function: ImageFunction, batches: Batches) -> tuple[ImageFunc
 def _require_useful(extract: ImageFunction, batches: Batches, name: str) -> None:
     """Raise if an extractor cannot serve as M(.), before anything long begins."""
     images = batches.images(torch.arange(2))
+    _require_vectors(extract, images, name)
+    require_gradient(extract, images)
+
+
+def _require_vectors(extract: ImageFunction, images: Tensor, name: str) -> None:
     output = extract(images)
     shaped = isinstance(output, Tensor) and output.ndim == 2 and len(output) == 2
     if not shaped or not bool(output.isfinite().all()):
         got = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
         raise PluginError(f"the extractor {name!r} must return (2, d) finite numbers for two images, not {got}")
-    require_gradient(extract, images)
+
+
+def build_body(
+    config: TrainConfig,
+    images: Tensor,
+    *,
+    given: FeatureExtractor | None = None,
+    stored: tuple[Mapping[str, Any], Path] | None = None,
+    download: bool = False,
+) -> Body | None:
+    """Build what E stands on from `config.body`, or `given` in its place; None where neither is set.
+
+    `images`: two of the training images, (2, C, S, S) in [-1, 1] on the device. `stored` is the record and the export
+    folder of a run that is resumed: if that has a copy of the body, what it was copied from is not needed any more.
+
+    Raises:
+        ConfigError: the body does not take images of this size or these channels, or has no weights to train.
+        PluginError: it cannot be built, has no such layers, gives no finite numbers, or lets no gradient pass.
+    """
+    source = config.body if given is None else given
+    if source is None:
+        return None
+    if stored is not None and given is None and stored[0]["copy"] and (stored[1] / BODY_FOLDER).is_dir():
+        # as it was found fit when the run began
+        return load_body(*stored)
+    layers = None if config.body_layers is None else [name.strip() for name in config.body_layers.split(",")]
+    extractor, description = build_extractor(source, layers=layers, download=download, device=images.device)
+    _require_fit(description, images)
+    try:
+        _require_vectors(extractor, images, description.name)
+        require_gradient(extractor, images, "a body of E")
+    except GalirepError:
+        raise
+    # code of the user or of another package may raise anything; the message says whose code it was
+    except Exception as err:
+        side = images.shape[-1]
+        raise PluginError(
+            f"the body {description.name!r} fails on two {side}x{side} images: {type(err).__name__}: {err}"
+        ) from err
+    if config.body_lr and not (isinstance(extractor, nn.Module) and any(True for _ in extractor.parameters())):
+        raise ConfigError(
+            f"body_lr {config.body_lr:g}: the body {description.name!r} has no weights to train: leave it at 0"
+        )
+    return make_body(extractor, source if isinstance(source, str) else None, config.body_lr)
+
+
+def _require_fit(description: Description, images: Tensor) -> None:
+    """Raise if an extractor that takes images of one size and number of channels does not take these."""
+    channels, side = images.shape[1:3]
+    if description.exact_size and description.image_size not in (None, side):
+        raise ConfigError(
+            f"the body {description.name!r} takes images of {description.image_size} pixels, not {side}: "
+            f"pass --image-size {description.image_size}"
+        )
+    if description.exact_size and description.channels != channels:
+        raise ConfigError(
+            f"the body {description.name!r} takes images of {description.channels} channels, not {channels}: "
+            f"pass --channels {description.channels}"
+        )

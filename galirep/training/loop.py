@@ -10,7 +10,7 @@ from tqdm import tqdm
 from galirep.data.memory import Images
 from galirep.data.sources import ImageSource
 from galirep.data.tensors import ImageFunction
-from galirep.game.variant import Variant
+from galirep.features.protocol import FeatureExtractor
 from galirep.runs.directory import RunDirectory
 from galirep.system.signals import stop_signals
 from galirep.training.config import TrainConfig
@@ -42,13 +42,15 @@ def train(
     *,
     out: str | Path,
     adapter: ImageFunction | None = None,
+    body: FeatureExtractor | None = None,
     resume: bool = False,
     overwrite: bool = False,
     download: bool = False,
 ) -> TrainResult:
     """Train E, G and D and leave a run directory at `out`.
 
-    `data` replaces `config.data` where it is given, `adapter` (images in [-1, 1] -> features (B, d)) `config.adapter`.
+    `data` replaces `config.data` where it is given, `adapter` (images in [-1, 1] -> features (B, d)) `config.adapter`,
+    `body` (an extractor with name and dim; the run's encoder is loaded with it in hand) `config.body`.
     With `resume` an interrupted run goes on from its last checkpoint, on a CPU to the very numbers of a run never
     interrupted. A run whose settings are `open_ended` may be given more `steps` then, and ends like one that had them
     from the start. SIGINT and SIGTERM save first. Where losses or gradients become NaN the run goes back to its last
@@ -69,8 +71,8 @@ def train(
         directory.require_command("train")
 
     # prepare: everything that can be wrong is found here, before anything is written
-    stored = Variant.from_dict(directory.info()["variant"]) if resume else None
-    prepared = prepare(config, data, adapter, download=download, stored=stored)
+    resumed = directory if resume else None
+    prepared = prepare(config, data, adapter, download=download, body=body, resumed=resumed)
 
     # begin or resume
     run = TrainingRun.resume(directory, prepared) if resume else TrainingRun.begin(directory, prepared)

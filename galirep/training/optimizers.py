@@ -6,6 +6,7 @@ import torch
 from torch import nn
 
 from galirep.game.step import Game
+from galirep.networks.body import BodyEncoder
 from galirep.training.config import TrainConfig
 
 D_RATE = 2.0
@@ -24,7 +25,8 @@ def rate_factor(config: TrainConfig, step: int, steps: int) -> float:
 class Optimizers:
     """Adam for G and E (one step for both) and Adam for D, with gradient clipping and, in fp16, a loss scale.
 
-    A projector (P) moves with E, at E's rate. No step waits for the device.
+    A projector (P) moves with E, at E's rate. Where E has a body that is trained, its weights are a group of their own
+    beside the rest of E. No step waits for the device.
     """
 
     def __init__(self, game: Game, config: TrainConfig, device: torch.device) -> None:
@@ -34,27 +36,32 @@ class Optimizers:
             "G": config.lr,
             "D": D_RATE * config.lr if config.lr_d is None else config.lr_d,
         }
+        self._nets, self._clip = game.trained(), config.grad_clip
         self.rates["P"] = self.rates["E"]
-        self._clip = config.grad_clip
-        nets = game.trained()
-        self._learners = [n for n in nets if n != "D"]
+        groups = {name: list(net.parameters()) for name, net in self._nets.items() if name != "D"}
+        self._learners = tuple(groups)
+        if isinstance(game.encoder, BodyEncoder) and (weights := game.encoder.body_parameters()):
+            self.rates["body"] = config.body_lr * self.rates["E"]
+            groups["E"] = [p for p in groups["E"] if all(p is not weight for weight in weights)]
+            groups["body"] = weights
         self._both = torch.optim.Adam(
-            [{"params": list(nets[n].parameters()), "lr": self.rates[n]} for n in self._learners],
-            betas=betas,
-            fused=True,
+            [{"params": params, "lr": self.rates[name]} for name, params in groups.items()], betas=betas, fused=True
         )
-        self._d = torch.optim.Adam(nets["D"].parameters(), lr=self.rates["D"], betas=betas, fused=True)
+        self._groups = tuple(groups)
+        self._d = torch.optim.Adam(self._nets["D"].parameters(), lr=self.rates["D"], betas=betas, fused=True)
         self.scaler = torch.amp.GradScaler(device.type, enabled=config.precision == "fp16")
 
     def step(self, factor: float, *, d_only: bool) -> None:
         """Apply the gradients in `.grad` at `factor` times the learning rates."""
-        for optimizer, names in ((self._d, ["D"]), *(() if d_only else ((self._both, self._learners),))):
+        both = () if d_only else ((self._both, self._learners, self._groups),)
+        for optimizer, nets, groups in ((self._d, ("D",), ("D",)), *both):
             # clipping and the reported norms are of the gradients themselves
             self.scaler.unscale_(optimizer)
-            for name, group in zip(names, optimizer.param_groups, strict=True):
+            for name, group in zip(groups, optimizer.param_groups, strict=True):
                 group["lr"] = self.rates[name] * factor
-                if self._clip:
-                    nn.utils.clip_grad_norm_(group["params"], self._clip)
+            if self._clip:
+                for name in nets:
+                    nn.utils.clip_grad_norm_(self._nets[name].parameters(), self._clip)
             self.scaler.step(optimizer)
         self.scaler.update()
 

@@ -1,5 +1,6 @@
 """What a run is going to do, with every setting decided that the user left to the data."""
 
+import copy
 import dataclasses
 import math
 from collections.abc import Callable
@@ -14,6 +15,7 @@ from galirep.errors import ConfigError
 from galirep.game.discriminator import Discriminator
 from galirep.game.step import Game, Rules, compute_gradients
 from galirep.game.variant import Variant
+from galirep.networks.body import Body
 from galirep.networks.families import NETWORKS, family
 from galirep.networks.parts import Shapes, projector
 from galirep.training.config import TrainConfig
@@ -125,7 +127,7 @@ def rules_of(
     )
 
 
-def estimate_memory(config: TrainConfig, variant: Variant, shapes: Shapes) -> int:
+def estimate_memory(config: TrainConfig, variant: Variant, shapes: Shapes, body: Body | None = None) -> int:
     """Estimate the bytes that an update takes at its peak, in float32.
 
     Counted are weights, gradients, Adam's states, averages and all values of the networks. Left out are the images of
@@ -141,22 +143,33 @@ def estimate_memory(config: TrainConfig, variant: Variant, shapes: Shapes) -> in
     networks, _ = family(config.networks, shapes.size)
     rules = rules_of(config, penalized=config.penalized)
     views = config.view_names or ((_VIEWS,) if variant.views else ())
+    copies = [] if body is None else [copy.deepcopy(body.function) for _ in range(2)]
     with imagined() as memory:
         parts = NETWORKS[networks].build(shapes)
         discriminator = Discriminator(variant, parts, config.d_regularizer)
         extract = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(shapes.channels * shapes.size**2, 1))
+        second = NETWORKS[networks].build(shapes)
+        encoder, average = parts.encoder, second.encoder
+        if body is not None:
+            # a frozen body is there once
+            used = copies if body.trained else copies[:1]
+            for function in used:
+                if isinstance(function, torch.nn.Module):
+                    # into imagined tensors, which are counted
+                    function._apply(torch.clone)  # type: ignore[no-untyped-call]
+            first, other = (dataclasses.replace(body, function=function) for function in (used[0], used[-1]))
+            encoder, average = first.encoder(parts, shapes), other.encoder(second, shapes)
+        averages = (average, second.generator)
+        del second, average
         game = Game(
             variant,
-            parts.encoder,
+            encoder,
             parts.generator,
             discriminator,
             extract if variant.needs_features else None,
             views,
-            projector(parts.encoder.hidden) if variant.needs_projector else None,
+            projector(encoder.hidden) if variant.needs_projector else None,
         )
-        second = NETWORKS[networks].build(shapes)
-        averages = (second.encoder, second.generator)
-        del second
         optimizers = [torch.optim.Adam(net.parameters()) for net in game.trained().values()]
         images = torch.rand(config.batch_size, shapes.channels, shapes.size, shapes.size)
         # the second update is with gradients and Adam's states of the first

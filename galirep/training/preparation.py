@@ -1,8 +1,11 @@
 """Validate settings, load data, build the session. Nothing is written to disk."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
+
+import torch
 
 from galirep.data.batches import Batches
 from galirep.data.catalog import open_data
@@ -11,15 +14,18 @@ from galirep.data.report import announce
 from galirep.data.sources import ImageSource
 from galirep.data.tensors import ImageFunction
 from galirep.errors import ConfigError, GalirepError
+from galirep.features.protocol import FeatureExtractor
 from galirep.game.variant import Variant
 from galirep.game.variants import get_variant
 from galirep.networks.families import family
 from galirep.networks.parts import Shapes
+from galirep.runs.directory import RunDirectory
+from galirep.runs.initial_weights import load_initial_weights
 from galirep.system.devices import autocast_of, device_of
 from galirep.system.layer_names import split_names
 from galirep.training.config import TrainConfig
 from galirep.training.held_out import HeldOut, split_rows
-from galirep.training.knowledge import Knowledge, load_knowledge
+from galirep.training.knowledge import Knowledge, build_body, load_knowledge
 from galirep.training.plan import RunPlan, estimate_memory, require_fit, resolve
 from galirep.training.session import Session
 
@@ -40,13 +46,15 @@ def prepare(
     adapter: ImageFunction | None,
     *,
     download: bool,
-    stored: Variant | None,
+    body: FeatureExtractor | None = None,
+    resumed: RunDirectory | None = None,
 ) -> Prepared:
-    """Make ready what `galirep.training.loop.train` is given; `stored` is the variant of a run that is resumed.
+    """Make ready what `galirep.training.loop.train` is given; `resumed` is the run that goes on.
 
     Raises:
         GalirepError: a setting, the data or the adapter does not fit.
     """
+    stored = None if resumed is None else resumed.info()
     variant, device = _variant(config, stored), device_of(config.device)
     # a precision that the device cannot do is refused before any image is decoded
     autocast_of(device, config.precision)
@@ -72,7 +80,19 @@ def prepare(
         layers = None if config.adapter_layers is None else split_names(config.adapter_layers)
         knowledge = load_knowledge(source_of_m, images, rows, batches, layers=layers, download=download)
     plan = plan.with_features(knowledge.dim)
-    session = Session(plan, batches, knowledge)
+    recorded = None if stored is None or resumed is None else stored.get("body")
+    body_of_e = build_body(
+        config,
+        batches.images(torch.arange(2)),
+        given=body,
+        stored=None if recorded is None or resumed is None else (recorded, resumed.export),
+        download=download,
+    )
+    start = None
+    # a run that has a checkpoint needs the source of its first weights no more
+    if config.init_from is not None and not (resumed is not None and resumed.last.exists()):
+        start = load_initial_weights(config.init_from)
+    session = Session(plan, batches, knowledge, body_of_e, start)
     if held_out is not None:
         # raises for layers that the networks lack
         held_out.reader(session.average.nets["E"], session.game.discriminator.image_trunk)
@@ -90,14 +110,16 @@ def prepare(
         "variant": variant.to_dict(),
         "statistics": list(variant.statistics),
         "adapter": knowledge.description,
+        "body": None if body_of_e is None else dict(body_of_e.record),
+        "init_from": session.initial,
     }
     return Prepared(plan, session, held_out, facts)
 
 
-def _variant(config: TrainConfig, stored: Variant | None) -> Variant:
+def _variant(config: TrainConfig, stored: Mapping[str, Any] | None) -> Variant:
     """Return the variant to train; a resumed run goes on with its own where the TOML file it came from was deleted."""
     if stored is not None and config.variant.endswith(".toml") and not Path(config.variant).exists():
-        return stored
+        return Variant.from_dict(stored["variant"])
     return get_variant(config.variant)
 
 
@@ -148,7 +170,8 @@ def describe_memory(config: TrainConfig) -> str:
         latent = config.latent_dim or family(config.networks, size)[1].latent
         # how many features M(.) has is not known before it is loaded; they take little
         shapes = Shapes(size, channels, latent, config.width, int(variant.needs_features), config.norm)
-        mebibytes = estimate_memory(config, variant, shapes) / 2**20
+        body = build_body(config, torch.linspace(-1, 1, 2 * channels * size**2).reshape(2, channels, size, size))
+        mebibytes = estimate_memory(config, variant, shapes, body) / 2**20
     except GalirepError as err:
         return f"memory of an update: not known, since {err}"
     without = ", M(.)" if variant.needs_features else ""

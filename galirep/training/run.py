@@ -16,6 +16,7 @@ from galirep.runs.active import ActiveRun
 from galirep.runs.board import Board
 from galirep.runs.checkpoint import load_checkpoint, save_checkpoint
 from galirep.runs.directory import RunDirectory
+from galirep.runs.initial_weights import describe_initial
 from galirep.runs.metrics import MetricsRow
 from galirep.runs.summary import summary
 from galirep.system.files import write_text
@@ -76,6 +77,8 @@ class TrainingRun:
         board = Board(self.directory.path / "tb", self.session.step)
         with self.directory.logger(), contextlib.closing(board) as self._board:
             _log.info("at step %d of %d", self.session.step, self.plan.steps)
+            if self.session.initial is not None:
+                _log.log(*describe_initial(self.session.initial))
             for image_id, reason in self.info["data"]["errors"]:
                 _log.warning("left out %s: %s", image_id, reason)
             # the second and third: what a kill just after the last checkpoint may have left out
@@ -201,12 +204,14 @@ class TrainingRun:
             "variant": self.plan.variant.to_dict(),
             "data": {key: self.info["data"][key] for key in recorded},
             "adapter": self.info["adapter"],
+            "body": self.info.get("body"),
+            "init_from": self.info.get("init_from"),
             "config": self.config.to_dict(),
             "default_layers": defaults_of(nets["encoder"], self.plan.shapes, nets.get("discriminator")),
         }
         folder.mkdir(exist_ok=True)
         card = model_card(header, with_trunk="discriminator" in nets)
-        export_networks(folder, nets, header, card, self.session.average.statistics)
+        export_networks(folder, nets, header, card, self.session.average.statistics, self.session.body_files)
 
 
 def _fact_differences(facts: Mapping[str, Any], stored: Mapping[str, Any]) -> list[str]:
@@ -214,9 +219,9 @@ def _fact_differences(facts: Mapping[str, Any], stored: Mapping[str, Any]) -> li
     differences = []
     if stored["data"]["fingerprint"] != facts["data"]["fingerprint"]:
         differences.append("data: the images are not those of the run (their ids, sizes or contents differ)")
-    for name in ("adapter", "variant"):
-        if _comparable(stored[name]) != _comparable(facts[name]):
-            differences.append(f"{name}: {facts[name]}, not {stored[name]}")
+    for name in ("adapter", "variant", "body"):
+        if _comparable(stored.get(name)) != _comparable(facts[name]):
+            differences.append(f"{name}: {facts[name]}, not {stored.get(name)}")
     return differences
 
 

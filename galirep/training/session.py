@@ -10,8 +10,10 @@ from galirep.data.batches import Batches, derive_seed
 from galirep.game.discriminator import Discriminator
 from galirep.game.expression import Expr
 from galirep.game.step import Game, Rules, compute_gradients, frozen_statistics
+from galirep.networks.body import Body, BodyEncoder
 from galirep.networks.families import NETWORKS
 from galirep.networks.parts import projector
+from galirep.runs.initial_weights import InitialWeights
 from galirep.runs.metrics import MetricsRow
 from galirep.system.devices import autocast_of, peak_memory
 from galirep.training.averaging import Average
@@ -23,6 +25,7 @@ from galirep.training.plan import RunPlan, rules_of
 _INIT, _STEP, _CALIBRATE, _SHOW = 1, 2, 3, 4
 _CALIBRATION = (16, 256)  # batches, and images in each, that BatchNorm's statistics are re-estimated on
 _SHOWN = 32  # images, and half as many as samples, in the pictures
+_STANDARDIZED = 4096  # images that the body's layers are standardised on
 _MEAN_IMAGE = 1000  # images that G's output bias starts from
 _M_OF_X = Expr("M", (Expr("x"),))
 
@@ -31,12 +34,21 @@ class Session:
     """The state of a run at `step`.
 
     Everything random is derived from the seed and the step, so `state_dict` holds no random state. `knowledge` holds
-    M(.) and its features of the images of `batches`.
+    M(.) and its features of the images of `batches`; E stands on `body` if there is one, and the weights are those of
+    `start` where they fit.
     """
 
-    def __init__(self, plan: RunPlan, batches: Batches, knowledge: Knowledge | None = None) -> None:
+    def __init__(
+        self,
+        plan: RunPlan,
+        batches: Batches,
+        knowledge: Knowledge | None = None,
+        body: Body | None = None,
+        start: InitialWeights | None = None,
+    ) -> None:
         self.plan, self.config, self.batches = plan, plan.config, batches
         self.knowledge = knowledge or Knowledge()
+        self.body_files = {} if body is None else body.files
         self.step = 0
         self.lr_scale, self.rollbacks = 1.0, 0
         self.best: dict[str, Any] | None = None  # step and value of the best evaluation so far
@@ -49,10 +61,12 @@ class Session:
             parts = NETWORKS[config.networks].build(plan.shapes)
             discriminator = Discriminator(plan.variant, parts, config.d_regularizer)
             projection = projector(parts.encoder.hidden) if plan.variant.needs_projector else None
+            # after G and D, which so begin as they would without a body
+            encoder = parts.encoder if body is None else body.encoder(parts, plan.shapes)
         parts.generator.start_from(batches.images(batches.evenly_spaced(_MEAN_IMAGE)).mean(0).cpu())
         self.game = Game(
             plan.variant,
-            parts.encoder,
+            encoder,
             parts.generator,
             discriminator,
             self.knowledge.extract,
@@ -61,6 +75,9 @@ class Session:
         )
         for net in self.game.trained().values():
             net.to(device).to(memory_format=torch.channels_last)
+        if isinstance(encoder, BodyEncoder):
+            encoder.standardize(batches.blocks(batches.evenly_spaced(_STANDARDIZED)))
+        self.initial = None if start is None else start.load_into(self.game.players(), config.networks)
 
         # what moves them
         self.optimizers = Optimizers(self.game, config, device)

@@ -15,6 +15,7 @@ from torch import Tensor
 from galirep.data.sources import ImageSource
 from galirep.data.tensors import BLOCK, to_float
 from galirep.evaluation.pictures.shown import choose_images, open_source, require_target
+from galirep.features.extraction import load_body
 from galirep.game.masks import erase, mix, random_boxes
 from galirep.game.variant import Variant
 from galirep.metrics.reconstruction import pixel_mse
@@ -139,13 +140,12 @@ def fill_boxes(encoder: Encoder, generator: Generator, x: Tensor, boxes: Tensor,
 
 def _load(run: Path, device: torch.device) -> tuple[Encoder, Generator, dict[str, Any], str]:
     """Load a run with the BatchNorm statistics of masked images if it has them, else its default; say which."""
-    loaded = load_autoencoder(run, device)
+    loaded = load_autoencoder(run, device, body=load_body)
     # an export without the key has those of whole images alone
     known: list[str] = loaded[2].get("statistics", ["whole"])
     if "masked" not in known[1:]:
         return *loaded, known[0]
-    options: dict[str, Any] = {"statistics": "masked"}
-    return *load_autoencoder(run, device, **options), "masked"
+    return *load_autoencoder(run, device, "masked", body=load_body), "masked"
 
 
 def _trained_with_masks(header: dict[str, Any]) -> bool | None:

@@ -13,6 +13,7 @@ from galirep.data.tensors import BLOCK, image_blocks, to_float
 from galirep.errors import ConfigError, unknown
 from galirep.evaluation.pictures.latent_paths import PATHS, walk
 from galirep.evaluation.pictures.shown import Shown, draw_images, open_source, read_ids, require_target
+from galirep.features.extraction import load_body
 from galirep.metrics.reconstruction import pixel_mse
 from galirep.networks.parts import Generator
 from galirep.networks.saved import load_autoencoder
@@ -96,7 +97,7 @@ def interpolate(  # noqa: PLR0913
     target = require_target(out, overwrite, count=count, zoom=zoom)
     _require_fitting(data, prior, split, pairs, count, path, steps)
     torch_device = device_of(device)
-    encoder, generator, header = load_autoencoder(Path(run), torch_device)
+    encoder, generator, header = load_autoencoder(Path(run), torch_device, body=load_body)
     source = None
     shown = None
     if data is None:

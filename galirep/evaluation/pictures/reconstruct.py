@@ -12,6 +12,7 @@ from galirep.data.sources import ImageSource
 from galirep.data.tensors import image_blocks, to_float
 from galirep.errors import ConfigError
 from galirep.evaluation.pictures.shown import choose_images, open_source, require_target
+from galirep.features.extraction import load_body
 from galirep.metrics.reconstruction import pixel_mse
 from galirep.networks.parts import Encoder, Generator
 from galirep.networks.saved import load_autoencoder
@@ -96,7 +97,7 @@ def reconstruct(  # noqa: PLR0913
     target = require_target(out, overwrite, count=count, columns=columns, zoom=zoom)
     runs = [Path(run)] if isinstance(run, str | Path) else [Path(r) for r in run]
     torch_device = device_of(device)
-    autoencoders = [load_autoencoder(r, torch_device) for r in runs]
+    autoencoders = [load_autoencoder(r, torch_device, body=load_body) for r in runs]
     shapes = _common_shapes(runs, [header for *_, header in autoencoders])
     source = open_source(data, split, splits, data_root, download)
     shown = choose_images(source, ids, count, shapes, seed=seed, default=_COUNT)

@@ -6,6 +6,7 @@ import torch
 
 from galirep.data.tensors import BLOCK
 from galirep.evaluation.pictures.shown import require_target
+from galirep.features.extraction import load_body
 from galirep.networks.saved import load_autoencoder
 from galirep.system.devices import device_of
 from galirep.system.files import atomic_write
@@ -30,7 +31,7 @@ def sample(
     """
     target = require_target(out, overwrite, count=count, columns=columns)
     torch_device = device_of(device)
-    _, generator, header = load_autoencoder(Path(run), torch_device)
+    _, generator, header = load_autoencoder(Path(run), torch_device, body=load_body)
     z = torch.randn(count, header["shapes"]["latent"], generator=torch.Generator().manual_seed(seed)).to(torch_device)
     with torch.inference_mode():
         images = torch.cat([generator(part) for part in torch.split(z, BLOCK)])
