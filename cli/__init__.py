@@ -21,6 +21,7 @@ COMMANDS = {
     "retrieve": ("retrieve", "Search a gallery for each query."),
     "sample": ("pictures", "Draw images from the prior as a grid."),
     "reconstruct": ("pictures", "Show images beside their reconstructions."),
+    "reproduce": ("reproduce", "Make the paper's tables, with a verdict for each claim."),
     "export": ("export", "Export a run's encoder, or an embedding file to npy + parquet."),
     "verify": ("verify", "Check an embedding file."),
     "merge": ("merge", "Join embedding files of one encoder."),
