@@ -113,17 +113,9 @@ class Bench:
         """What subjects are measured with; the judge is trained where the set names one."""
         image_set, data = self.image_set, self.options.data
         judge = self._classifier("judge", image_set.judge) if image_set.judge else None
-        labels, test_labels = (
-            None if key is None else Path(data[key]) for key in (image_set.labels, image_set.test_labels)
-        )
-        return Yardstick(
-            image_set,
-            self.images,
-            self._load(image_set.test_split),
-            judge=judge,
-            labels=labels,
-            test_labels=test_labels,
-        )
+        files = [None if key is None else Path(data[key]) for key in (image_set.labels, image_set.test_labels)]
+        test = self._load(image_set.test_split)
+        return Yardstick(image_set, self.images, test, judge=judge, labels=files[0], test_labels=files[1])
 
     def _classifier(self, name: str, settings: Mapping[str, Any]) -> Path:
         """Train a classifier on the set, or take the one that is there."""

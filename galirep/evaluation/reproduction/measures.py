@@ -108,7 +108,7 @@ def _frechet(subject: Subject, yardstick: Yardstick) -> Measured:
     count = min(_SAMPLES, len(yardstick.test))
     z = torch.randn(count, subject.latent, generator=torch.Generator().manual_seed(0))
     with torch.inference_mode():
-        samples = torch.cat([yardstick.judge(subject.generate(part)) for part in z.split(BLOCK)]).numpy()
+        samples = torch.cat([yardstick.judge(subject.generate(part)) for part in torch.split(z, BLOCK)]).numpy()
     return {"frechet": frechet_distance(samples, yardstick.judged)}
 
 
@@ -134,7 +134,7 @@ def _latent_mse(subject: Subject, yardstick: Yardstick) -> Measured:  # noqa: AR
         return {"latent_mse": None}
     z = torch.randn(_LATENTS, subject.latent, generator=torch.Generator().manual_seed(0))
     with torch.inference_mode():
-        errors = [(subject.encode(subject.generate(part)) - part).square().sum() for part in z.split(BLOCK)]
+        errors = [(subject.encode(subject.generate(part)) - part).square().sum() for part in torch.split(z, BLOCK)]
     return {"latent_mse": float(torch.stack(errors).sum(dtype=torch.float64) / z.numel())}
 
 

@@ -1,5 +1,6 @@
-"""Making a study: what is missing is trained and measured, by one process or several; tables are made of the results."""
+"""Making a study: what is missing is trained and measured, by one process or several; results become tables."""
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
@@ -19,10 +20,12 @@ from galirep.evaluation.reproduction.store import Options, Work, load_result, wo
 from galirep.evaluation.reproduction.study import Study
 from galirep.evaluation.reproduction.verdicts import Verdict
 
+_log = logging.getLogger("galirep.evaluation")
+
 
 @dataclass(frozen=True)
 class Reproduction:
-    """A study with the results that there are: `text` has its tables and verdicts as Markdown, or what a dry run says."""
+    """A study and its results; `text` has its tables and verdicts as Markdown, or what a dry run says."""
 
     study: Study
     results: tuple[Mapping[str, Any], ...]
@@ -46,7 +49,7 @@ def reproduce(
     scale: str | Path | None = None,
     jobs: int = 1,
     dry_run: bool = False,
-    say: Callable[[str], None] = lambda line: None,
+    say: Callable[[str], object] = _log.info,
     **limits: Any,
 ) -> Reproduction:
     """Make what is missing of a study, by name or TOML file, and return all its results with verdicts.
@@ -83,7 +86,7 @@ def reproduce(
     return Reproduction(study, results, report(study, results))
 
 
-def _announce(work: Work, result: Mapping[str, Any] | None, say: Callable[[str], None]) -> None:
+def _announce(work: Work, result: Mapping[str, Any] | None, say: Callable[[str], object]) -> None:
     if result is None:
         say(f"{work.image_set.name} {work.name}: another process is at it")
         return
@@ -137,7 +140,7 @@ def restricted(
         changes["seeds"] = tuple(seeds)
     if minutes is not None or updates is not None:
         changes |= {"minutes": minutes, "updates": updates}
-    names = {row.name for row in kept}
-    claims = tuple(c for c in study.claims if {c.better, *c.than} <= names)
+    left = {row.name for row in kept}
+    claims = tuple(c for c in study.claims if left.issuperset((c.better, *c.than)))
     chosen = tuple(replace(s, **changes) for s in study.sets if not sets or s.name in sets)
     return replace(study, rows=kept, claims=claims, sets=chosen)

@@ -58,10 +58,11 @@ def identity(study: Study, work: Work) -> dict[str, Any]:
     """Return what a result depends on, but for the data: two results of the same identity are the same."""
     image_set = {key: value for key, value in asdict(work.image_set).items() if key not in _NOT_OF_A_RESULT}
     settings = settings_on(work.row, work.image_set)
-    row = {"kind": work.row.kind, "settings": settings, "of": work.row.of}
-    of = [other for other in study.rows if other.name == work.row.of]
-    inverted = {"inverted": dict(other.settings) for other in of}
-    made: dict[str, Any] = json.loads(json.dumps({"set": image_set, **row, **inverted, "seed": work.seed}))
+    row: dict[str, Any] = {"kind": work.row.kind, "settings": settings, "of": work.row.of}
+    for other in study.rows:
+        if other.name == work.row.of:
+            row["inverted"] = settings_on(other, work.image_set)
+    made: dict[str, Any] = json.loads(json.dumps({"set": image_set, **row, "seed": work.seed}))
     return made
 
 

@@ -12,10 +12,12 @@ from galirep.errors import ConfigError
 from galirep.evaluation import baselines
 from galirep.evaluation.reproduction.budget import spend
 from galirep.evaluation.reproduction.study import ImageSet, Row, settings_on
+from galirep.features.gali import GaliEncoder
+from galirep.features.protocol import FeatureExtractor, describe
 from galirep.features.registry import load_extractor
 from galirep.game.variants import get_variant
 from galirep.networks.families import family
-from galirep.networks.parts import Shapes
+from galirep.networks.parts import Encoder, Shapes
 from galirep.networks.saved import load_autoencoder
 from galirep.supervised.config import ClassifierConfig
 from galirep.supervised.loop import train_classifier
@@ -47,7 +49,7 @@ class Subject:
 
 @dataclass(frozen=True)
 class Place:
-    """Where a row is made: the set, its training images, the folder of its run and those of its networks M and judge."""
+    """Where a row is made: the set, its training images, the folder of its run, M, and the runs of other rows."""
 
     image_set: ImageSet
     images: Images
@@ -82,9 +84,8 @@ def _train(row: Row, seed: int, place: Place) -> Subject:
     def trial(out: Path, steps: int) -> None:
         run(out, steps, holdout=0, evaluate_every=0)
 
-    return of_run(
-        place.folder / "run", spend(place.image_set, place.folder, trial, run, lambda: _updates(row, seed, place))
-    )
+    facts = spend(place.image_set, place.folder, trial, run, lambda: _updates(row, seed, place))
+    return of_run(place.folder / "run", facts)
 
 
 def _updates(row: Row, seed: int, place: Place) -> int:
@@ -102,7 +103,7 @@ def of_run(run: Path, facts: Mapping[str, Any]) -> Subject:
     masked = encoder
     if "masked" in header.get("statistics", []):
         masked, _, _ = load_autoencoder(run, statistics="masked")
-    facts = {**facts, "layers": list(extractor.layers), "sha256": header["sha256"], "step": header["step"]}
+    facts = {**facts, "layers": _layers(extractor), "sha256": header["sha256"], "step": header["step"]}
     return Subject(
         facts,
         encoder.latent,
@@ -126,7 +127,7 @@ def _views(row: Row, seed: int, place: Place) -> Subject:
     batch = ClassifierConfig.from_dict(settings).batch_size
     facts = spend(place.image_set, place.folder, run, run, lambda: math.ceil(epochs * len(place.images) / batch))
     extractor = load_extractor(f"classifier:{place.folder / 'run'}")
-    return Subject({**facts, "layers": list(extractor.layers)}, features=extractor)
+    return Subject({**facts, "layers": _layers(extractor)}, features=extractor)
 
 
 def _networks(row: Row, place: Place) -> str:
@@ -143,7 +144,7 @@ def _untrained(row: Row, seed: int, place: Place) -> Subject:
         f"latent={latent},seed={seed}"
     )
     extractor = load_extractor(spec, layers=row.settings.get("layers"))
-    return Subject({"layers": list(extractor.layers)}, features=extractor)
+    return Subject({"layers": _layers(extractor)}, features=extractor)
 
 
 def _pixels(row: Row, seed: int, place: Place) -> Subject:  # noqa: ARG001
@@ -169,7 +170,7 @@ def _autoencoder(row: Row, seed: int, place: Place) -> Subject:
     encoder, generator = trained.encoder, trained.generator
     features = _default_features(encoder, place)
     return Subject(
-        {"updates": trained.updates, "cpu_minutes": image_set.minutes, "layers": list(features.layers)},
+        {"updates": trained.updates, "cpu_minutes": image_set.minutes, "layers": _layers(features)},
         features=features,
         rebuild=lambda x: generator(encoder(x)[0]),
         inpaint=lambda x: generator(encoder(x)[0]),
@@ -193,7 +194,7 @@ def _inverter(row: Row, seed: int, place: Place) -> Subject:
     encoder = trained.encoder
     features = _default_features(encoder, place)
     return Subject(
-        {"updates": trained.updates, "cpu_minutes": image_set.minutes, "layers": list(features.layers)},
+        {"updates": trained.updates, "cpu_minutes": image_set.minutes, "layers": _layers(features)},
         encoder.latent,
         features,
         lambda x: generator(encoder(x)[0]),
@@ -203,9 +204,11 @@ def _inverter(row: Row, seed: int, place: Place) -> Subject:
     )
 
 
-def _default_features(encoder: Any, place: Place) -> Any:
-    from galirep.features.gali import GaliEncoder
+def _layers(extractor: FeatureExtractor) -> list[str]:
+    return list(dict(describe(extractor).layers))
 
+
+def _default_features(encoder: Encoder, place: Place) -> GaliEncoder:
     _, channels, size, _ = place.images.pixels.shape
     return GaliEncoder(encoder, Shapes(size=size, channels=channels, latent=encoder.latent), name="E")
 
@@ -214,7 +217,7 @@ def _knowledge(row: Row, seed: int, place: Place) -> Subject:  # noqa: ARG001
     if place.knowledge is None:
         raise ConfigError(f"row {row.name!r} is M itself, and the set {place.image_set.name!r} gives no knowledge")
     extractor = load_extractor(f"classifier:{place.knowledge}")
-    return Subject({"layers": list(extractor.layers)}, features=extractor)
+    return Subject({"layers": _layers(extractor)}, features=extractor)
 
 
 _MAKERS: Mapping[str, Callable[[Row, int, Place], Subject]] = {
