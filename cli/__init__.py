@@ -24,6 +24,7 @@ COMMANDS = {
     "inpaint": ("pictures", "Show images with a box erased and filled in."),
     "interpolate": ("pictures", "Show what lies between two images or two z."),
     "evaluate": ("evaluate", "Measure runs: reconstruction, FID, inpainting, posterior, probe."),
+    "reproduce": ("reproduce", "Make the paper's tables, with a verdict for each claim."),
     "export": ("export", "Export a run's encoder, or an embedding file to npy + parquet."),
     "verify": ("verify", "Check an embedding file."),
     "merge": ("merge", "Join embedding files of one encoder."),

@@ -1,13 +1,13 @@
-"""Baselines that an encoder has to beat: mean image, raw pixels, PCA, untrained networks, a plain autoencoder."""
+"""Baselines that an encoder has to beat: from the mean image to an encoder that inverts a finished generator."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from galirep.data.tensors import ImageFunction, to_float
 from galirep.errors import ConfigError
@@ -17,6 +17,7 @@ from galirep.networks.families import family
 from galirep.networks.parts import Encoder, Generator, Parts, Shapes
 
 Pixels = NDArray[np.uint8]
+_BATCH = 64
 _PCA_IMAGES = 10_000  # training images that PCA is fitted on, about
 
 
@@ -33,7 +34,7 @@ class Baseline:
 
 @dataclass(frozen=True)
 class Autoencoder:
-    """A trained E and G in eval mode, and the number of updates."""
+    """An E and G in eval mode, of which E or both were trained here, and the number of updates."""
 
     encoder: Encoder
     generator: Generator
@@ -99,38 +100,93 @@ def train_autoencoder(
     Raises:
         ConfigError: not exactly one budget above 0, unknown networks, or a size they do not take.
     """
-    budget = _require_one_budget(minutes, updates)
+    budget = _Budget(minutes, updates)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        parts = _build(networks, pixels)
+        parts = _build(networks, pixels.shape)
     encoder, generator = parts.encoder, parts.generator
     generator.start_from(_mean(pixels))
-    optimizer = torch.optim.Adam([*encoder.parameters(), *generator.parameters()])
     random = np.random.default_rng(seed)
-    start = time.process_time()
+
+    def loss() -> Tensor:
+        x = to_float(torch.from_numpy(pixels[random.integers(0, len(pixels), _BATCH)]))
+        error: Tensor = (generator(encoder(x)[0]) - x).square().mean()
+        return error
+
+    steps = _minimize(loss, [*encoder.parameters(), *generator.parameters()], budget)
+    return Autoencoder(encoder.eval(), generator.eval(), steps)
+
+
+def train_inverter(
+    generator: Generator,
+    latent: int,
+    shape: Sequence[int],
+    networks: str = "compact",
+    *,
+    width: int = 32,
+    minutes: float | None = None,
+    updates: int | None = None,
+    seed: int = 0,
+) -> Autoencoder:
+    """Train the E of a network family to invert a finished G of images `shape` = (C, S, S), on samples alone.
+
+    E maximises the likelihood of z under its posterior of G(z), for z of the prior (the latent regressor of Donahue et
+    al. 2017, section 4, with the Gaussian posterior of ALI): what is learned without the game. Optimizer, budget and
+    device are those of `train_autoencoder`.
+
+    Raises:
+        ConfigError: not exactly one budget above 0, unknown networks, or a size they do not take.
+    """
+    budget = _Budget(minutes, updates)
+    channels, size, _ = shape
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        encoder = family(networks, size)[1].build(Shapes(size, channels, latent, width)).encoder
+    random = torch.Generator().manual_seed(seed)
+
+    def loss() -> Tensor:
+        z = torch.randn(_BATCH, latent, generator=random)
+        with torch.no_grad():
+            x = generator(z)
+        mu, log_sigma = encoder(x)
+        loss: Tensor = (log_sigma + ((z - mu) * torch.exp(-log_sigma)).square() / 2).sum(1).mean()
+        return loss
+
+    steps = _minimize(loss, list(encoder.parameters()), budget)
+    return Autoencoder(encoder.eval(), generator, steps)
+
+
+class _Budget:
+    """CPU minutes of this process, or updates: which share of it is spent."""
+
+    def __init__(self, minutes: float | None, updates: int | None) -> None:
+        budget = updates if minutes is None else minutes
+        if (minutes is None) == (updates is None) or budget is None or budget <= 0:
+            raise ConfigError(f"minutes {minutes} and updates {updates}: give exactly one of them, above 0")
+        self._budget, self._minutes = budget, minutes
+        self._start = time.process_time()
+
+    def spent(self, updates: int) -> float:
+        """Return the share spent, of 1, after so many updates."""
+        return (updates if self._minutes is None else (time.process_time() - self._start) / 60) / self._budget
+
+
+def _minimize(loss: Callable[[], Tensor], parameters: list[nn.Parameter], budget: _Budget) -> int:
+    """Run Adam at 1e-3, on a cosine to 0 over the budget; return the number of updates."""
+    optimizer = torch.optim.Adam(parameters)
     step = 0
-    spent = 0.0
-    while spent < budget:
-        optimizer.param_groups[0]["lr"] = 5e-4 * (1 + np.cos(np.pi * (spent / budget)))
-        x = to_float(torch.from_numpy(pixels[random.integers(0, len(pixels), 64)]))
-        loss = (generator(encoder(x)[0]) - x).square().mean()
+    while (share := budget.spent(step)) < 1:
+        optimizer.param_groups[0]["lr"] = 5e-4 * (1 + np.cos(np.pi * share))
+        value = loss()
         optimizer.zero_grad()
-        loss.backward()
+        value.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
         step += 1
-        spent = step if minutes is None else (time.process_time() - start) / 60
-    return Autoencoder(encoder.eval(), generator.eval(), step)
+    return step
 
 
-def _require_one_budget(minutes: float | None, updates: int | None) -> float:
-    budget = updates if minutes is None else minutes
-    if (minutes is None) == (updates is None) or budget is None or budget <= 0:
-        raise ConfigError(f"minutes {minutes} and updates {updates}: give exactly one of them, above 0")
-    return budget
-
-
-def _build(networks: str, pixels: Pixels) -> Parts:
-    _, channels, size, _ = pixels.shape
+def _build(networks: str, shape: Sequence[int]) -> Parts:
+    _, channels, size, _ = shape
     _, chosen = family(networks, size)
     return chosen.build(Shapes(size=size, channels=channels, latent=chosen.latent))
 

@@ -1,4 +1,4 @@
-"""Count the memory of tensors while code runs, also of tensors without data, to learn what the code would take."""
+"""Count memory and work of tensors while code runs, also of tensors without data: what would the code take?"""
 
 import contextlib
 import gc
@@ -10,14 +10,18 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
+from torch.utils.flop_counter import flop_registry
 
 
 class TensorMemory(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """A context that counts the bytes of all storages that operations make in it: `now`, and `peak` so far."""
+    """A context that counts the bytes of all storages that operations make in it: `now`, and `peak` so far.
+
+    `flops` are the operations of products and convolutions, a multiplication with its addition being two.
+    """
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self.now, self.peak = 0, 0
+        self.now, self.peak, self.flops = 0, 0, 0
         self._sizes: dict[int, int] = {}
 
     def __enter__(self) -> "TensorMemory":
@@ -35,7 +39,11 @@ class TensorMemory(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def __torch_dispatch__(self, func: Callable[..., Any], types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Run an operation and count the storages of its results that were not there before."""
-        results = func(*args, **(kwargs or {}))
+        kwargs = kwargs or {}
+        results = func(*args, **kwargs)
+        # torch's own FlopCounterMode follows modules by hooks, which autograd.grad does not allow
+        if (formula := flop_registry.get(getattr(func, "_overloadpacket", None))) is not None:
+            self.flops += formula(*args, **kwargs, out_val=results)
         for value in tree_leaves(results):
             if isinstance(value, torch.Tensor):
                 storage = value.untyped_storage()

@@ -1,0 +1,146 @@
+"""Making results in one process: the images and yardsticks of each set, and the folders that rows are made in."""
+
+import contextlib
+import datetime
+import fcntl
+import platform
+from collections.abc import Iterator, Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from galirep.data.catalog import open_data
+from galirep.data.memory import Images, load_images
+from galirep.evaluation.reproduction.measures import COLUMNS, Yardstick
+from galirep.evaluation.reproduction.store import Options, Work, identity, load_result, measured, result_path
+from galirep.evaluation.reproduction.study import ImageSet, Study
+from galirep.evaluation.reproduction.subjects import Place, make
+from galirep.supervised.config import ClassifierConfig
+from galirep.supervised.loop import train_classifier
+from galirep.system.files import write_json
+from galirep.version import __version__
+
+
+class Laboratory:
+    """What makes results in one process; images and yardsticks of a set are loaded once."""
+
+    def __init__(self, study: Study, options: Options) -> None:
+        self.study, self.options = study, options
+        self._benches: dict[str, Bench] = {}
+
+    def result(self, work: Work) -> dict[str, Any] | None:
+        """Make one result and write its file; None if another process is at it."""
+        bench = self._benches.setdefault(work.image_set.name, Bench(work.image_set, self.options))
+        folder = bench.folder(work)
+        with _claimed(folder) as free:
+            if not free:
+                return None
+            # another process may have made it meanwhile
+            if (done := load_result(self.study, work, self.options)) is not None:
+                return done
+            seed = work.seed or 0
+            rows = {row.name: Work(work.image_set, row, seed) for row in self.study.rows}
+            place = Place(
+                work.image_set,
+                bench.images,
+                folder,
+                bench.knowledge if work.image_set.knowledge else None,
+                lambda name: bench.folder(rows[name]) / "run",
+            )
+            subject = make(work.row, seed, place)
+            path = result_path(work, self.options)
+            values = measured(path)
+            for column in self.study.columns:
+                if column not in values:
+                    values |= COLUMNS[column].measure(subject, bench.yardstick)
+            result = {
+                "set": work.image_set.name,
+                "row": work.row.name,
+                "seed": work.seed,
+                **subject.facts,
+                **values,
+                "identity": identity(self.study, work),
+                "provenance": {**bench.facts, **_environment()},
+            }
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_json(path, result)
+            return result
+
+
+def _environment() -> dict[str, Any]:
+    today = datetime.datetime.now(datetime.timezone.utc).date().isoformat()
+    versions = {"galirep": __version__, "torch": torch.__version__, "python": platform.python_version()}
+    return {"date": today, "machine": platform.machine(), **versions}
+
+
+class Bench:
+    """The images of a set, and what they are measured with."""
+
+    def __init__(self, image_set: ImageSet, options: Options) -> None:
+        self.image_set, self.options = image_set, options
+
+    def folder(self, work: Work) -> Path:
+        """Return the folder that a row is trained in."""
+        return self.options.workdir / self.image_set.name / work.name
+
+    def _load(self, split: str | None) -> Images:
+        image_set = self.image_set
+        return load_images(open_data(self.options.data[image_set.data], split), image_set.image_size)
+
+    @cached_property
+    def images(self) -> Images:
+        """The training images."""
+        return self._load(self.image_set.split)
+
+    @cached_property
+    def facts(self) -> dict[str, Any]:
+        """What is recorded of the data."""
+        test = self.yardstick.test
+        return {
+            "train": {"images": len(self.images), "fingerprint": self.images.fingerprint},
+            "test": {"split": self.image_set.test_split, "images": len(test), "fingerprint": test.fingerprint},
+        }
+
+    @cached_property
+    def knowledge(self) -> Path:
+        """The run of the classifier that serves as M."""
+        return self._classifier("knowledge", self.image_set.knowledge)
+
+    @cached_property
+    def yardstick(self) -> Yardstick:
+        """What subjects are measured with; the judge is trained where the set names one."""
+        image_set, data = self.image_set, self.options.data
+        judge = self._classifier("judge", image_set.judge) if image_set.judge else None
+        files = [None if key is None else Path(data[key]) for key in (image_set.labels, image_set.test_labels)]
+        test = self._load(image_set.test_split)
+        return Yardstick(image_set, self.images, test, judge=judge, labels=files[0], test_labels=files[1])
+
+    def _classifier(self, name: str, settings: Mapping[str, Any]) -> Path:
+        """Train a classifier on the set, or take the one that is there."""
+        image_set, data = self.image_set, self.options.data
+        run = self.options.workdir / image_set.name / name / "run"
+        run.parent.mkdir(parents=True, exist_ok=True)
+        common = {"data": data[image_set.data], "split": image_set.split, "image_size": image_set.image_size}
+        labels = {} if image_set.labels is None else {"labels": data[image_set.labels]}
+        with (run.parent / "lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not (run.parent / "done").exists():
+                config = ClassifierConfig.from_dict({**common, **labels, **settings})
+                train_classifier(config, out=run, resume=run.exists())
+                (run.parent / "done").touch()
+        return run
+
+
+@contextlib.contextmanager
+def _claimed(folder: Path) -> Iterator[bool]:
+    """Lock a folder; yield False if another process works in it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield False
+        else:
+            yield True

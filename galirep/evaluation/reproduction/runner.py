@@ -1,0 +1,146 @@
+"""Making a study: what is missing is trained and measured, by one process or several; results become tables."""
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, replace
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from galirep.errors import ConfigError, unknown
+from galirep.evaluation.reproduction.catalog import load_study
+from galirep.evaluation.reproduction.forecast import forecast
+from galirep.evaluation.reproduction.laboratory import Laboratory
+from galirep.evaluation.reproduction.measures import COLUMNS
+from galirep.evaluation.reproduction.report import report, results_on, verdicts_of
+from galirep.evaluation.reproduction.store import Options, Work, load_result, work_of
+from galirep.evaluation.reproduction.study import Study
+from galirep.evaluation.reproduction.verdicts import Verdict
+
+_log = logging.getLogger("galirep.evaluation")
+
+
+@dataclass(frozen=True)
+class Reproduction:
+    """A study and its results; `text` has its tables and verdicts as Markdown, or what a dry run says."""
+
+    study: Study
+    results: tuple[Mapping[str, Any], ...]
+    text: str
+
+    @property
+    def verdicts(self) -> list[Verdict]:
+        """The verdict of each claim on each set."""
+        return [verdict for s in self.study.sets for verdict in verdicts_of(self.study, s, results_on(s, self.results))]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the results and verdicts as plain data."""
+        verdicts = [verdict.to_dict() for verdict in self.verdicts]
+        return {"study": self.study.name, "results": [dict(r) for r in self.results], "verdicts": verdicts}
+
+
+def reproduce(
+    study: str | Path | Study,
+    options: Options,
+    *,
+    scale: str | Path | None = None,
+    jobs: int = 1,
+    dry_run: bool = False,
+    say: Callable[[str], object] = _log.info,
+    **limits: Any,
+) -> Reproduction:
+    """Make what is missing of a study, by name or TOML file, and return all its results with verdicts.
+
+    Rows are made by `jobs` processes, each on one thread if there are several; other calls with the same folders may
+    share the work. A result that is stored is not made again; one that lacks a column of the study is measured for it
+    alone. `limits` are those of `restricted`. With `dry_run` nothing is made: the text says what would be.
+
+    Raises:
+        ConfigError: the study does not fit together, has no sets, a key of its data is not given, or a stored result
+            was made otherwise (other settings or another budget).
+    """
+    if not isinstance(study, Study):
+        study = load_study(study, scale)
+    study = restricted(study, **limits)
+    study.check(COLUMNS)
+    if not study.sets:
+        raise ConfigError(f"the table {study.name!r} has no sets: name a scale, e.g. --scale cpu or a FILE.toml")
+    work = work_of(study)
+    missing = [item for item in work if load_result(study, item, options) is None]
+    if dry_run:
+        return Reproduction(study, (), forecast(study, missing, options))
+    if missing:
+        _require_data(study, options)
+    if jobs == 1 or len(missing) < 2:
+        laboratory = Laboratory(study, options)
+        for item in missing:
+            _announce(item, laboratory.result(item), say)
+    else:
+        with ProcessPoolExecutor(jobs, get_context("spawn"), _start_worker, (study, options)) as pool:
+            for item, result in zip(missing, pool.map(_work, missing), strict=True):
+                _announce(item, result, say)
+    results = tuple(result for item in work if (result := load_result(study, item, options)) is not None)
+    return Reproduction(study, results, report(study, results))
+
+
+def _announce(work: Work, result: Mapping[str, Any] | None, say: Callable[[str], object]) -> None:
+    if result is None:
+        say(f"{work.image_set.name} {work.name}: another process is at it")
+        return
+    numbers = ", ".join(f"{key} {value:.4g}" for key, value in result.items() if key in COLUMNS and value is not None)
+    say(f"{work.image_set.name} {work.name}: {numbers}")
+
+
+_laboratory: "Laboratory | None" = None
+
+
+def _start_worker(study: Study, options: Options) -> None:
+    global _laboratory
+    torch.set_num_threads(1)
+    _laboratory = Laboratory(study, options)
+
+
+def _work(work: Work) -> dict[str, Any] | None:
+    assert _laboratory is not None
+    return _laboratory.result(work)
+
+
+def _require_data(study: Study, options: Options) -> None:
+    needed = {key for s in study.sets for key in (s.data, s.labels, s.test_labels) if key}
+    for key in sorted(needed - set(options.data)):
+        raise ConfigError(f"the study {study.name!r} needs the data {key!r}: give --data {key}=SPEC")
+    for key in options.data:
+        if key not in needed:
+            raise ConfigError(unknown("data", key, needed))
+
+
+def restricted(
+    study: Study,
+    *,
+    rows: Sequence[str] = (),
+    sets: Sequence[str] = (),
+    seeds: Sequence[int] = (),
+    minutes: float | None = None,
+    updates: int | None = None,
+) -> Study:
+    """Return a study with some of its rows and sets alone, other seeds or another budget for every set."""
+    for what, names, known in (
+        ("row", rows, [row.name for row in study.rows]),
+        ("set", sets, [s.name for s in study.sets]),
+    ):
+        for name in names:
+            if name not in known:
+                raise ConfigError(unknown(what, name, known))
+    kept = tuple(row for row in study.rows if not rows or row.name in rows)
+    changes: dict[str, Any] = {}
+    if seeds:
+        changes["seeds"] = tuple(seeds)
+    if minutes is not None or updates is not None:
+        changes |= {"minutes": minutes, "updates": updates}
+    left = {row.name for row in kept}
+    claims = tuple(c for c in study.claims if left.issuperset((c.better, *c.than)))
+    chosen = tuple(replace(s, **changes) for s in study.sets if not sets or s.name in sets)
+    return replace(study, rows=kept, claims=claims, sets=chosen)

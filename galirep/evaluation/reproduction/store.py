@@ -1,0 +1,101 @@
+"""The results of a study: what there is to make, and what is stored, one JSON file a row and seed."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from galirep.errors import ConfigError, DataError
+from galirep.evaluation.reproduction.measures import COLUMNS
+from galirep.evaluation.reproduction.study import ImageSet, Row, Study, settings_on
+
+# of a set: what does not change the result of a row
+_NOT_OF_A_RESULT = ("name", "seeds", "rows", "row_settings", "paper")
+
+
+@dataclass(frozen=True)
+class Work:
+    """One result to make: a row on a set with a seed; `seed` is None for a row that has none."""
+
+    image_set: ImageSet
+    row: Row
+    seed: int | None
+
+    @property
+    def name(self) -> str:
+        """A name for files: ROW or ROW-SEED."""
+        return self.row.name if self.seed is None else f"{self.row.name}-{self.seed}"
+
+
+@dataclass(frozen=True)
+class Options:
+    """Where a study finds its images and leaves its runs and results.
+
+    `data` are key -> SPEC or path for the keys that its sets name; `workdir` holds runs, `results` one JSON file for
+    each row and seed. `keep_runs` False deletes nothing yet: runs are what a later column is measured on.
+    """
+
+    data: Mapping[str, str]
+    workdir: Path
+    results: Path
+
+
+def work_of(study: Study) -> list[Work]:
+    """List the results of a study: sets in order, seeds before rows, so that early results compare all rows."""
+    work = []
+    for image_set in study.sets:
+        rows = study.rows_on(image_set)
+        work += [Work(image_set, row, None) for row in rows if not row.seeded and row.kind != "untrained"]
+        for seed in image_set.seeds:
+            # an inverter needs the run whose generator it inverts
+            ordered = sorted(rows, key=lambda row: row.kind == "inverter")
+            work += [Work(image_set, row, seed) for row in ordered if row.seeded or row.kind == "untrained"]
+    return work
+
+
+def identity(study: Study, work: Work) -> dict[str, Any]:
+    """Return what a result depends on, but for the data: two results of the same identity are the same."""
+    image_set = {key: value for key, value in asdict(work.image_set).items() if key not in _NOT_OF_A_RESULT}
+    settings = settings_on(work.row, work.image_set)
+    row: dict[str, Any] = {"kind": work.row.kind, "settings": settings, "of": work.row.of}
+    for other in study.rows:
+        if other.name == work.row.of:
+            row["inverted"] = settings_on(other, work.image_set)
+    made: dict[str, Any] = json.loads(json.dumps({"set": image_set, **row, "seed": work.seed}))
+    return made
+
+
+def result_path(work: Work, options: Options) -> Path:
+    """Return the JSON file of a result."""
+    return options.results / work.image_set.name / f"{work.name}.json"
+
+
+def load_result(study: Study, work: Work, options: Options) -> dict[str, Any] | None:
+    """Read a stored result; None where there is none or it lacks a column of the study.
+
+    Raises:
+        ConfigError: it was made by other settings or another budget.
+        DataError: it cannot be read.
+    """
+    path = result_path(work, options)
+    if not path.exists():
+        return None
+    try:
+        result: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        made = result["identity"]
+    except (OSError, ValueError, KeyError, TypeError) as err:
+        raise DataError(f"{path} is not a result of a study: {err}") from None
+    wanted = identity(study, work)
+    if made != wanted:
+        differing = sorted(key for key in {*made, *wanted} if made.get(key) != wanted.get(key))
+        raise ConfigError(
+            f"{path} was made with other {', '.join(differing)}: give another --results folder, or delete the file"
+        )
+    return result if all(column in result for column in study.columns) else None
+
+
+def measured(path: Path) -> dict[str, Any]:
+    """Return the columns, and their details, that a stored result has."""
+    stored = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    return {key: value for key, value in stored.items() if key.partition(":")[0] in COLUMNS}

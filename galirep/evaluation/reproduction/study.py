@@ -1,0 +1,248 @@
+"""A study as data: rows to train or fit, columns to measure, claims to decide, and the image sets and budgets for it.
+
+The paper's tables are studies without sets (what is compared), a scale is a study with
+nothing but sets (on what, for how long); a file of your own may hold both.
+"""
+
+import sys
+from collections.abc import Iterable, Mapping
+from dataclasses import MISSING, dataclass, field, fields, replace
+from pathlib import Path
+from types import UnionType
+from typing import Any, TypeVar, get_args, get_origin, get_type_hints
+
+from galirep.errors import ConfigError, unknown
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+KINDS = ("train", "views", "untrained", "pixels", "mean-image", "pca", "autoencoder", "inverter", "knowledge")
+"""What a row is: a GALI run, a self-supervised run of `train-classifier`, or a baseline."""
+_TRAINED = ("train", "views", "autoencoder", "inverter")
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of a table.
+
+    Attributes:
+        name: what the table calls it.
+        kind: one of `KINDS`.
+        settings: of `TrainConfig` (kind train) or `ClassifierConfig` (views), over those of the set; `networks`,
+            `layers`, `components` and the like of baselines.
+        of: of an inverter, the row whose generator it inverts.
+        paper: set of the paper (`svhn`, `celeba`) -> column -> the paper's figure.
+    """
+
+    name: str
+    kind: str = "train"
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    of: str | None = None
+    paper: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+
+    @property
+    def seeded(self) -> bool:
+        """Whether another seed gives another result that costs training."""
+        return self.kind in _TRAINED
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A statement that a row is better (less in every one of `columns`) than each row of `than`."""
+
+    text: str
+    better: str
+    than: tuple[str, ...]
+    columns: tuple[str, ...]
+    sets: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class ImageSet:
+    """The images that a study is made on, and what each trained row may spend on them.
+
+    Attributes:
+        name: of the set, and of its folder among the results.
+        data: the key of a data SPEC that the user gives (`--data mnist=mnist.tar`).
+        test_split: the split that is measured on; nothing is trained or chosen on it.
+        image_size: side of the images, pixels.
+        minutes, updates, epochs: the budget of each trained row; exactly one of them. Minutes are of one core (CPU
+            time).
+        seeds: of every trained row.
+        rows: names of the rows that are made on the set; none: all.
+        settings: of `TrainConfig`, for every row of kind train.
+        row_settings: row -> settings of it on this set; `epochs` there is its own budget.
+        labels, test_labels: keys of CSV files of binary attributes, for a set without classes.
+        probe_labels, probe_draws: labelled training images a probe, and random choices of them.
+        knowledge: settings of the classifier that serves as M; `judge`: of the one that features are measured with.
+        paper: the paper's set whose figures stand beside.
+    """
+
+    name: str
+    data: str
+    image_size: int
+    test_split: str = "test"
+    split: str | None = None
+    minutes: float | None = None
+    updates: int | None = None
+    epochs: float | None = None
+    seeds: tuple[int, ...] = (0,)
+    rows: tuple[str, ...] = ()
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    row_settings: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    labels: str | None = None
+    test_labels: str | None = None
+    probe_labels: int = 1000
+    probe_draws: int = 5
+    knowledge: Mapping[str, Any] = field(default_factory=dict)
+    judge: Mapping[str, Any] = field(default_factory=dict)
+    paper: str | None = None
+
+
+@dataclass(frozen=True)
+class Study:
+    """Rows, columns, claims and sets; see the module."""
+
+    name: str
+    about: str = ""
+    columns: tuple[str, ...] = ()
+    rows: tuple[Row, ...] = ()
+    claims: tuple[Claim, ...] = ()
+    sets: tuple[ImageSet, ...] = ()
+
+    def rows_on(self, image_set: ImageSet) -> tuple[Row, ...]:
+        """Return the rows that are made on a set."""
+        return tuple(row for row in self.rows if not image_set.rows or row.name in image_set.rows)
+
+    def check(self, columns: Iterable[str]) -> None:
+        """Check what the parts say of each other; `columns` are those that can be measured.
+
+        Raises:
+            ConfigError: a kind, column, row or set is unknown or named twice, or a budget is not one number above 0.
+        """
+        names = [row.name for row in self.rows]
+        _once("row", names)
+        _once("set", [s.name for s in self.sets])
+        known = list(columns)
+        _known("column", self.columns, known)
+        for row in self.rows:
+            _known("kind of row", [row.kind], KINDS)
+            if (row.kind == "inverter") != (row.of is not None):
+                raise ConfigError(f"row {row.name!r}: `of` names the row whose generator an inverter inverts")
+            _known("row", [row.of] if row.of else [], names)
+            for figures in row.paper.values():
+                _known("column", figures, known)
+        for claim in self.claims:
+            _known("row", (claim.better, *claim.than), names)
+            _known("column", claim.columns, self.columns)
+        for image_set in self.sets:
+            budgets = {"minutes": image_set.minutes, "updates": image_set.updates, "epochs": image_set.epochs}
+            given = {key: value for key, value in budgets.items() if value is not None}
+            if len(given) != 1 or min(given.values()) <= 0:
+                written = ", ".join(f"{key} {value:g}" for key, value in given.items()) or "no budget"
+                raise ConfigError(
+                    f"set {image_set.name!r}: {written}: give exactly one of minutes, updates and epochs, above 0"
+                )
+            if not image_set.seeds:
+                raise ConfigError(f"set {image_set.name!r}: give one seed or more")
+            _once(f"seed of set {image_set.name!r}", [str(seed) for seed in image_set.seeds])
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> "Study":
+        """Build a study from plain data.
+
+        Raises:
+            ConfigError: a key is unknown or missing, or a value has the wrong type.
+        """
+        parts = dict(values)
+        for key, record in (("rows", Row), ("claims", Claim), ("sets", ImageSet)):
+            items = parts.get(key, [])
+            if not isinstance(items, list) or not all(isinstance(item, Mapping) for item in items):
+                raise ConfigError(f"{key} must be tables, each written [[{key}]]")
+            parts[key] = tuple(_build(record, item, key.removesuffix("s")) for item in items)
+        return _build(cls, parts, "study")
+
+    def on(self, scale: "Study") -> "Study":
+        """Return the study on the sets of another, a scale."""
+        rows = [row.name for row in self.rows]
+        # a scale names the rows of all tables
+        sets = [replace(s, rows=tuple(n for n in s.rows if n in rows)) for s in scale.sets]
+        kept = [s for s, whole in zip(sets, scale.sets, strict=True) if s.rows or not whole.rows]
+        return replace(self, sets=tuple(kept))
+
+
+def settings_on(row: Row, image_set: ImageSet) -> dict[str, Any]:
+    """Return the settings of a row on a set: the set's own (of kind train), the row's, and those for this pair."""
+    common = image_set.settings if row.kind == "train" else {}
+    return {**common, **row.settings, **image_set.row_settings.get(row.name, {})}
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """Read a TOML file.
+
+    Raises:
+        ConfigError: it cannot be read or is not TOML; the message names it.
+    """
+    try:
+        values: dict[str, Any] = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as err:
+        raise ConfigError(f"cannot read {path}: {err.strerror}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as err:
+        raise ConfigError(f"{path} is not valid TOML: {err}") from None
+    return values
+
+
+def _build(record: type[T], values: Mapping[str, Any], where: str) -> T:
+    """Build a record from plain data: unknown keys and values of another type are refused, lists become tuples."""
+    hints = get_type_hints(record)
+    who = f"{where} {values['name']!r}" if "name" in values else where
+    for key, value in values.items():
+        if key not in hints:
+            raise ConfigError(f"{who}: {unknown('key', key, hints)}")
+        if not _fits(value, hints[key]):
+            raise ConfigError(f"{who}: {key} = {value!r} must be {_describe(hints[key])}")
+    needed = [f.name for f in fields(record) if f.default is MISSING and f.default_factory is MISSING]  # type: ignore[arg-type]
+    if missing := [key for key in needed if key not in values]:
+        raise ConfigError(f"{who}: {missing[0]} is missing")
+    return record(**{key: tuple(value) if isinstance(value, list) else value for key, value in values.items()})
+
+
+_WORDS = {str: "a text", int: "a whole number", float: "a number"}
+
+
+def _describe(hint: Any) -> str:
+    if hint in _WORDS:
+        return _WORDS[hint]
+    if get_origin(hint) is tuple:
+        return f"a list, each item {_describe(get_args(hint)[0])}"
+    kinds = [part for part in get_args(hint) if part is not type(None)]
+    return _describe(kinds[0]) if get_origin(hint) is UnionType else "a table"
+
+
+def _fits(value: Any, hint: Any) -> bool:
+    """Return whether a value of a TOML file is of the type that a field's annotation names."""
+    if hint is float:
+        return isinstance(value, int | float) and not isinstance(value, bool)
+    if isinstance(hint, type) and get_origin(hint) is None:
+        return isinstance(value, hint) and not (hint is int and isinstance(value, bool))
+    if get_origin(hint) is UnionType:
+        return any(_fits(value, part) for part in get_args(hint))
+    if get_origin(hint) is tuple:
+        return isinstance(value, list | tuple) and all(_fits(item, get_args(hint)[0]) for item in value)
+    return isinstance(value, Mapping)
+
+
+def _known(what: str, names: Iterable[str], known: Iterable[str]) -> None:
+    known = list(known)
+    for name in names:
+        if name not in known:
+            raise ConfigError(unknown(what, name, known))
+
+
+def _once(what: str, names: list[str]) -> None:
+    repeated = sorted({name for name in names if names.count(name) > 1})
+    if repeated:
+        raise ConfigError(f"{what} {repeated[0]!r} occurs twice")
