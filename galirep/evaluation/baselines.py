@@ -88,6 +88,8 @@ def train_autoencoder(
     pixels: Pixels,
     networks: str = "compact",
     *,
+    width: int = 32,
+    latent: int | None = None,
     minutes: float | None = None,
     updates: int | None = None,
     seed: int = 0,
@@ -103,7 +105,7 @@ def train_autoencoder(
     budget = _Budget(minutes, updates)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        parts = _build(networks, pixels.shape)
+        parts = _build(networks, pixels.shape, width, latent)
     encoder, generator = parts.encoder, parts.generator
     generator.start_from(_mean(pixels))
     random = np.random.default_rng(seed)
@@ -119,16 +121,14 @@ def train_autoencoder(
 
 def train_inverter(
     generator: Generator,
-    latent: int,
-    shape: Sequence[int],
+    shapes: Shapes,
     networks: str = "compact",
     *,
-    width: int = 32,
     minutes: float | None = None,
     updates: int | None = None,
     seed: int = 0,
 ) -> Autoencoder:
-    """Train the E of a network family to invert a finished G of images `shape` = (C, S, S), on samples alone.
+    """Train the E of a network family to invert a finished G of these shapes, on samples alone.
 
     E maximises the likelihood of z under its posterior of G(z), for z of the prior (the latent regressor of Donahue et
     al. 2017, section 4, with the Gaussian posterior of ALI): what is learned without the game. Optimizer, budget and
@@ -138,14 +138,13 @@ def train_inverter(
         ConfigError: not exactly one budget above 0, unknown networks, or a size they do not take.
     """
     budget = _Budget(minutes, updates)
-    channels, size, _ = shape
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        encoder = family(networks, size)[1].build(Shapes(size, channels, latent, width)).encoder
+        encoder = family(networks, shapes.size)[1].build(shapes).encoder
     random = torch.Generator().manual_seed(seed)
 
     def loss() -> Tensor:
-        z = torch.randn(_BATCH, latent, generator=random)
+        z = torch.randn(_BATCH, shapes.latent, generator=random)
         with torch.no_grad():
             x = generator(z)
         mu, log_sigma = encoder(x)
@@ -185,10 +184,10 @@ def _minimize(loss: Callable[[], Tensor], parameters: list[nn.Parameter], budget
     return step
 
 
-def _build(networks: str, shape: Sequence[int]) -> Parts:
+def _build(networks: str, shape: Sequence[int], width: int, latent: int | None) -> Parts:
     _, channels, size, _ = shape
     _, chosen = family(networks, size)
-    return chosen.build(Shapes(size=size, channels=channels, latent=chosen.latent))
+    return chosen.build(Shapes(size, channels, latent or chosen.latent, width))
 
 
 def _mean(pixels: Pixels) -> Tensor:

@@ -13,10 +13,10 @@ import torch
 
 from galirep.data.catalog import open_data
 from galirep.data.memory import Images, load_images
+from galirep.evaluation.reproduction.making import Place, make
 from galirep.evaluation.reproduction.measures import COLUMNS, Yardstick
 from galirep.evaluation.reproduction.store import Options, Work, identity, load_result, measured, result_path
 from galirep.evaluation.reproduction.study import ImageSet, Study
-from galirep.evaluation.reproduction.subjects import Place, make
 from galirep.supervised.config import ClassifierConfig
 from galirep.supervised.loop import train_classifier
 from galirep.system.files import write_json
@@ -49,17 +49,17 @@ class Laboratory:
                 bench.knowledge if work.image_set.knowledge else None,
                 lambda name: bench.folder(rows[name]) / "run",
             )
-            subject = make(work.row, seed, place)
+            made = make(work.row, seed, place)
             path = result_path(work, self.options)
             values = measured(path)
             for column in self.study.columns:
                 if column not in values:
-                    values |= COLUMNS[column].measure(subject, bench.yardstick)
+                    values |= COLUMNS[column].measure(made, bench.yardstick)
             result = {
                 "set": work.image_set.name,
                 "row": work.row.name,
                 "seed": work.seed,
-                **subject.facts,
+                **made.facts,
                 **values,
                 "identity": identity(self.study, work),
                 "provenance": {**bench.facts, **_environment()},

@@ -1,36 +1,41 @@
-"""The columns of a table: what is measured of a subject, on the test images of a set. Less is better, but for
-the gradient norm, which only tells."""
+"""The columns of a table: values of `galirep evaluate` and of probes with few labels, on the test images of a set."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from galirep.data.memory import Images
-from galirep.data.tensors import BLOCK, ImageFunction, image_blocks
 from galirep.errors import DataError
-from galirep.evaluation.few_labels import attribute_labels, compute_features, few_label_error
+from galirep.evaluation.evaluator import Evaluator
+from galirep.evaluation.few_labels import Layers, attribute_labels, best_few_label_error, compute_features
+from galirep.evaluation.images import EvaluationData
+from galirep.evaluation.measures.registry import missing_functions
+from galirep.evaluation.reproduction.made import Made
 from galirep.evaluation.reproduction.study import ImageSet
-from galirep.evaluation.reproduction.subjects import Subject
-from galirep.features.registry import load_extractor
-from galirep.game import masks
-from galirep.metrics.arrays import F32, Ints
-from galirep.metrics.frechet import frechet_distance
-from galirep.metrics.reconstruction import feature_mse, pixel_mse
-from galirep.runs.directory import RunDirectory
-from galirep.runs.metrics import MetricsRow
+from galirep.metrics.arrays import Ints
 
-_SAMPLES = 10_000  # generated images of a Fréchet distance, at most; as many as there are test images
-_LATENTS = 2_000  # of the cycle error
-Measured = dict[str, float | None]
+Measured = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column: what it is, in one line, how many digits it is printed with, and how it is measured.
+
+    `measure` returns the value under the column's own name, None where a row has none, and details beside. Less is
+    better in all columns but the gradient norm, which only tells.
+    """
+
+    about: str
+    digits: int
+    measure: Callable[[Made, "Yardstick"], Measured]
 
 
 class Yardstick:
-    """The test images of a set, their labels and features, computed once for all subjects."""
+    """The test images of a set with their labels, and what rows are measured with; loaded once for all rows."""
 
     def __init__(
         self,
@@ -43,23 +48,32 @@ class Yardstick:
         test_labels: Path | None,
     ) -> None:
         self.image_set, self.train, self.test = image_set, train, test
-        self._judge, self._files = judge, (labels, test_labels)
+        self._files = (labels, test_labels)
+        spec = None if judge is None else f"classifier:{judge}"
+        self._evaluator = partial(Evaluator, EvaluationData(test, None, train=train), extractor=spec)
+        self._measured: tuple[Made | None, dict[str, dict[str, Any]]] = (None, {})
+
+    def metric(self, made: Made, name: str) -> dict[str, Any] | None:
+        """Return the JSON object of a metric of `galirep evaluate`, None where the row cannot have it."""
+        if missing_functions(made.subject, name):
+            return None
+        # two columns may be of one metric
+        if self._measured[0] is not made:
+            self._measured = (made, {})
+        known = self._measured[1]
+        if name not in known:
+            (result,) = self._by_metric(name).measure([made.subject])
+            known[name] = result.metrics[name]
+        return known[name]
+
+    def _by_metric(self, name: str) -> Evaluator:
+        if name not in self._evaluators:
+            self._evaluators[name] = self._evaluator(metrics=[name])
+        return self._evaluators[name]
 
     @cached_property
-    def judge(self) -> ImageFunction:
-        """The network that features of images are compared in; never the M that a run was trained with.
-
-        Raises:
-            DataError: the set names none.
-        """
-        if self._judge is None:
-            raise DataError(f"the set {self.image_set.name!r} names no judge, which features are measured with")
-        return load_extractor(f"classifier:{self._judge}")
-
-    @cached_property
-    def judged(self) -> F32:
-        """The judge's features of the test images."""
-        return compute_features(self.judge, self.test.pixels)
+    def _evaluators(self) -> dict[str, Evaluator]:
+        return {}
 
     @cached_property
     def targets(self) -> Mapping[str, tuple[Ints, Ints]]:
@@ -76,121 +90,95 @@ class Yardstick:
             raise DataError(f"the set {self.image_set.name!r} has no labels to probe")
         return {"class": (self.train.labels, self.test.labels)}
 
-    @cached_property
-    def boxes(self) -> list[Tensor]:
-        """A box for each test image, in blocks as the images are read: fixed, drawn from P(M)."""
-        generator = torch.Generator().manual_seed(0)
-        size = self.test.pixels.shape[-1]
-        return [masks.random_boxes(len(x), size, generator) for x in image_blocks(self.test.pixels)]
 
-    def features(self, function: ImageFunction) -> F32:
-        """Return the features of the test images."""
-        return compute_features(function, self.test.pixels)
-
-
-def _pixel_mse(subject: Subject, yardstick: Yardstick) -> Measured:
-    if subject.rebuild is None:
-        return {"pixel_mse": None}
-    with torch.inference_mode():
-        return {"pixel_mse": pixel_mse((x, subject.rebuild(x)) for x in image_blocks(yardstick.test.pixels))}
-
-
-def _feature_mse(subject: Subject, yardstick: Yardstick) -> Measured:
-    rebuild = subject.rebuild
-    if rebuild is None:
-        return {"feature_mse": None}
-    return {"feature_mse": feature_mse(yardstick.judged, yardstick.features(lambda x: yardstick.judge(rebuild(x))))}
-
-
-def _frechet(subject: Subject, yardstick: Yardstick) -> Measured:
-    if subject.generate is None or subject.latent is None:
-        return {"frechet": None}
-    count = min(_SAMPLES, len(yardstick.test))
-    z = torch.randn(count, subject.latent, generator=torch.Generator().manual_seed(0))
-    with torch.inference_mode():
-        samples = torch.cat([yardstick.judge(subject.generate(part)) for part in torch.split(z, BLOCK)]).numpy()
-    return {"frechet": frechet_distance(samples, yardstick.judged)}
-
-
-def _inpainting(subject: Subject, yardstick: Yardstick) -> Measured:
-    """Measure the composite of x outside the box and the reconstruction inside: over the box, and in features."""
-    inpaint = subject.inpaint
-    names = ("inpainting_mse", "inpainting_feature_mse")
-    if inpaint is None:
-        return dict.fromkeys(names)
-    error = pixels = 0.0
-    features = []
-    with torch.inference_mode():
-        for x, box in zip(image_blocks(yardstick.test.pixels), yardstick.boxes, strict=True):
-            composite = masks.mix(x, inpaint(masks.erase(x, box)), box)
-            error += float((x - composite).square().sum(dtype=torch.float64)) / 4
-            pixels += float(box.sum()) * x.shape[1]
-            features.append(yardstick.judge(composite))
-    return dict(zip(names, (error / pixels, feature_mse(yardstick.judged, torch.cat(features).numpy())), strict=True))
-
-
-def _latent_mse(subject: Subject, yardstick: Yardstick) -> Measured:  # noqa: ARG001
-    if subject.generate is None or subject.encode is None or subject.latent is None:
-        return {"latent_mse": None}
-    z = torch.randn(_LATENTS, subject.latent, generator=torch.Generator().manual_seed(0))
-    with torch.inference_mode():
-        errors = [(subject.encode(subject.generate(part)) - part).square().sum() for part in torch.split(z, BLOCK)]
-    return {"latent_mse": float(torch.stack(errors).sum(dtype=torch.float64) / z.numel())}
-
-
-def _gradient_norm(subject: Subject, yardstick: Yardstick) -> Measured:  # noqa: ARG001
-    """Take the median norm of G's gradient over the second half of training: near 0 where the objective saturates."""
-    if subject.run is None:
-        return {"gradient_norm": None}
-    rows = [MetricsRow.from_dict(row) for row in RunDirectory(subject.run).metrics()]
-    return {"gradient_norm": float(np.median([row.gradient_norms["G"] for row in rows[len(rows) // 2 :]]))}
-
-
-def _probe(name: str, protocol: str) -> Callable[[Subject, Yardstick], Measured]:
-    def measure(subject: Subject, yardstick: Yardstick) -> Measured:
-        extract, image_set = subject.features, yardstick.image_set
-        if extract is None:
-            return {name: None}
-        test = yardstick.features(extract)
-        errors = {
-            target: few_label_error(
-                lambda rows: compute_features(extract, yardstick.train.pixels[rows]),
-                train_labels,
-                (test, test_labels),
-                image_set.probe_labels,
-                image_set.probe_draws,
-                protocol=protocol,
-            )
-            for target, (train_labels, test_labels) in yardstick.targets.items()
-        }
-        each = {f"{name}:{target}": error for target, error in errors.items()} if len(errors) > 1 else {}
-        return {name: float(np.mean(list(errors.values()))), **each}
+def _of_metric(column: str, metric: str, value: Callable[[Mapping[str, Any]], float]) -> Callable[..., Measured]:
+    def measure(made: Made, yardstick: Yardstick) -> Measured:
+        entry = yardstick.metric(made, metric)
+        return {column: None if entry is None else value(entry)}
 
     return measure
 
 
-@dataclass(frozen=True)
-class Column:
-    """A column: what it is, in one line, how many digits it is printed with, and how it is measured.
+def _mean(entry: Mapping[str, Any]) -> float:
+    return float(entry["mean"])
 
-    `measure` returns the value under the column's own name, None where a subject has none, and details beside.
+
+def _probe(column: str, protocols: Sequence[str], *, choose: bool = False) -> Callable[..., Measured]:
+    """Return a probe with few labels: the mean over the targets of a set, each of them beside it.
+
+    With `choose` the layers are chosen, for each draw on its own labels, among the candidates of the row.
     """
 
-    about: str
-    digits: int
-    measure: Callable[[Subject, Yardstick], Measured]
+    def measure(made: Made, yardstick: Yardstick) -> Measured:
+        layers = made.candidates if choose else made.layers
+        if not layers:
+            return {column: None}
+        image_set = yardstick.image_set
+
+        def features(pixels: Any) -> Layers:
+            return {name: compute_features(extract, pixels) for name, extract in layers.items()}
+
+        test = features(yardstick.test.pixels)
+        results = {
+            target: best_few_label_error(
+                lambda rows: features(yardstick.train.pixels[rows]),
+                train_labels,
+                (test, test_labels),
+                image_set.probe_labels,
+                image_set.probe_draws,
+                protocols=protocols,
+                layer_choice=choose and len(layers) > 1,
+            )
+            for target, (train_labels, test_labels) in yardstick.targets.items()
+        }
+        details: Measured = {}
+        if len(results) > 1:
+            details |= {f"{column}:{target}": result.error for target, result in results.items()}
+        if choose:
+            details[f"{column}:layers"] = {target: result.layers for target, result in results.items()}
+        return {column: float(np.mean([result.error for result in results.values()])), **details}
+
+    return measure
 
 
-COLUMNS: Mapping[str, Column] = {
-    "pixel_mse": Column("mean squared error of G(mu(x)) in [0, 1]", 4, _pixel_mse),
-    "feature_mse": Column("the same of the judge's features, over their variance", 3, _feature_mse),
-    "frechet": Column("Fréchet distance of samples to test images in the judge's features", 2, _frechet),
-    "inpainting_mse": Column("mean squared error inside a random box, by G(mu(M(x)))", 4, _inpainting),
-    "inpainting_feature_mse": Column("of the inpainted image in the judge's features", 3, _inpainting),
-    "latent_mse": Column("mean squared error of mu(G(z)) against z (1: the prior's variance)", 3, _latent_mse),
-    "gradient_norm": Column("norm of G's gradient, median over the second half of training", 4, _gradient_norm),
-    "svm_v1": Column("test error of linear-svm/v1", 4, _probe("svm_v1", "linear-svm/v1")),
-    "svm": Column("test error of linear-svm/v2", 4, _probe("svm", "linear-svm/v2")),
-    "logistic": Column("test error of logistic/v1", 4, _probe("logistic", "logistic/v1")),
-}
+def _gradient_norm(made: Made, _: Yardstick) -> Measured:
+    """Take the median norm of G's gradient over the second half of training: near 0 where the objective saturates."""
+    norms = made.gradient_norms
+    return {"gradient_norm": float(np.median(norms[len(norms) // 2 :])) if norms else None}
+
+
+def _metric_column(name: str, about: str, digits: int, metric: str, value: Any = _mean) -> tuple[str, Column]:
+    return name, Column(about, digits, _of_metric(name, metric, value))
+
+
+def _probe_column(name: str, about: str, *protocols: str, choose: bool = False) -> tuple[str, Column]:
+    return name, Column(about, 4, _probe(name, protocols, choose=choose))
+
+
+COLUMNS: Mapping[str, Column] = dict(
+    [
+        _metric_column("pixel_mse", "mean squared error of G(mu(x)), images in [0, 1]", 4, "pixel-mse"),
+        _metric_column("feature_mse", "the same in the judge's features, over their variance", 3, "feature-mse"),
+        _metric_column("frechet", "Fréchet distance of samples in the judge's features", 2, "fid"),
+        _metric_column("inpainting_mse", "mean squared error inside a box, by G(mu(M(x)))", 4, "inpainting"),
+        _metric_column(
+            *("inpainting_feature_mse", "of the inpainted image, in the judge's features", 3, "inpainting"),
+            lambda entry: float(entry["feature_mse"]["mean"]),
+        ),
+        _metric_column(
+            *("latent_mse", "mean squared error of mu(G(z)) against z (1: the prior's variance)", 3, "posterior"),
+            lambda entry: float(entry["latent_cycle"]["mean"]),
+        ),
+        ("gradient_norm", Column("norm of G's gradient, median over the second half", 4, _gradient_norm)),
+        _probe_column("svm_v1", "test error of linear-svm/v1", "linear-svm/v1"),
+        _probe_column("svm", "test error of linear-svm/v2", "linear-svm/v2"),
+        _probe_column("logistic", "test error of logistic/v1", "logistic/v1"),
+        _probe_column("svm_chosen", "linear-svm/v2 on layers chosen on training labels", "linear-svm/v2", choose=True),
+        _probe_column(
+            *("best_chosen", "the better of linear-svm/v2 and logistic/v1, and layers, chosen on training labels"),
+            *("linear-svm/v2", "logistic/v1"),
+            choose=True,
+        ),
+    ]
+)
 """Column name -> column."""
