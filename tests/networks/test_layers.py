@@ -149,7 +149,10 @@ def test_d_is_loaded_for_its_layers_alone(parts):
             ["fc2"],
             "net: unknown layer 'fc2': did you mean 'fc1'? known: conv1, conv2, conv3, fc1, mu, d1, d2, ... of D;",
         ),
-        (["d5"], "net: unknown layer 'd5': known: conv1, conv2, conv3, fc1, mu, d1 to d4 of D; paper stands for conv2, "),
+        (
+            ["d5"],
+            "net: unknown layer 'd5': known: conv1, conv2, conv3, fc1, mu, d1 to d4 of D; paper stands for conv2, ",
+        ),
         (["e.d2"], "unknown layer 'e.d2'"),
         (["d0"], "unknown layer 'd0'"),
         (["conv1:9x9"], "net: pooling '9x9' of layer 'conv1': its maps are 8x8, so the grid can be at most that"),
