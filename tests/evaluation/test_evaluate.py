@@ -265,6 +265,19 @@ def test_images_of_the_training_are_told():
     assert "was trained on these images" in text
 
 
+def test_the_split_by_default_is_test_or_val(tmp_path):
+    from PIL import Image
+
+    for split in ("train", "val"):
+        for name in ("a", "b"):
+            (tmp_path / split / name).mkdir(parents=True)
+            Image.fromarray(np.full((8, 8), ord(name), np.uint8)).save(tmp_path / split / name / "0.png")
+    result = _evaluate(["pixel-mse"], data=str(tmp_path))
+    assert result.data["split"] == "val" and result.data["images"] == 2
+    assert result.metrics["pixel-mse"]["std"] is None
+    assert _evaluate(["pixel-mse"]).data["split"] == "test"
+
+
 def test_unreadable_images_are_left_out_and_told(tmp_path):
     from PIL import Image
 
