@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 @click.command("evaluate")
 @click.argument("runs", nargs=-1, required=True, metavar="RUN...")
 @click.option("--data", required=True, metavar="SPEC", help="Data set to measure on, as for galirep embed.")
-@click.option("--split", help="Split of the data set  [default: test, where it has one]")
+@click.option("--split", help="Split of the data set  [default: test or val, where it has one]")
 @click.option(
     "--metrics",
     metavar="LIST",

@@ -44,10 +44,10 @@ def evaluate(  # noqa: PLR0913
     """Measure a run on a data set; docs/evaluation.md defines every metric.
 
     `run` is a run directory, an export folder, the spec of an extractor (of which only `probe` can be had) or a
-    `Subject`. `data` is a spec, a source or images in memory; `split` None is the split `test` of a set that has one.
-    `metrics` is a list or one text with commas, `all` among them; None: those that need nothing else, and with
-    `extractor` (a network of features) or `inception` (weights of FID's Inception, for fid and kid) those that need
-    them. `samples` are compared with as many images (default: all, at most 10,000). `probe` fits `protocol`, with
+    `Subject`. `data` is a spec, a source or images in memory; `split` None is the split `test`, or `val`, of a set that
+    has one. `metrics` is a list or one text with commas, `all` among them; None: those that need nothing else, and
+    with `extractor` (a network of features) or `inception` (weights of FID's Inception, for fid and kid) those that
+    need them. `samples` are compared with as many images (default: all, at most 10,000). `probe` fits `protocol`, with
     `settings` of its own, on `probe_train`: a split of the data, a spec, a source or images (default: the training
     split). `image_size` is for extractors, which take any.
 

@@ -14,7 +14,7 @@ from galirep.errors import ConfigError, DataError, GalirepError
 from galirep.evaluation.images import EvaluationData
 from galirep.evaluation.measures import fidelity
 from galirep.evaluation.measures.registry import MEASURES, choose_metrics, missing_functions
-from galirep.evaluation.measures.scene import Network, Options, Scene, Score
+from galirep.evaluation.measures.scene import Network, Options, Scene, Score, require_fitting
 from galirep.evaluation.measures.values import Values, write_values
 from galirep.evaluation.result import EvaluationResult, Record, read_metrics
 from galirep.evaluation.subjects import Subject, load_subject
@@ -26,6 +26,7 @@ from galirep.version import __version__
 
 _BY_DEFAULT = ("pixel-mse", "inpainting", "posterior")
 _WITH_NETWORK = ("feature-mse",)
+_OF_EXTRACTOR = ("feature-mse", "inpainting")
 _WITH_SAMPLES = ("fid", "kid")
 _COUNTS = ("images", "errors")
 
@@ -150,6 +151,11 @@ class Evaluator:
         if {"fid", "kid", "probe"} & set(wanted):
             scene = dataclasses.replace(scene, train_about=self.data.train_about)
         settings: dict[str, dict[str, Any]] = {}
+        # the network of each family of metrics that is wanted
+        used = [scene.network] if set(_OF_EXTRACTOR) & set(wanted) else []
+        used += [scene.fidelity] if set(_WITH_SAMPLES) & set(wanted) else []
+        for network in filter(None, used):
+            require_fitting(network, scene.shape, self.device)
         for metric in wanted:
             try:
                 if reason := missing_functions(subject, metric):

@@ -13,7 +13,7 @@ from galirep.data.sources import ImageSource
 from galirep.errors import ConfigError, DataError
 from galirep.evaluation.subjects import Subject
 
-_TEST = "test"
+_PREFERRED = ("test", "val")  # the split that is measured where none is named
 Shape = tuple[int, int]  # size, channels
 
 
@@ -52,9 +52,10 @@ class EvaluationData:
 
     def _open_test(self, spec: str, split: str | None) -> ImageSource:
         if split is None:
-            # a set without this split, or without splits, is taken as `open_data` takes it
-            with contextlib.suppress(DataError):
-                return self._open_spec(spec, _TEST)
+            # a set without these splits, or without any, is taken as `open_data` takes it
+            for name in _PREFERRED:
+                with contextlib.suppress(DataError):
+                    return self._open_spec(spec, name)
         return self._open_spec(spec, split)
 
     @cached_property

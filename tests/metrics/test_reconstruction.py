@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from galirep.errors import DataError
-from galirep.metrics.reconstruction import feature_mse, pixel_mse
+from galirep.metrics.reconstruction import FeatureErrors, batch_std, feature_mse, pixel_mse, squared_errors
 
 
 def test_pixel_mse_is_of_images_in_0_to_1():
@@ -54,3 +54,49 @@ def test_feature_mse_is_in_units_of_the_variance():
 def test_bad_features(features, rebuilt, text):
     with pytest.raises(DataError, match=text):
         feature_mse(features, rebuilt)
+
+
+def test_each_image_has_its_error_in_a_mask_divided_by_its_area():
+    random = torch.Generator().manual_seed(0)
+    x, y = (torch.rand(4, 3, 5, 5, generator=random) * 2 - 1 for _ in range(2))
+    mask = torch.rand(4, 1, 5, 5, generator=random) > 0.6
+    whole, inside = squared_errors(x, y), squared_errors(x, y, mask)
+    for i in range(4):
+        a, b = ((t[i].double().numpy() + 1) / 2 for t in (x, y))
+        squares = (a - b) ** 2
+        assert whole[i] == pytest.approx(squares.mean())
+        assert inside[i] == pytest.approx(squares[:, mask[i, 0].numpy()].mean())
+    assert float(whole.mean()) == pytest.approx(pixel_mse([(x, y)]), rel=1e-6)
+
+
+def test_the_std_is_that_of_batches_in_a_random_order():
+    values = np.repeat([0.0, 1.0], 500)  # sorted by class
+    order = np.random.default_rng(0).permutation(1000)
+    means = [values[order[i : i + 100]].mean() for i in range(0, 1000, 100)]
+    assert batch_std(values) == pytest.approx(np.std(means, ddof=1)) and batch_std(values) < 0.1
+    assert batch_std(values[:199]) is None
+    assert batch_std(values, 400) == pytest.approx(
+        np.std([values[order[:400]].mean(), values[order[400:800]].mean()], ddof=1)
+    )
+
+
+def test_feature_errors_in_blocks_are_those_of_the_whole():
+    random = np.random.default_rng(0)
+    features, rebuilt = (random.normal(size=(30, 4)).astype(np.float32) + 1000 for _ in range(2))
+    errors = FeatureErrors()
+    for start in (0, 7, 20):
+        stop = {0: 7, 7: 20, 20: 30}[start]
+        errors.add(torch.from_numpy(features[start:stop]), torch.from_numpy(rebuilt[start:stop]))
+    assert errors.variance() == pytest.approx(features.astype(np.float64).var(0).mean())
+    assert errors.rows == pytest.approx(((features - rebuilt) ** 2).mean(1))
+    whole = feature_mse(features.astype(np.float64), rebuilt.astype(np.float64))
+    assert errors.rows.mean() / errors.variance() == pytest.approx(whole)
+
+
+def test_feature_errors_refuse_what_feature_mse_refuses():
+    errors = FeatureErrors()
+    with pytest.raises(DataError, match="NaN or infinite"):
+        errors.add(torch.eye(3), torch.full((3, 3), torch.nan))
+    errors.add(torch.ones(3, 2), torch.zeros(3, 2))
+    with pytest.raises(DataError, match="equal in all rows"):
+        errors.variance()

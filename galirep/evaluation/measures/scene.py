@@ -14,7 +14,7 @@ from tqdm import tqdm
 from galirep.data.memory import Images
 from galirep.data.sources import ImageSource
 from galirep.data.tensors import BLOCK, ImageFunction, image_blocks
-from galirep.errors import ConfigError, DataError
+from galirep.errors import ConfigError, DataError, PluginError
 from galirep.evaluation.subjects import Subject
 from galirep.features.protocol import Description, FeatureExtractor
 from galirep.metrics.arrays import F32
@@ -166,6 +166,24 @@ def require_network(scene: Scene, metric: str) -> Network:
             "timm:resnet18@weights.pth or inception:weights.pth (galirep list adapters)"
         )
     return scene.network
+
+
+def require_fitting(network: Network, shape: tuple[int, int], device: torch.device) -> None:
+    """Check that a network takes images of this size and number of channels.
+
+    Raises:
+        PluginError: it does not.
+    """
+    size, channels = shape
+    try:
+        with torch.inference_mode():
+            network.extract(torch.zeros(2, channels, size, size, device=device))
+    # code of the user or of another package may raise anything
+    except Exception as err:
+        reason = " ".join(str(err).split())[:200]
+        raise PluginError(
+            f"the extractor {network.about.spec!r} does not take the run's images {channels}x{size}x{size}: {reason}"
+        ) from err
 
 
 def features_of(extract: ImageFunction, blocks: Iterator[Tensor], who: str) -> F32:
