@@ -102,11 +102,10 @@ class Variant:
                 weight = shortened(repr(p.weight))
                 raise SpecError(f"the weight of a penalty must be a number of 0 or more, not {weight}")
             written = f"the penalty on {shortened(p.left)} and {shortened(p.right)}"
-            comparable = left.kind == right.kind and left.kind in ("image", "latent", "features")
-            if not comparable or not (left.learned or right.learned):
-                raise SpecError(
-                    f"{written} needs two images, latents or features, at least one of which depends on E or G"
-                )
+            if left.kind != right.kind or left.kind in ("mask", "view"):
+                raise SpecError(f"{written} needs two images, latents or features, not {left.kind} and {right.kind}")
+            if not (left.learned or right.learned):
+                raise SpecError(f"{written} needs an expression that depends on E or G")
             if left == right:
                 raise SpecError(f"{written} compares a value with itself")
 

@@ -125,6 +125,7 @@ def test_what_a_run_leaves(tmp_path):
             *("encoder.json", "README.md"),
         )
     } <= names
+    assert "variant `gali-4` (of the paper), 5 updates" in (run / "export" / "README.md").read_text()
     pictures = {f"samples/{kind}-{step:08d}.png" for kind in ("prior", "reconstruction") for step in (2, 4, 5)}
     assert {n for n in names if n.startswith("samples/")} == pictures
     assert not [n for n in names if n.endswith(".tmp")] and len([n for n in names if n.endswith(".pt")]) == 2

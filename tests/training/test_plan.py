@@ -33,9 +33,7 @@ def test_what_views_do_is_decided_where_the_variant_has_them_and_refused_elsewhe
     assert resolve(config(), VIEWED, tiny()).config.view_names == ("crop",)
     assert resolve(config(views="flip, color"), VIEWED, tiny()).config.view_names == ("flip", "color")
     assert resolve(config(), get_variant("gali-4"), tiny()).config.views is None
-    with pytest.raises(
-        ConfigError, match=r"views 'crop': the variant 'gali-4' has no view operator T1, T2, ...: leave"
-    ):
+    with pytest.raises(ConfigError, match=r"views 'crop': the variant 'gali-4' has no view operator T1, T2"):
         resolve(config(views="crop"), get_variant("gali-4"), tiny())
 
 
