@@ -170,8 +170,6 @@ class TrainConfig(Settings):
                 f"d_regularizer {self.d_regularizer} overflows in fp16: "
                 "take precision fp32 or bf16, or another d_regularizer"
             )
-        if self.body is None and (self.body_layers is not None or self.body_lr):
-            faults.append("body_layers and body_lr are of a body: name one, e.g. --body timm:resnet18@weights.pth")
         names = self.augmentations
         faults += [unknown("d_augment", name, (*AUGMENTATIONS, "none")) for name in names if name not in AUGMENTATIONS]
         if len(set(names)) < len(names):
