@@ -239,10 +239,8 @@ class Variant:
             raise SpecError(f"cannot read the variant file {path}: {err.strerror}") from None
         except SpecError as err:
             raise SpecError(f"{path}: {err}") from None
-        except RecursionError:
-            raise SpecError(f"{path} is not valid TOML: it is nested too deeply") from None
-        except ValueError as err:
-            # beside TOML's own errors, numbers of thousands of digits and bytes that are no UTF-8
+        # beside TOML's own errors, deep nesting, numbers of thousands of digits and bytes that are no UTF-8
+        except (ValueError, RecursionError) as err:
             raise SpecError(f"{path} is not valid TOML: {err}") from None
 
 

@@ -34,8 +34,7 @@ class TrainConfig(Settings):
     split: str | None = setting(None, "Split of the data set, where it has splits (default: its training split).")
     splits: str = setting(
         "auto",
-        "Which top-level folders of the data are splits: auto (train, val, test and the like), none, or their names "
-        "with commas.",
+        "Top-level folders that are splits: auto (train, val, test, ...), none, or names with commas.",
         free=True,
     )
     data_root: str | None = setting(None, "Folder that holds torchvision data sets.", free=True)
@@ -83,9 +82,7 @@ class TrainConfig(Settings):
         choices=("batch", "group"),
     )
     body: str | None = setting(
-        None,
-        "Feature extractor that E stands on, with a trained head for mu and log sigma: timm:NAME[@WEIGHTS], "
-        "classifier:DIR, run:RUN, ...",
+        None, "Extractor that E stands on, with a trained head for mu and log sigma: timm:NAME, classifier:DIR, ..."
     )
     body_layers: str | None = setting(
         None, "Layers of the body that the head reads, with commas (default: those the extractor gives)."
@@ -113,9 +110,7 @@ class TrainConfig(Settings):
         0.1, "Standard deviation of the noise on D's images at the start; it falls linearly to 0.", low=0, high=10
     )
     d_augment: str = setting(
-        "none",
-        "Augmentation of D's images, for small sets: none, or any of color, translation, cutout, "
-        "as in color,translation.",
+        "none", "Augmentation of D's images, for small sets: none, or any of color, translation, cutout, with commas."
     )
     # optimisation
     steps: int | None = setting(None, "Updates of G and E (default: from --epochs).", low=1)
@@ -194,8 +189,6 @@ class TrainConfig(Settings):
         for name in ("adapter_layers", "evaluate_layers"):
             if (text := getattr(self, name)) is not None and not all(part.strip() for part in text.split(",")):
                 faults.append(f"{name} {text!r}: write names with commas between them, as in conv2,mu")
-        if self.body is None and (self.body_layers is not None or self.body_lr):
-            faults.append("body_layers and body_lr are of a body: name one, e.g. --body timm:resnet18@weights.pth")
         faults += _name_faults("d_augment", self.augmentations, AUGMENTATIONS, "none")
         faults += _name_faults("views", self.view_names, VIEWS)
         return faults

@@ -51,8 +51,13 @@ def require_fit(config: TrainConfig, variant: Variant) -> None:
     """Check the settings that depend on the variant.
 
     Raises:
-        ConfigError: views are set for a variant without view operators.
+        ConfigError: views are set for a variant without view operators, or `r1_features` for one whose D reads none.
     """
+    if config.r1_features and "features" not in variant.kinds:
+        raise ConfigError(
+            f"r1_features: no tuple of the variant {variant.name!r} has features of M(.) for the gradient penalty: "
+            "leave it out, or take gali-pt"
+        )
     if config.views is not None and not variant.views:
         raise ConfigError(
             f"views {config.views!r}: the variant {variant.name!r} has no view operator T1, T2, ...: "

@@ -59,12 +59,9 @@ def prepare(
     # a precision that the device cannot do is refused before any image is decoded
     autocast_of(device, config.precision)
     source_of_m = _source_of_m(config, variant, adapter)
-    if config.r1_features and "features" not in variant.kinds:
-        raise ConfigError(
-            f"r1_features: no tuple of the variant {variant.name!r} has features of M(.) for the gradient penalty: "
-            "leave it out, or take gali-pt"
-        )
     require_fit(config, variant)
+    if config.body is None and body is None and (config.body_layers is not None or config.body_lr):
+        raise ConfigError("body_layers and body_lr are of a body: name one, e.g. --body timm:resnet18@weights.pth")
 
     images = data if isinstance(data, Images) else _load(config, data, download)
     plan = resolve(config, variant, images)
