@@ -41,8 +41,7 @@ class Penalty:
 class Variant:
     """The n classes of a game, each a tuple of m expressions in the paper's notation.
 
-    `where` gives names to long sub-expressions. `origin` is `paper` for those of Dandi et al. 2021 and its baselines,
-    `galirep` for the other built-in ones.
+    `where` names sub-expressions. `origin`: `paper` (Dandi et al. 2021 and its baselines) or `galirep`, if built in.
 
     >>> Variant("mine", (("x", "E(x)"), ("G(z)", "z"), ("G(E(x))", "E(x)"))).n
     3
