@@ -220,7 +220,7 @@ def _fact_differences(facts: Mapping[str, Any], stored: Mapping[str, Any]) -> li
     if stored["data"]["fingerprint"] != facts["data"]["fingerprint"]:
         differences.append("data: the images are not those of the run (their ids, sizes or contents differ)")
     for name in ("adapter", "variant", "body"):
-        if _comparable(stored.get(name)) != _comparable(facts[name]):
+        if _comparable(stored.get(name)) != _comparable(facts.get(name)):
             differences.append(f"{name}: {facts[name]}, not {stored.get(name)}")
     return differences
 
