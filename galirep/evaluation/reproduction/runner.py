@@ -64,7 +64,8 @@ def reproduce(
     """
     if not isinstance(study, Study):
         study = load_study(study, scale)
-    study = restricted(study, **limits)
+    whole = study
+    study = restricted(whole, **limits)
     study.check(COLUMNS)
     if not study.sets:
         raise ConfigError(f"the table {study.name!r} has no sets: name a scale, e.g. --scale cpu or a FILE.toml")
@@ -73,7 +74,7 @@ def reproduce(
     if dry_run:
         return Reproduction(study, (), forecast(study, missing, options))
     if missing:
-        _require_data(study, options)
+        _require_data(study, whole, options)
     if jobs == 1 or len(missing) < 2:
         laboratory = Laboratory(study, options)
         for item in missing:
@@ -108,13 +109,18 @@ def _work(work: Work) -> dict[str, Any] | None:
     return _laboratory.result(work)
 
 
-def _require_data(study: Study, options: Options) -> None:
-    needed = {key for s in study.sets for key in (s.data, s.labels, s.test_labels) if key}
-    for key in sorted(needed - set(options.data)):
-        raise ConfigError(f"the study {study.name!r} needs the data {key!r}: give --data {key}=SPEC")
+def _require_data(study: Study, whole: Study, options: Options) -> None:
+    """Check that the data of a study is given, and nothing that `whole`, it before `restricted`, does not name."""
+    for key in _keys(study):
+        if key not in options.data:
+            raise ConfigError(f"the study {study.name!r} needs the data {key!r}: give --data {key}=SPEC")
     for key in options.data:
-        if key not in needed:
-            raise ConfigError(unknown("data", key, needed))
+        if key not in _keys(whole):
+            raise ConfigError(unknown("data", key, _keys(whole)))
+
+
+def _keys(study: Study) -> list[str]:
+    return sorted({key for s in study.sets for key in (s.data, s.labels, s.test_labels) if key})
 
 
 def restricted(
