@@ -13,7 +13,7 @@ from galirep.data.sources import ImageSource
 from galirep.errors import CheckpointError, DataError, GalirepError
 from galirep.features.pipeline import BATCH_SIZE, BatchExtractor, read_batches, to_numpy
 from galirep.features.preparation import prepare_extractor, select_layers
-from galirep.features.protocol import Description, FeatureExtractor, describe
+from galirep.features.protocol import Description, FeatureExtractor, describe, origin_of
 from galirep.features.registry import load_extractor, parse, require_no_code, split_layers
 from galirep.networks.body import Body
 from galirep.networks.export_file import export_folder, sha256_tensors
@@ -107,7 +107,7 @@ def make_body(extractor: FeatureExtractor, spec: str | None, rate: float = 0.0) 
         "sha256": sha256,
         "layers": dict(description.layers),
         "preprocessing": dict(description.preprocessing),
-        "origin": dict(getattr(extractor, "origin", {})),
+        "origin": origin_of(extractor),
         "rate": rate,
         "copy": adapter if own else None,
     }

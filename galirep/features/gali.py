@@ -1,6 +1,7 @@
 """A run's networks as a feature extractor: trained (`run:RUN`), or untrained as a baseline (`random:NETWORKS`)."""
 
 import dataclasses
+import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 from galirep.errors import CheckpointError, PluginError
 from galirep.features.extraction import body_by_hand, load_body
 from galirep.features.protocol import FeatureExtractor
+from galirep.networks.body import BodyEncoder
 from galirep.networks.export_file import load_export, sha256_tensors
 from galirep.networks.families import family
 from galirep.networks.layers import PAPER, LayerReader, LoadTrunk, defaults_of
@@ -96,12 +98,19 @@ class GaliEncoder(nn.Module):
 
 
 def _sha256_of(networks: Mapping[str, nn.Module]) -> str:
-    """Return the hash of a network's tensors, or of those of two networks under the names of both."""
+    """Return the hash of a network's tensors, or of those of two networks under the names of both.
+
+    A frozen body of E is no part of its tensors: the hash is then over both hashes.
+    """
     if len(networks) == 1:
         (network,) = networks.values()
-        return sha256_tensors(network.state_dict())
-    tensors = {f"{key}.{name}": value for key, net in networks.items() for name, value in net.state_dict().items()}
-    return sha256_tensors(tensors)
+        own = sha256_tensors(network.state_dict())
+    else:
+        own = sha256_tensors({f"{k}.{name}": v for k, net in networks.items() for name, v in net.state_dict().items()})
+    encoder = networks.get("e")
+    if isinstance(encoder, BodyEncoder) and not encoder.body_record["rate"]:
+        return hashlib.sha256(f"{own};{encoder.body_record['sha256']}".encode()).hexdigest()
+    return own
 
 
 def build_run(argument: str, *, download: bool = False) -> GaliEncoder:  # noqa: ARG001 (nothing to download)
