@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from galirep.training.plan import estimate_memory
+from galirep.training.plan import estimate_update
 from galirep.training.session import Session
 from gpu_checks.harness.check import Check, Figure, Setup, Skip, require
 from gpu_checks.subjects import images, session, settings
@@ -101,7 +101,7 @@ def _peaks_of(setup: Setup, **changes: Any) -> tuple[float, float]:
     for _ in range(_WARM_UP + 1):
         run.advance()
     plan = run.plan
-    return run.report().peak_memory_mib, estimate_memory(plan.config, plan.variant, plan.shapes) / 2**20
+    return run.report().peak_memory_mib, estimate_update(plan.config, plan.variant, plan.shapes).memory / 2**20
 
 
 def _cases(setup: Setup) -> dict[str, dict[str, Any]]:

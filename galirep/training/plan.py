@@ -132,12 +132,23 @@ def rules_of(
     )
 
 
-def estimate_memory(config: TrainConfig, variant: Variant, shapes: Shapes, body: Body | None = None) -> int:
-    """Estimate the bytes that an update takes at its peak, in float32.
+@dataclass(frozen=True)
+class UpdateCost:
+    """What an update of G and E takes with its updates of D: `memory` in bytes at its peak, and `flops`.
 
-    Counted are weights, gradients, Adam's states, averages and all values of the networks. Left out are the images of
+    `flops` are of products and convolutions, a multiplication with its addition counted as two.
+    """
+
+    memory: int
+    flops: float
+
+
+def estimate_update(config: TrainConfig, variant: Variant, shapes: Shapes, body: Body | None = None) -> UpdateCost:
+    """Estimate what an update takes in float32, on tensors without data.
+
+    Memory is of weights, gradients, Adam's states, averages and all values of the networks. Left out are the images of
     the data set, M(.) and what the libraries keep for themselves (on a GPU, the workspaces of cuDNN and the rounding of
-    the allocator).
+    the allocator). A gradient penalty counts in `flops` as seldom as it is.
 
     Raises:
         ConfigError: no network takes images of this size.
@@ -146,7 +157,6 @@ def estimate_memory(config: TrainConfig, variant: Variant, shapes: Shapes, body:
     from galirep.system.tensor_memory import imagined
 
     networks, _ = family(config.networks, shapes.size)
-    rules = rules_of(config, penalized=config.penalized)
     views = config.view_names or ((_VIEWS,) if variant.views else ())
     copies = [] if body is None else [copy.deepcopy(body.function) for _ in range(2)]
     with imagined() as memory:
@@ -177,11 +187,19 @@ def estimate_memory(config: TrainConfig, variant: Variant, shapes: Shapes, body:
         )
         optimizers = [torch.optim.Adam(net.parameters()) for net in game.trained().values()]
         images = torch.rand(config.batch_size, shapes.channels, shapes.size, shapes.size)
-        # the second update is with gradients and Adam's states of the first
-        for _ in range(2):
-            compute_gradients(game, images, torch.Generator(), rules, noise=config.initial_noise)
+
+        def flops_of(*, penalized: bool, d_only: bool = False) -> int:
+            before, rules = memory.flops, rules_of(config, penalized=penalized)
+            compute_gradients(game, images, torch.Generator(), rules, noise=config.initial_noise, d_only=d_only)
             for optimizer in optimizers:
                 optimizer.step()
+            return memory.flops - before
+
+        plain = flops_of(penalized=False)
+        # an update with gradients and Adam's states of the one before, and all that one may have
+        extra = flops_of(penalized=True) - plain if config.penalized else flops_of(penalized=False) - plain
+        of_d = flops_of(penalized=False, d_only=True) if config.d_steps > 1 else 0
         # they were held all the while
         del averages
-    return memory.peak
+    flops = plain + (config.d_steps - 1) * of_d + config.d_steps * extra / config.r1_every
+    return UpdateCost(memory.peak, flops)

@@ -26,7 +26,7 @@ from galirep.system.layer_names import split_names
 from galirep.training.config import TrainConfig
 from galirep.training.held_out import HeldOut, split_rows
 from galirep.training.knowledge import Knowledge, build_body, load_knowledge
-from galirep.training.plan import RunPlan, estimate_memory, require_fit, resolve
+from galirep.training.plan import RunPlan, estimate_update, require_fit, resolve
 from galirep.training.session import Session
 
 
@@ -155,7 +155,7 @@ def _check_criterion(config: TrainConfig, images: Images, held_out: HeldOut | No
 
 
 def describe_memory(config: TrainConfig) -> str:
-    """Say in one line what memory an update takes (`estimate_memory`), or why that is not known.
+    """Say in one line what memory an update takes (`estimate_update`), or why that is not known.
 
     The data set is opened, and one of its images is read for the size and the channels that are not set.
     """
@@ -168,7 +168,7 @@ def describe_memory(config: TrainConfig) -> str:
         # how many features M(.) has is not known before it is loaded; they take little
         shapes = Shapes(size, channels, latent, config.width, int(variant.needs_features), config.norm)
         body = build_body(config, torch.linspace(-1, 1, 2 * channels * size**2).reshape(2, channels, size, size))
-        mebibytes = estimate_memory(config, variant, shapes, body) / 2**20
+        mebibytes = estimate_update(config, variant, shapes, body).memory / 2**20
     except GalirepError as err:
         return f"memory of an update: not known, since {err}"
     without = ", M(.)" if variant.needs_features else ""

@@ -20,7 +20,6 @@ from galirep.networks.export_file import load_export
 from galirep.networks.saved import export_run
 from galirep.training.held_out import split_rows
 from galirep.training.loop import train
-from galirep.training.plan import estimate_memory
 from galirep.training.preparation import describe_memory, prepare
 
 
@@ -274,7 +273,7 @@ def test_settings_of_a_body_without_one_are_refused():
 def test_memory_is_estimated_with_the_body(classifier, tmp_path):
     settings = config(data="sklearn:digits", body=classifier, image_size=8, channels=1)
     plan = prepare(settings, tiny(), None, download=False).plan
-    plain = estimate_memory(settings, plan.variant, plan.shapes)
+    plain = estimate_update(settings, plan.variant, plan.shapes).memory
     frozen, trained = (
         float(describe_memory(dataclasses.replace(settings, body_lr=rate)).split("about ")[1].split(" MiB")[0])
         for rate in (0.0, 1.0)

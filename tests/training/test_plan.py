@@ -12,7 +12,7 @@ from galirep.game.variants import get_variant
 from galirep.networks.families import NETWORKS
 from galirep.networks.parts import Shapes
 from galirep.system.tensor_memory import TensorMemory
-from galirep.training.plan import estimate_memory, resolve
+from galirep.training.plan import estimate_update, resolve
 from galirep.training.preparation import describe_memory
 
 
@@ -40,7 +40,7 @@ def test_what_views_do_is_decided_where_the_variant_has_them_and_refused_elsewhe
 def test_projector_and_views_are_estimated():
     shapes = Shapes(16, 1, 8, 8)
     plain, viewed, projected = (
-        estimate_memory(config(batch_size=16), v, shapes) for v in (get_variant("ali"), VIEWED, PROJECTED)
+        estimate_update(config(batch_size=16), v, shapes).memory for v in (get_variant("ali"), VIEWED, PROJECTED)
     )
     assert plain < viewed < projected
 
@@ -50,7 +50,7 @@ def test_the_estimate_is_what_real_tensors_take(variant):
     """The same update with data, counted tensor by tensor."""
     settings, shapes = config(batch_size=16, d_regularizer="sn", instance_noise=0.1), Shapes(16, 3, 8, 8)
     variant = get_variant(variant)
-    estimated = estimate_memory(settings, variant, shapes)
+    estimated = estimate_update(settings, variant, shapes).memory
     with TensorMemory() as memory:
         parts, averages = NETWORKS["compact"].build(shapes), NETWORKS["compact"].build(shapes)
         averages = (averages.encoder, averages.generator)
@@ -65,14 +65,14 @@ def test_the_estimate_is_what_real_tensors_take(variant):
     weights = sum(p.nbytes for net in (*game.players().values(), *averages) for p in net.parameters())
     assert estimated > 3 * weights
     # twice the images, about twice what is not weights
-    assert estimate_memory(config(batch_size=64, d_regularizer="sn"), variant, shapes) > 2 * estimated
+    assert estimate_update(config(batch_size=64, d_regularizer="sn"), variant, shapes).memory > 2 * estimated
 
 
 def test_a_gradient_penalty_takes_more():
     shapes, variant = Shapes(16, 1, 8, 8), get_variant("gali-4")
-    plain, penalized = (estimate_memory(config(d_regularizer=r), variant, shapes) for r in ("none", "r1r2"))
+    plain, penalized = (estimate_update(config(d_regularizer=r), variant, shapes).memory for r in ("none", "r1r2"))
     assert penalized > 1.15 * plain
-    drawn, every = (estimate_memory(config(r1_on=on), variant, shapes) for on in ("pairs", "all-pairs"))
+    drawn, every = (estimate_update(config(r1_on=on), variant, shapes).memory for on in ("pairs", "all-pairs"))
     # each further class adds a backward pass that is kept for the second derivative
     assert drawn == penalized and every > 1.1 * drawn
 
@@ -85,4 +85,4 @@ def test_memory_in_words():
     assert "not known, since views 'crop': the variant 'gali-4' has no view operator" in said
     assert "not known, since the folder or .tar 'nowhere' does not exist" in describe_memory(config(data="nowhere"))
     with pytest.raises(ConfigError, match="take images of"):
-        estimate_memory(config(networks="svhn32"), get_variant("ali"), Shapes(16, 3, 8))
+        estimate_update(config(networks="svhn32"), get_variant("ali"), Shapes(16, 3, 8))
