@@ -20,6 +20,7 @@ from galirep.networks.export_file import load_export
 from galirep.networks.saved import export_run
 from galirep.training.held_out import split_rows
 from galirep.training.loop import train
+from galirep.training.plan import estimate_update
 from galirep.training.preparation import describe_memory, prepare
 
 

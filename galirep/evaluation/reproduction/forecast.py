@@ -7,8 +7,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from galirep.data.catalog import open_data
-from galirep.data.memory import native_side
-from galirep.errors import GalirepError
 from galirep.evaluation.reproduction.store import Options, Work
 from galirep.evaluation.reproduction.study import ImageSet, Study, settings_on
 from galirep.game.variants import get_variant
@@ -63,26 +61,22 @@ def forecast(study: Study, missing: Sequence[Work], options: Options) -> str:
     return "\n".join([total, *(cost.line() for cost in costs), *others])
 
 
-def _shape(image_set: ImageSet, options: Options) -> tuple[int, int] | None:
-    """Return the number of training images and their channels; None where the data is not given or cannot be read."""
+def _shape(image_set: ImageSet, options: Options) -> tuple[int | None, int]:
+    """Return the number of training images and their channels: of the data where it is given, else as expected."""
     spec = options.data.get(image_set.data)
     if spec is None:
-        return None
-    try:
-        source = open_data(spec, image_set.split)
-        native_side(source)
-        return len(source), 1 if source.read(0).shape[2] == 1 else 3
-    except GalirepError:
-        return None
+        # the paper's sets are of colour images
+        return image_set.images, 3
+    source = open_data(spec, image_set.split)
+    return len(source), 1 if source.read(0).shape[2] == 1 else 3
 
 
-def _cost(work: Work, options: Options, shape: tuple[int, int] | None) -> Cost:
+def _cost(work: Work, options: Options, shape: tuple[int | None, int]) -> Cost:
     image_set = work.image_set
     settings = {**settings_on(work.row, image_set), "image_size": image_set.image_size, "seed": work.seed}
     spec = options.data.get(image_set.data, f"{{{image_set.data}}}")
     config = TrainConfig.from_dict({**settings, "data": spec})
-    # the paper's sets are of colour images
-    count, channels = shape or (0, 3)
+    count, channels = shape
     updates = image_set.updates
     if updates is None and image_set.minutes is None and count:
         epochs = config.epochs or image_set.epochs or _DEFAULT_EPOCHS
@@ -97,8 +91,7 @@ def _cost(work: Work, options: Options, shape: tuple[int, int] | None) -> Cost:
 def _update_flops(config: TrainConfig, image_set: ImageSet, channels: int) -> float:
     variant = get_variant(config.variant)
     latent = config.latent_dim or family(config.networks, image_set.image_size)[1].latent
-    features = 256 if variant.needs_features else 0
-    shapes = Shapes(image_set.image_size, channels, latent, config.width, features, config.norm)
+    shapes = Shapes(image_set.image_size, channels, latent, config.width, int(variant.needs_features), config.norm)
     return estimate_update(config, variant, shapes).flops
 
 

@@ -11,7 +11,7 @@ from galirep.evaluation.reproduction.measures import COLUMNS
 from galirep.evaluation.reproduction.study import ImageSet, Row, Study, settings_on
 
 # of a set: what does not change the result of a row
-_NOT_OF_A_RESULT = ("name", "seeds", "rows", "row_settings", "paper")
+_NOT_OF_A_RESULT = ("name", "seeds", "rows", "row_settings", "paper", "images")
 
 
 @dataclass(frozen=True)

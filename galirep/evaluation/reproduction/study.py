@@ -79,6 +79,7 @@ class ImageSet:
         probe_labels, probe_draws: labelled training images a probe, and random choices of them.
         knowledge: settings of the classifier that serves as M; `judge`: of the one that features are measured with.
         paper: the paper's set whose figures stand beside.
+        images: how many training images it is expected to have, for a forecast without the data.
     """
 
     name: str
@@ -100,6 +101,7 @@ class ImageSet:
     knowledge: Mapping[str, Any] = field(default_factory=dict)
     judge: Mapping[str, Any] = field(default_factory=dict)
     paper: str | None = None
+    images: int | None = None
 
 
 @dataclass(frozen=True)
