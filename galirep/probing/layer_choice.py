@@ -56,8 +56,8 @@ def choose_layers(
     First all layers together and each alone are tried, then the best single one with each other, and so on while the
     cross-validation error of `protocol` falls, up to `max_layers`; all together are taken if nothing smaller is as
     good. The cost is bounded: about `max_rows` rows drawn by class (seed), every second C of the grid, and from the
-    second layer on the scaling and about the C of the layers so far for all but the best addition, which is tried with
-    every scaling and C. `labels` (N,) are any numbers or names.
+    second layer on C within one step of that of the layers so far for all but the best addition, which is tried with
+    every C. `labels` (N,) are any numbers or names.
 
     >>> choose_layers({"conv2": maps, "mu": codes}, labels).layers
     ('conv2',)
@@ -85,7 +85,7 @@ def choose_layers(
     bar = tqdm(desc="choosing layers", unit="set", disable=not progress)
 
     def attempt(members: Sequence[str], near: Selection | None) -> Selection:
-        scalings = merged.get("scalings", SCALINGS[-1:]) if near is None else [near.scaling]
+        scalings = merged.get("scalings", SCALINGS[-1:])
         tried = grid if near is None else [C for C in grid if near.C / 11 < C < near.C * 11]
         found = select(classifier, scaled, members, codes, folds, scalings, tried)
         path.append({"layers": list(members), "error": found.error, "C": found.C, "scaling": found.scaling})
