@@ -14,14 +14,14 @@ class Made:
 
     Attributes:
         subject: what `galirep evaluate` measures.
-        layers: name -> function of images (B, C, S, S) in [-1, 1]: the features that a probe reads, side by side.
-        candidates: likewise, the layers among which they may be chosen.
+        features: what a probe reads: images (B, C, S, S) in [-1, 1] -> (B, D); None for a row without features.
+        layer_sets: name -> likewise: the sets of layers among which training labels may choose.
         gradient_norms: of G, in the order of the rows of metrics.jsonl, for a GALI run.
         facts: recorded with the result: updates, CPU minutes, hashes.
     """
 
     subject: Subject
-    layers: Mapping[str, ImageFunction] = field(default_factory=dict)
-    candidates: Mapping[str, ImageFunction] = field(default_factory=dict)
+    features: ImageFunction | None = None
+    layer_sets: Mapping[str, ImageFunction] = field(default_factory=dict)
     gradient_norms: Sequence[float] = ()
     facts: Mapping[str, Any] = field(default_factory=dict)

@@ -1,6 +1,7 @@
 """How each kind of row is made: trained within its budget, fitted, or taken from its folder if it is there."""
 
 import math
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -9,8 +10,7 @@ from typing import Any
 import torch
 
 from galirep.data.memory import Images
-from galirep.data.tensors import ImageFunction
-from galirep.errors import ConfigError, GalirepError
+from galirep.errors import ConfigError, PluginError
 from galirep.evaluation import baselines
 from galirep.evaluation.reproduction.budget import spend
 from galirep.evaluation.reproduction.made import Made
@@ -21,6 +21,7 @@ from galirep.features.protocol import FeatureExtractor, describe
 from galirep.features.registry import load_extractor
 from galirep.game.variants import get_variant
 from galirep.networks.families import family
+from galirep.networks.layers import PAPER
 from galirep.networks.parts import Encoder, Shapes
 from galirep.networks.saved import load_autoencoder
 from galirep.runs.directory import RunDirectory
@@ -105,38 +106,45 @@ def _updates(row: Row, seed: int, place: Place) -> int:
 
 
 def _made(subject: Subject, extractor: FeatureExtractor, facts: Mapping[str, Any], norms: Sequence[float] = ()) -> Made:
-    """Return a row whose features are those of an extractor, with the layers of its networks to choose among."""
-    layers = _by_layer(extractor, list(dict(describe(extractor).layers)))
-    candidates = _by_layer(extractor, candidate_layers(extractor)) if isinstance(extractor, GaliEncoder) else layers
-    return Made(subject, layers, candidates, norms, {**facts, "layers": list(layers)})
+    """Return a row whose features are those of an extractor."""
+    layers = list(dict(describe(extractor).layers))
+    return Made(subject, extractor, layer_sets(extractor), norms, {**facts, "layers": layers})
 
 
 _MAX_COLUMNS = 5000
 
 
-def candidate_layers(extractor: GaliEncoder) -> list[str]:
-    """List the layers among which a probe may choose: each of E and D as it is given by default, and finer.
+def layer_sets(extractor: FeatureExtractor) -> dict[str, FeatureExtractor]:
+    """Return the sets of layers that a probe may choose among: the same rule for every row, trained or not.
 
-    Finer is the layer's own grid, or 8 x 8 where that has more than `_MAX_COLUMNS` columns.
+    Of a network with E and D: the papers' layers, E's first layer, D's second block, D's second to fourth, and the
+    papers' with D's second. A first layer of E and a second of D keep their own grid, or get 8 x 8 where it is larger
+    than `_MAX_COLUMNS` columns. Without D, or of another extractor: what there is of these, at least its own layers.
     """
-    names = list(extractor.known_layers)
-    finer = []
-    for name in names:
-        for pooling in ("flat", "8x8"):
-            try:
-                width = extractor.with_layers([f"{name}:{pooling}"]).dim
-            except GalirepError:
-                continue
-            if extractor.known_layers[name] < width <= _MAX_COLUMNS:
-                finer.append(f"{name}:{pooling}")
-                break
-    return [*names, *finer]
+    if not isinstance(extractor, GaliEncoder):
+        return {"own": extractor}
+    known = list(extractor.known_layers)
+    blocks = [name for name in known if re.fullmatch(r"d\d+", name)]
+    paper = _papers_layers(extractor)
+    names = {"paper": paper, "first of E": [_fine(extractor, known[0])]}
+    if len(blocks) > 3:
+        second = _fine(extractor, blocks[1])
+        names |= {"d2": [second], "d2 to d4": [second, *blocks[2:4]], "paper and d2": [*paper, second]}
+    return {name: extractor.with_layers(chosen) for name, chosen in names.items()}
 
 
-def _by_layer(extractor: FeatureExtractor, names: Sequence[str]) -> dict[str, ImageFunction]:
-    if isinstance(extractor, GaliEncoder):
-        return {name: extractor.with_layers([name]) for name in names}
-    return {names[0] if len(names) == 1 else "features": extractor}
+def _papers_layers(extractor: GaliEncoder) -> list[str]:
+    try:
+        return list(extractor.with_layers([PAPER]).layers)
+    except PluginError:
+        # a self-supervised E has no mu
+        return list(extractor.layers)
+
+
+def _fine(extractor: GaliEncoder, layer: str) -> str:
+    """Return a layer with its own grid, or 8 x 8 where that is too wide."""
+    flat = f"{layer}:flat"
+    return flat if extractor.with_layers([flat]).dim <= _MAX_COLUMNS else f"{layer}:8x8"
 
 
 def _views(row: Row, seed: int, place: Place) -> Made:
@@ -171,8 +179,8 @@ def _untrained(row: Row, seed: int, place: Place) -> Made:
 
 
 def _fitted(name: str, baseline: baselines.Baseline, place: Place, **facts: Any) -> Made:
-    layers = {} if baseline.extract is None else {name: baseline.extract}
-    return Made(baseline_subject(name, baseline, *place.shape), layers, layers, (), facts)
+    sets = {} if baseline.extract is None else {"own": baseline.extract}
+    return Made(baseline_subject(name, baseline, *place.shape), baseline.extract, sets, (), facts)
 
 
 def _pixels(row: Row, seed: int, place: Place) -> Made:  # noqa: ARG001
