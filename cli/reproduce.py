@@ -69,20 +69,27 @@ def reproduce_command(
     """Train and measure what TABLE (reconstruction, representation, generation, inpainting, ablations, or a TOML file)
     lacks, and print its tables with a verdict for each claim. Finished rows are taken from their files."""
     from galirep.evaluation.reproduction.runner import reproduce
-    from galirep.evaluation.reproduction.store import Options
 
-    options = Options(data, out, results or out / "results")
     if not all(seed.isdigit() for seed in seeds):
         raise ConfigError(f"seeds {','.join(seeds)}: give whole numbers with commas")
     limits["seeds"] = tuple(map(int, seeds))
-    made = [reproduce(name, options, scale=scale, jobs=jobs, dry_run=dry_run, say=_say, **limits) for name in studies]
+    made = [
+        reproduce(
+            study,
+            out=out,
+            data=data,
+            scale=scale,
+            results=results,
+            jobs=jobs,
+            dry_run=dry_run,
+            say=lambda line: click.echo(f"galirep: {line}", err=True),
+            **limits,
+        )
+        for study in studies
+    ]
     text = "\n\n".join(reproduction.text for reproduction in made)
     if markdown is not None and not dry_run:
         from galirep.system.files import write_text
 
         write_text(markdown, text + "\n")
     emit(as_json, [reproduction.to_dict() for reproduction in made], text)
-
-
-def _say(line: str) -> None:
-    click.echo(f"galirep: {line}", err=True)

@@ -34,6 +34,7 @@ _HOME = {
     "inpaint": "galirep.evaluation.pictures.inpaint",
     "interpolate": "galirep.evaluation.pictures.interpolate",
     "evaluate": "galirep.evaluation.evaluate",
+    "reproduce": "galirep.evaluation.reproduction.runner",
     "info": "galirep.inspection.paths",
 }
 __all__ = ["__version__", *_HOME]
@@ -53,6 +54,7 @@ if TYPE_CHECKING:
     from galirep.evaluation.pictures.interpolate import interpolate as interpolate
     from galirep.evaluation.pictures.reconstruct import reconstruct as reconstruct
     from galirep.evaluation.pictures.samples import sample as sample
+    from galirep.evaluation.reproduction.runner import reproduce as reproduce
     from galirep.features.registry import load_extractor as load_extractor
     from galirep.features.sklearn_transformer import load_encoder as load_encoder
     from galirep.game.variant import Variant as Variant

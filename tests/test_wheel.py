@@ -14,7 +14,7 @@ ROOT = Path(__file__).parents[1]
 # folder of the tree -> folder of the wheel
 PACKAGES = {"galirep": "galirep", "cli": "galirep/cli", "pretrained_adapters": "galirep/pretrained_adapters"}
 
-DATA = (".html", ".css", ".js", "py.typed")
+DATA = (".html", ".css", ".js", ".toml", "py.typed")
 
 
 @pytest.fixture(scope="module")

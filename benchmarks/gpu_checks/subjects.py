@@ -56,7 +56,7 @@ def session(config: TrainConfig, data: Images, device: torch.device, variant: Va
     config = TrainConfig.from_dict({**config.to_dict(), "device": str(device)})
     needs_m = (variant or VARIANTS[config.variant]).needs_features
     adapter = torchscript_m(data.pixels.shape[1]).to(device) if needs_m else None
-    return prepare(config, data, adapter, download=False, stored=variant).session
+    return prepare(config, data, adapter, download=False, variant=variant).session
 
 
 @contextmanager

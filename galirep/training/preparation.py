@@ -46,16 +46,19 @@ def prepare(
     adapter: ImageFunction | None,
     *,
     download: bool,
+    variant: Variant | None = None,
     body: FeatureExtractor | None = None,
     resumed: RunDirectory | None = None,
 ) -> Prepared:
     """Make ready what `galirep.training.loop.train` is given; `resumed` is the run that goes on.
 
+    `variant` stands for the one that the settings name.
+
     Raises:
         GalirepError: a setting, the data or the adapter does not fit.
     """
     stored = None if resumed is None else resumed.info()
-    variant, device = _variant(config, stored), device_of(config.device)
+    variant, device = variant or _variant(config, stored), device_of(config.device)
     # a precision that the device cannot do is refused before any image is decoded
     autocast_of(device, config.precision)
     source_of_m = _source_of_m(config, variant, adapter)

@@ -44,9 +44,11 @@ class Reproduction:
 
 def reproduce(
     study: str | Path | Study,
-    options: Options,
     *,
+    out: str | Path,
+    data: Mapping[str, str],
     scale: str | Path | None = None,
+    results: str | Path | None = None,
     jobs: int = 1,
     dry_run: bool = False,
     say: Callable[[str], object] = _log.info,
@@ -54,37 +56,43 @@ def reproduce(
 ) -> Reproduction:
     """Make what is missing of a study, by name or TOML file, and return all its results with verdicts.
 
-    Rows are made by `jobs` processes, each on one thread if there are several; other calls with the same folders may
-    share the work. A result that is stored is not made again; one that lacks a column of the study is measured for it
-    alone. `limits` are those of `restricted`. With `dry_run` nothing is made: the text says what would be.
+    `data` are key -> SPEC (or the path of a CSV file of attributes) for the keys that the sets of the study or of
+    `scale` name; runs are in `out`, results in `results` (default: OUT/results). Rows are made by `jobs` processes,
+    each on one thread if there are several; other calls with the same folders may share the work. A result that is
+    stored is not made again; one that lacks a column of the study is measured for it alone. `limits` are those of
+    `restricted`. With `dry_run` nothing is made: the text says what would be. `say` is given a line for each result.
 
     Raises:
         ConfigError: the study does not fit together, has no sets, a key of its data is not given, or a stored result
             was made otherwise (other settings or another budget).
     """
-    if not isinstance(study, Study):
-        study = load_study(study, scale)
-    whole = study
-    study = restricted(whole, **limits)
-    study.check(COLUMNS)
-    if not study.sets:
-        raise ConfigError(f"the table {study.name!r} has no sets: name a scale, e.g. --scale cpu or a FILE.toml")
-    work = work_of(study)
-    missing = [item for item in work if load_result(study, item, options) is None]
+    options = Options(dict(data), Path(out), Path(out) / "results" if results is None else Path(results))
+    whole = study if isinstance(study, Study) else load_study(study, scale)
+    chosen = restricted(whole, **limits)
+    chosen.check(COLUMNS)
+    if not chosen.sets:
+        raise ConfigError(f"the table {whole.name!r} has no sets: name a scale, e.g. --scale cpu or a FILE.toml")
+    work = work_of(chosen)
+    missing = [item for item in work if load_result(chosen, item, options) is None]
     if dry_run:
-        return Reproduction(study, (), forecast(study, missing, options))
+        return Reproduction(chosen, (), forecast(chosen, missing, options))
     if missing:
-        _require_data(study, whole, options)
+        _require_data(chosen, whole, options)
+    _make(chosen, missing, options, jobs, say)
+    made = tuple(result for item in work if (result := load_result(chosen, item, options)) is not None)
+    return Reproduction(chosen, made, report(chosen, made))
+
+
+def _make(study: Study, missing: Sequence[Work], options: Options, jobs: int, say: Callable[[str], object]) -> None:
+    """Make results, in order; rows that another process works on are left to it."""
     if jobs == 1 or len(missing) < 2:
         laboratory = Laboratory(study, options)
         for item in missing:
             _announce(item, laboratory.result(item), say)
-    else:
-        with ProcessPoolExecutor(jobs, get_context("spawn"), _start_worker, (study, options)) as pool:
-            for item, result in zip(missing, pool.map(_work, missing), strict=True):
-                _announce(item, result, say)
-    results = tuple(result for item in work if (result := load_result(study, item, options)) is not None)
-    return Reproduction(study, results, report(study, results))
+        return
+    with ProcessPoolExecutor(jobs, get_context("spawn"), _start_worker, (study, options)) as pool:
+        for item, result in zip(missing, pool.map(_work, missing), strict=True):
+            _announce(item, result, say)
 
 
 def _announce(work: Work, result: Mapping[str, Any] | None, say: Callable[[str], object]) -> None:
