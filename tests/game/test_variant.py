@@ -18,7 +18,7 @@ def permuted(images, latents):
 
 
 # The classes of each variant with every name written in full; their order is immaterial.
-L2, CYCLE = 1.0, 0.1  # the weights of galirep's own variants
+L2, CYCLE = 10.0, 1.0  # the weights of galirep's own variants
 FOUR = {("x", "E(x)"), ("G(z)", "z"), ("x", "E(G(E(x)))"), ("G(E(G(z)))", "z")}
 Y, W = "G(E(M1(x)))", "Mix(x, G(E(M1(x))), M1)"
 CLASSES = {
