@@ -46,7 +46,7 @@ if TYPE_CHECKING:
     help="Training images of the probe and of the floor of fid: a split of the data, or a data set  "
     "[default: its training split]",
 )
-@click.option("--protocol", default="linear-svm/v1", show_default=True, metavar="NAME", help="Protocol of the probe.")
+@click.option("--protocol", default="linear-svm/v2", show_default=True, metavar="NAME", help="Protocol of the probe.")
 @click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="Change a number of the probe's protocol.")
 @layers_option("Layers of the encoder to probe, with commas  [default: its own choice]")
 @click.option(

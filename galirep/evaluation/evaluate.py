@@ -12,6 +12,7 @@ from galirep.evaluation.measures.scene import Options
 from galirep.evaluation.result import EvaluationResult
 from galirep.evaluation.subjects import Subject
 from galirep.features.protocol import FeatureExtractor
+from galirep.probing.probe import DEFAULT_PROTOCOL
 
 Run = str | Path | Subject
 
@@ -27,7 +28,7 @@ def evaluate(  # noqa: PLR0913
     inception: str | Path | None = None,
     samples: int | None = None,
     probe_train: str | ImageSource | Images | None = None,
-    protocol: str = "linear-svm/v1",
+    protocol: str = DEFAULT_PROTOCOL,
     settings: Mapping[str, Any] | None = None,
     layers: Sequence[str] | None = None,
     image_size: int | None = None,
@@ -100,7 +101,7 @@ def evaluate_runs(  # noqa: PLR0913
     inception: str | Path | None = None,
     samples: int | None = None,
     probe_train: str | ImageSource | Images | None = None,
-    protocol: str = "linear-svm/v1",
+    protocol: str = DEFAULT_PROTOCOL,
     settings: Mapping[str, Any] | None = None,
     layers: Sequence[str] | None = None,
     image_size: int | None = None,

@@ -84,7 +84,8 @@ def test_an_autoencoder_learns_and_repeats(pixels):
 
 
 def test_an_autoencoder_stops_when_its_cpu_time_is_spent(pixels, monkeypatch):
-    clock = iter([100.0, 106.0, 112.0, 118.0])
+    # the start, then the time before each update and after the last
+    clock = iter([100.0, 100.0, 106.0, 112.0, 118.0])
     monkeypatch.setattr("galirep.evaluation.baselines.time.process_time", lambda: next(clock))
     assert train_autoencoder(pixels, minutes=0.25).updates == 3
 

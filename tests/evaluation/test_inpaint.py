@@ -36,8 +36,8 @@ def _stub(monkeypatch, encoder, **header):
     side = header.pop("side", 4)
     loaded = []
 
-    def load(run, device, **options):
-        loaded.append(options)
+    def load(run, device, statistics=None, *, body):
+        loaded.append(statistics)
         return encoder, Same(), header_of(side, **header)
 
     monkeypatch.setattr(module, "load_autoencoder", load)
@@ -96,7 +96,7 @@ def test_statistics_of_masked_images_are_taken_where_there_are_any(tmp_path, mon
     loaded = _stub(monkeypatch, _CountErased(), **header)
     data = grey(tmp_path / "a.npz", np.zeros((4, 4)))
     result = galirep.inpaint("run", data, tmp_path / "a.png", count=1, device="cpu")
-    assert result.statistics == chosen and loaded == [{}, {"statistics": "masked"}][:loads]
+    assert result.statistics == chosen and loaded == [None, "masked"][:loads]
 
 
 @pytest.mark.parametrize(

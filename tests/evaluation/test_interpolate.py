@@ -35,7 +35,7 @@ def _row(picture, side, steps, top=2):
 
 def test_a_linear_path_between_pixels_is_exact_integers(tmp_path, monkeypatch):
     """E is the pixels and G the image of them: 0, 10, 20, ... of 40, and the images at both ends."""
-    monkeypatch.setattr(module, "load_autoencoder", lambda run, device: (Pixels(), Same(), header_of(2)))
+    monkeypatch.setattr(module, "load_autoencoder", lambda run, device, body: (Pixels(), Same(), header_of(2)))
     a, b = np.array([[0, 40], [200, 255]]), np.array([[40, 0], [100, 255]])
     data, out = grey(tmp_path / "a.npz", a, b), tmp_path / "a.png"
     result = galirep.interpolate("run", data, out, pairs=[(0, 1), ("1", "0")], steps=5, zoom=1, device="cpu")
@@ -48,7 +48,7 @@ def test_a_linear_path_between_pixels_is_exact_integers(tmp_path, monkeypatch):
 
 def test_a_spherical_path_between_pixels_is_exact_integers(tmp_path, monkeypatch):
     """From (1, 0, 0, 0) to (0, 1, 0, 0) in three steps of 30 degrees: 255 is 1, 127.5 is 0."""
-    monkeypatch.setattr(module, "load_autoencoder", lambda run, device: (Unit(), Same(), header_of(2)))
+    monkeypatch.setattr(module, "load_autoencoder", lambda run, device, body: (Unit(), Same(), header_of(2)))
     data = grey(tmp_path / "a.npz", [[255, 0], [0, 0]], [[0, 255], [0, 0]])
     options = {"pairs": [(0, 1)], "steps": 4, "path": "spherical", "zoom": 1, "device": "cpu"}
     galirep.interpolate("run", data, tmp_path / "a.png", **options)

@@ -18,6 +18,7 @@ from galirep.errors import ConfigError, DataError, PluginError
 from galirep.evaluation.subjects import Subject
 from galirep.features.protocol import Description, FeatureExtractor
 from galirep.metrics.arrays import F32
+from galirep.probing.probe import DEFAULT_PROTOCOL
 
 Pixels = NDArray[np.uint8]
 
@@ -28,7 +29,7 @@ class Options:
 
     seed: int = 0
     samples: int | None = None
-    protocol: str = "linear-svm/v1"
+    protocol: str = DEFAULT_PROTOCOL
     protocol_settings: Mapping[str, Any] = field(default_factory=dict)
 
 

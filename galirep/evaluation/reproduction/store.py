@@ -11,6 +11,7 @@ from galirep.evaluation.reproduction.measures import COLUMNS
 from galirep.evaluation.reproduction.study import ImageSet, Row, Study, settings_on
 
 # of a set: what does not change the result of a row
+_BUDGETS = ("minutes", "updates", "epochs")
 _NOT_OF_A_RESULT = ("name", "seeds", "rows", "row_settings", "paper", "images")
 
 
@@ -56,7 +57,8 @@ def work_of(study: Study) -> list[Work]:
 
 def identity(study: Study, work: Work) -> dict[str, Any]:
     """Return what a result depends on, but for the data: two results of the same identity are the same."""
-    image_set = {key: value for key, value in asdict(work.image_set).items() if key not in _NOT_OF_A_RESULT}
+    left_out = (*_NOT_OF_A_RESULT, *(() if work.row.seeded else _BUDGETS))
+    image_set = {key: value for key, value in asdict(work.image_set).items() if key not in left_out}
     settings = settings_on(work.row, work.image_set)
     row: dict[str, Any] = {"kind": work.row.kind, "settings": settings, "of": work.row.of}
     for other in study.rows:

@@ -38,7 +38,7 @@ class Verdict:
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain data."""
-        return asdict(self)
+        return {**asdict(self), "comparisons": [asdict(comparison) for comparison in self.comparisons]}
 
 
 def decide(claim: Claim, set_name: str, results: Iterable[Mapping[str, Any]]) -> Verdict:

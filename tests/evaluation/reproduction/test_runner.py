@@ -1,0 +1,205 @@
+"""A study is made once: results are kept, filled up, checked, and become tables and verdicts."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import galirep
+from galirep.errors import ConfigError
+from galirep.evaluation.reproduction import laboratory
+from galirep.evaluation.reproduction.study import Study
+from galirep.networks.saved import load_autoencoder
+
+STUDY = {
+    "name": "mine",
+    "columns": ["pixel_mse", "latent_mse"],
+    "rows": [
+        {"name": "gali-4", "settings": {"variant": "gali-4"}},
+        {"name": "ali", "settings": {"variant": "ali"}},
+        {"name": "mean image", "kind": "mean-image"},
+        {"name": "PCA", "kind": "pca", "settings": {"components": 3}},
+    ],
+    "claims": [{"text": "GALI-4 beats ALI", "better": "gali-4", "than": ["ali"], "columns": ["pixel_mse"]}],
+    "sets": [
+        {
+            "name": "digits",
+            "data": "digits",
+            "image_size": 8,
+            "updates": 3,
+            "seeds": [0, 1],
+            "probe_labels": 100,
+            "probe_draws": 1,
+            "settings": {"width": 4, "latent_dim": 4, "batch_size": 8, "evaluate_every": 0},
+        }
+    ],
+}
+DATA = {"digits": "sklearn:digits"}
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Any]:
+    out = tmp_path_factory.mktemp("study")
+    return out, galirep.reproduce(Study.from_dict(STUDY), out=out, data=DATA)
+
+
+def test_each_row_and_seed_has_a_result_with_what_made_it(made: tuple[Path, Any]) -> None:
+    out, reproduction = made
+    names = sorted(path.name for path in (out / "results" / "digits").iterdir())
+    assert names == ["PCA.json", "ali-0.json", "ali-1.json", "gali-4-0.json", "gali-4-1.json", "mean image.json"]
+    stored = json.loads((out / "results/digits/gali-4-1.json").read_text())
+    assert stored in reproduction.to_dict()["results"]
+    assert (stored["row"], stored["seed"], stored["updates"]) == ("gali-4", 1, 3)
+    assert stored["identity"]["settings"] == {"variant": "gali-4", **STUDY["sets"][0]["settings"]}
+    assert stored["provenance"]["test"]["images"] == 445 and len(stored["provenance"]["date"]) == 10
+    assert stored["sha256"]["encoder"] == load_autoencoder(out / "digits/gali-4-1/run")[2]["sha256"]
+
+
+def test_columns_are_the_metrics_of_evaluate(made: tuple[Path, Any]) -> None:
+    out, reproduction = made
+    entry = galirep.evaluate(
+        out / "digits/ali-0/run", "sklearn:digits", metrics=["pixel-mse", "posterior"], device="cpu"
+    ).metrics
+    (result,) = (r for r in reproduction.results if (r["row"], r["seed"]) == ("ali", 0))
+    assert result["pixel_mse"] == entry["pixel-mse"]["mean"]
+    assert result["latent_mse"] == entry["posterior"]["latent_cycle"]["mean"]
+    (mean,) = (r for r in reproduction.results if r["row"] == "mean image")
+    images = {split: np.asarray(_pixels(split), np.float64) / 255 for split in ("train", "test")}
+    # the mean of the training images, rounded nowhere
+    expected = ((images["test"] - images["train"].mean(0)) ** 2).mean()
+    assert mean["pixel_mse"] == pytest.approx(expected, rel=1e-5) and mean["latent_mse"] is None
+
+
+def _pixels(split: str) -> Any:
+    from galirep.data.memory import load_images
+
+    return load_images(galirep.open_data("sklearn:digits", split), 8).pixels
+
+
+def test_the_table_and_the_verdict_are_of_the_results(made: tuple[Path, Any]) -> None:
+    _, reproduction = made
+    (verdict,) = reproduction.verdicts
+    values = {(r["row"], r["seed"]): r["pixel_mse"] for r in reproduction.results}
+    differences = [values["gali-4", seed] - values["ali", seed] for seed in (0, 1)]
+    (comparison,) = verdict.comparisons
+    assert comparison.difference == pytest.approx(np.mean(differences))
+    # t(0.975, 1) = 12.706
+    assert comparison.half_width == pytest.approx(12.7062 * np.std(differences, ddof=1) / np.sqrt(2), rel=1e-4)
+    lines = reproduction.text.splitlines()
+    assert "| row | seeds | updates | pixel_mse | latent_mse |" in lines
+    mean = np.mean([values["ali", 0], values["ali", 1]])
+    assert any(line.startswith(f"| ali | 2 | 3 | {mean:.4f} ± ") for line in lines)
+    assert any(line.startswith(f"| GALI-4 beats ALI | **{verdict.verdict}** |") for line in lines)
+
+
+def test_what_is_stored_is_not_made_again(made: tuple[Path, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    out, reproduction = made
+
+    def fail(*_: Any) -> None:
+        raise AssertionError("made again")
+
+    monkeypatch.setattr(laboratory, "make", fail)
+    # neither runs nor data are needed for the tables
+    again = galirep.reproduce(Study.from_dict(STUDY), out=out / "elsewhere", data={}, results=out / "results")
+    assert again.text == reproduction.text and again.to_dict() == reproduction.to_dict()
+
+
+def test_a_new_column_is_measured_on_the_runs_that_are_there(made: tuple[Path, Any], tmp_path: Path) -> None:
+    out, reproduction = made
+    before = (out / "digits/ali-0/run/metrics.jsonl").read_bytes()
+    wider = {**STUDY, "columns": ["pixel_mse", "gradient_norm"]}
+    more = galirep.reproduce(Study.from_dict(wider), out=out, data=DATA, rows=["ali"], seeds=[0])
+    (result,) = more.results
+    (old,) = (r for r in reproduction.results if (r["row"], r["seed"]) == ("ali", 0))
+    assert result["gradient_norm"] > 0 and {k: result[k] for k in ("pixel_mse", "latent_mse")} == {
+        k: old[k] for k in ("pixel_mse", "latent_mse")
+    }
+    assert (out / "digits/ali-0/run/metrics.jsonl").read_bytes() == before
+
+
+def test_a_result_of_other_settings_is_refused(made: tuple[Path, Any]) -> None:
+    out, _ = made
+    with pytest.raises(ConfigError, match=r"gali-4-0.json was made with other set: give another --results folder"):
+        galirep.reproduce(Study.from_dict(STUDY), out=out, data=DATA, updates=4)
+    other = [{"name": "gali-4", "settings": {"variant": "gali-4", "lr": 0.1}}]
+    with pytest.raises(ConfigError, match=r"gali-4-0.json was made with other settings"):
+        galirep.reproduce(Study.from_dict({**STUDY, "rows": other, "claims": []}), out=out, data=DATA)
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        ({}, "needs the data 'digits': give --data digits=SPEC"),
+        ({**DATA, "digit": "x"}, "unknown data 'digit': did you mean 'digits'?"),
+    ],
+)
+def test_data_that_is_missing_or_unknown(tmp_path: Path, data: dict[str, str], message: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        galirep.reproduce(Study.from_dict(STUDY), out=tmp_path / "out", data=data)
+    assert message in str(caught.value) and not (tmp_path / "out").exists()
+
+
+def test_a_table_without_sets_needs_a_scale(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="name a scale"):
+        galirep.reproduce("reconstruction", out=tmp_path, data={})
+
+
+def test_a_dry_run_makes_nothing_and_says_what_it_would_take(tmp_path: Path) -> None:
+    said = galirep.reproduce(
+        "reconstruction", scale="paper", out=tmp_path / "out", data={}, sets=["svhn"], dry_run=True
+    )
+    assert not (tmp_path / "out").exists()
+    lines = said.text.splitlines()
+    # GALI-4: 100 passes over 530,131 of 531,131 images, 100 an update, at 1097.6 M multiplications an image
+    assert lines[0].startswith("reconstruction: 9 results are missing; 5 runs take")
+    (line,) = (line for line in lines if line.startswith("svhn gali-4-0: "))
+    assert "530,131 updates, 1.16e+17 FLOP" in line
+    command = lines[lines.index(line) + 1]
+    assert "galirep train --out" in command and "--variant gali-4" in command and "--steps 530131" in command
+    (ali,) = (line for line in lines if line.startswith("svhn ali-0: "))
+    # 300 passes at five images of D's for one of G's
+    assert "318,079 updates" in ali
+
+
+def test_the_command_is_the_function(cli: Any, made: tuple[Path, Any], tmp_path: Path) -> None:
+    out, reproduction = made
+    study = tmp_path / "mine.toml"
+    study.write_text(_toml(STUDY))
+    done = cli(
+        *("reproduce", study, "--out", tmp_path / "o", "--results", out / "results", "--data", "digits=sklearn:digits"),
+        *("--json", "--markdown", tmp_path / "t.md"),
+    )
+    assert done.exit_code == 0, done.stderr
+    assert json.loads(done.stdout) == [reproduction.to_dict()]
+    assert (tmp_path / "t.md").read_text() == reproduction.text + "\n"
+
+
+def test_bad_words_of_the_command(cli: Any, tmp_path: Path) -> None:
+    for words, code, message in (
+        (["reproduce", "reconstruction", "--out", tmp_path, "--data", "mnist"], 2, "'mnist' is not KEY=SPEC"),
+        (["reproduce", "tables", "--out", tmp_path], 1, "unknown table 'tables'"),
+        (["reproduce", "reconstruction", "--out", tmp_path, "--seeds", "a"], 1, "seeds a: give whole numbers"),
+        (
+            ["reproduce", "reconstruction", "--scale", "cpu", "--out", tmp_path, "--rows", "gali4"],
+            1,
+            "unknown row 'gali4'",
+        ),
+    ):
+        done = cli(*words)
+        assert done.exit_code == code and message in done.stderr, done.stderr
+        assert len(done.stderr.strip().splitlines()) == 1
+
+
+def _toml(study: dict[str, Any]) -> str:
+    lines = [f"name = {json.dumps(study['name'])}", f"columns = {json.dumps(study['columns'])}"]
+    for key in ("rows", "claims", "sets"):
+        lines.append(f"{key} = [{', '.join(map(_inline, study[key]))}]")
+    return "\n".join(lines)
+
+
+def _inline(value: Any) -> str:
+    if isinstance(value, dict):
+        return "{ " + ", ".join(f"{key} = {_inline(v)}" for key, v in value.items()) + " }"
+    return json.dumps(value)
