@@ -164,7 +164,8 @@ def test_a_dry_run_makes_nothing_and_says_what_it_would_take(tmp_path: Path) -> 
 
 
 def test_the_command_is_the_function(cli: Any, made: tuple[Path, Any], tmp_path: Path) -> None:
-    out, reproduction = made
+    out, _ = made
+    reproduction = galirep.reproduce(Study.from_dict(STUDY), out=tmp_path / "p", results=out / "results", data={})
     study = tmp_path / "mine.toml"
     study.write_text(_toml(STUDY))
     done = cli(
