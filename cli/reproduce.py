@@ -50,7 +50,12 @@ def _list(_: click.Context, __: click.Parameter, value: str | None) -> tuple[str
 @click.option("--minutes", type=click.FloatRange(0, min_open=True), default=None, help="Core-minutes a trained row.")
 @click.option("--updates", type=click.IntRange(1), default=None, help="Updates a trained row.")
 @click.option("--jobs", type=click.IntRange(1), default=1, show_default=True, help="Rows made side by side.")
-@click.option("--markdown", type=click.Path(path_type=Path), default=None, help="File to write the tables to.")
+@click.option(
+    "--markdown",
+    type=click.Path(path_type=Path),
+    default=None,
+    help="New file for the tables, or one with the lines <!-- TABLE --> and <!-- end TABLE -->.",
+)
 @click.option("-n", "--dry-run", is_flag=True, help="Print each row's command, updates and cost, and stop.")
 @shared()
 def reproduce_command(
@@ -89,7 +94,8 @@ def reproduce_command(
     ]
     text = "\n\n".join(reproduction.text for reproduction in made)
     if markdown is not None and not dry_run:
-        from galirep.system.files import write_text
+        from galirep.evaluation.reproduction.report import write_report
 
-        write_text(markdown, text + "\n")
+        for reproduction in made:
+            write_report(markdown, reproduction.study.name, reproduction.text)
     emit(as_json, [reproduction.to_dict() for reproduction in made], text)

@@ -1,12 +1,15 @@
 """Markdown of a study: its tables and verdicts, from results alone."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
+from galirep.errors import ConfigError
 from galirep.evaluation.reproduction.measures import COLUMNS
 from galirep.evaluation.reproduction.study import ImageSet, Row, Study
 from galirep.evaluation.reproduction.verdicts import Comparison, Verdict, decide
 from galirep.metrics.intervals import format_interval, mean_interval
+from galirep.system.files import write_text
 
 
 def report(study: Study, results: Iterable[Mapping[str, Any]]) -> str:
@@ -31,6 +34,28 @@ def verdicts_of(study: Study, image_set: ImageSet, results: Sequence[Mapping[str
     """Decide the claims that are made of a set."""
     claims = [c for c in study.claims if not c.sets or image_set.name in c.sets]
     return [decide(claim, image_set.name, results) for claim in claims]
+
+
+def write_report(path: Path, name: str, text: str) -> None:
+    """Write the report of a study to a Markdown file of its own, or into one between two lines that name it.
+
+    These are `<!-- NAME -->` and `<!-- end NAME -->`; what stands between them is replaced.
+
+    Raises:
+        ConfigError: the file exists and lacks the two lines, or is no text.
+    """
+    begin, end = f"<!-- {name} -->", f"<!-- end {name} -->"
+    if not path.exists():
+        write_text(path, f"{begin}\n{text}\n{end}\n")
+        return
+    try:
+        head, found_begin, rest = path.read_text(encoding="utf-8").partition(begin)
+    except (OSError, UnicodeDecodeError) as err:
+        raise ConfigError(f"cannot read {path}: {err}") from None
+    _, found_end, tail = rest.partition(end)
+    if not found_begin or not found_end:
+        raise ConfigError(f"{path} exists and lacks the lines {begin} and {end} to write the tables between")
+    write_text(path, f"{head}{begin}\n{text}\n{end}{tail}")
 
 
 def _heading(image_set: ImageSet, results: Sequence[Mapping[str, Any]]) -> str:

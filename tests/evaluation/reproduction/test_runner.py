@@ -10,6 +10,7 @@ import pytest
 import galirep
 from galirep.errors import ConfigError
 from galirep.evaluation.reproduction import laboratory
+from galirep.evaluation.reproduction.report import write_report
 from galirep.evaluation.reproduction.study import Study
 from galirep.networks.saved import load_autoencoder
 
@@ -174,7 +175,16 @@ def test_the_command_is_the_function(cli: Any, made: tuple[Path, Any], tmp_path:
     )
     assert done.exit_code == 0, done.stderr
     assert json.loads(done.stdout) == [reproduction.to_dict()]
-    assert (tmp_path / "t.md").read_text() == reproduction.text + "\n"
+    assert (tmp_path / "t.md").read_text() == f"<!-- mine -->\n{reproduction.text}\n<!-- end mine -->\n"
+
+
+def test_tables_are_written_between_their_lines_and_nothing_else_is_changed(tmp_path: Path) -> None:
+    path = tmp_path / "results.md"
+    path.write_text("before\n<!-- mine -->\nold\n<!-- end mine -->\nafter\n")
+    write_report(path, "mine", "| new |")
+    assert path.read_text() == "before\n<!-- mine -->\n| new |\n<!-- end mine -->\nafter\n"
+    with pytest.raises(ConfigError, match="lacks the lines <!-- other --> and <!-- end other -->"):
+        write_report(path, "other", "| new |")
 
 
 def test_bad_words_of_the_command(cli: Any, tmp_path: Path) -> None:
