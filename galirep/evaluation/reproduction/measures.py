@@ -188,6 +188,10 @@ COLUMNS: Mapping[str, Column] = dict(
             "svm_chosen",
             Column("linear-svm/v2, layers chosen on training labels", 4, _chosen("svm_chosen", "linear-svm/v2")),
         ),
+        (
+            "logistic_chosen",
+            Column("logistic/v1, layers chosen on training labels", 4, _chosen("logistic_chosen", "logistic/v1")),
+        ),
     ]
 )
 """Column name -> column."""
