@@ -11,6 +11,7 @@ from galirep.evaluation.reproduction.measures import COLUMNS
 from galirep.evaluation.reproduction.runner import restricted
 from galirep.evaluation.reproduction.study import ImageSet, Row, Study, settings_on
 
+STUDIES = Path(__file__).parents[3] / "benchmarks" / "studies"
 SET = {"name": "digits", "data": "digits", "image_size": 8, "updates": 10, "seeds": [0, 1]}
 
 
@@ -27,6 +28,13 @@ def test_each_table_fits_each_scale(table: str, scale: str) -> None:
     assert made.sets and made.claims and made.columns
     for image_set in made.sets:
         assert made.rows_on(image_set)
+
+
+@pytest.mark.parametrize("path", sorted(STUDIES.glob("*.toml")), ids=lambda path: path.stem)
+def test_the_studies_of_the_benchmarks_fit_together(path: Path) -> None:
+    made = load_study(path)
+    made.check(COLUMNS)
+    assert made.sets and made.rows and made.columns
 
 
 def test_a_scale_gives_a_table_only_the_rows_that_both_name() -> None:
