@@ -114,6 +114,11 @@ _SHARED: dict[str, Any] = {
     "data-root": click.option(
         "--data-root", type=click.Path(), default=None, help="Folder that holds torchvision data sets."
     ),
+    "trust-encoder": click.option(
+        "--trust-encoder",
+        is_flag=True,
+        help="Run code that a file names as its encoder (module:function, TorchScript); without it none is run.",
+    ),
     "download": click.option(
         "--download", is_flag=True, help="Download what is missing; without it nothing is fetched."
     ),

@@ -55,7 +55,18 @@ if TYPE_CHECKING:
     "--max-upscale", type=click.FloatRange(1), default=2.0, show_default=True, help="Largest enlargement of an image."
 )
 @click.option("--no-file-locking", is_flag=True, help="Do without HDF5's file lock (for file systems without locks).")
-@shared("seed", "device", "precision", "workers", "overwrite", "splits", "data-root", "download", "max-pixels")
+@shared(
+    "seed",
+    "device",
+    "precision",
+    "workers",
+    "overwrite",
+    "splits",
+    "data-root",
+    "download",
+    "trust-encoder",
+    "max-pixels",
+)
 @click.pass_context
 def embed_command(ctx: click.Context, /, as_json: bool, no_file_locking: bool, **options: Any) -> None:
     """Embed a set of images into an HDF5 file.

@@ -61,7 +61,7 @@ if TYPE_CHECKING:
 @click.option(
     "--save-values", type=click.Path(dir_okay=False), metavar="FILE.h5", help="Write the values of each image here."
 )
-@shared("seed", "device", "workers", "overwrite", "splits", "data-root", "download", "max-pixels")
+@shared("seed", "device", "workers", "overwrite", "splits", "data-root", "download", "trust-encoder", "max-pixels")
 def evaluate_command(runs: tuple[str, ...], as_json: bool, settings: tuple[str, ...], **options: Any) -> None:
     """Measure RUN on a data set, or several RUNs in one table.
 

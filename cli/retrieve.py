@@ -47,6 +47,11 @@ _MAX_LISTED = 5
 @click.option(
     "--backend", default="auto", show_default=True, help="auto, faiss or torch; both give the same neighbours."
 )
+@click.option(
+    "--encoder",
+    metavar="RUN|EXTRACTOR",
+    help="The gallery's encoder, for queries that are images.  [default: the one that the gallery names]",
+)
 @click.option("--nprobe", type=int, default=None, help="Lists to search in an inverted file.  [default: the index's]")
 @click.option(
     "--report",
@@ -67,7 +72,7 @@ _MAX_LISTED = 5
 @click.option(
     "--query-data", default=None, help="Where the queries' pictures are.  [default: where they were embedded from]"
 )
-@shared("seed", "device", "workers", "splits", "data-root", "download", "max-pixels", "overwrite")
+@shared("seed", "device", "workers", "splits", "data-root", "download", "trust-encoder", "max-pixels", "overwrite")
 def retrieve_command(queries: tuple[str, ...], as_json: bool, **options: Any) -> None:
     """Find the nearest rows of a gallery for each query.
 

@@ -25,7 +25,7 @@ from .common import emit, shared
     help="Largest relative difference [default: 1e-3; float16 5e-3; bf16, fp16 5e-2].",
 )
 @click.option("--no-file-locking", is_flag=True, help="Do without HDF5's file lock.")
-@shared("seed", "device", "workers", "data-root", "download")
+@shared("seed", "device", "workers", "data-root", "download", "trust-encoder")
 @click.pass_context
 def verify_command(ctx: click.Context, /, path: str, as_json: bool, no_file_locking: bool, **options: Any) -> None:
     """Check that an embedding file is complete and valid; exit code 1 if not.

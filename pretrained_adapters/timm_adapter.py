@@ -8,7 +8,7 @@ from typing import Any
 
 import timm
 import torch
-from huggingface_hub import hf_hub_download
+from huggingface_hub import hf_hub_download, try_to_load_from_cache
 from huggingface_hub.errors import EntryNotFoundError
 from timm.data.config import resolve_model_data_config
 
@@ -133,9 +133,12 @@ def _timm_weights(name: str, config: dict[str, Any], download: bool) -> Path:
     try:
         if hub:
             for file in [config["hf_hub_filename"]] if config.get("hf_hub_filename") else _HUB_FILES:
-                # raised for a file that is not in the cache, too
-                with contextlib.suppress(EntryNotFoundError):
-                    return Path(hf_hub_download(hub, file, local_files_only=not download))
+                if download:
+                    with contextlib.suppress(EntryNotFoundError):
+                        return Path(hf_hub_download(hub, file))
+                # hf_hub_download asks the hub for more than the file, even with local_files_only
+                elif isinstance(cached := try_to_load_from_cache(hub, file), str):
+                    return Path(cached)
         elif url:
             path = Path(torch.hub.get_dir(), "checkpoints", url.rpartition("/")[2])
             if download and not path.is_file():
