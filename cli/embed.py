@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from .common import Choice, emit, layers_option, shared
+from .common import Choice, emit, layers_option, say, shared
 
 if TYPE_CHECKING:
     from galirep.embeddings.embed import EmbedResult
@@ -85,7 +85,7 @@ def embed_command(ctx: click.Context, /, as_json: bool, no_file_locking: bool, *
     try:
         result = embed(file_locking=False if no_file_locking else None, progress=sys.stderr.isatty(), **options)
     except KeyboardInterrupt as err:
-        click.echo(f"galirep: interrupted: {err}" if str(err) else "galirep: interrupted", err=True)
+        say(f"interrupted: {err}" if str(err) else "interrupted")
         ctx.exit(130)
     emit(as_json, result.to_dict(), _summary(result))
 

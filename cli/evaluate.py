@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from .common import emit, layers_option, shared
+from .common import emit, layers_option, say, shared
 
 if TYPE_CHECKING:
     from galirep.evaluation.result import EvaluationResult
@@ -79,7 +79,7 @@ def evaluate_command(runs: tuple[str, ...], as_json: bool, settings: tuple[str, 
     results = evaluate_runs(runs, settings=parse_assignments(settings), progress=sys.stderr.isatty(), **options)
     for result in results:
         for text in result.warnings:
-            click.echo(f"galirep: {text}", err=True)
+            say(text)
     values = [result.to_dict() for result in results]
     text = _describe(results[0]) if len(results) == 1 else _table(results)
     written = [f"written {path}" for path in (options["out"], options["save_values"]) if path]

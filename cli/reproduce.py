@@ -7,7 +7,7 @@ import click
 
 from galirep.errors import ConfigError
 
-from .common import emit, shared
+from .common import emit, say, shared
 
 
 def _pairs(_: click.Context, __: click.Parameter, values: tuple[str, ...]) -> dict[str, str]:
@@ -75,14 +75,10 @@ def reproduce_command(
     if not all(seed.isdigit() for seed in seeds):
         raise ConfigError(f"seeds {','.join(seeds)}: give whole numbers with commas")
     limits["seeds"] = tuple(map(int, seeds))
-    made = [reproduce(name, options, scale=scale, jobs=jobs, dry_run=dry_run, say=_say, **limits) for name in studies]
+    made = [reproduce(name, options, scale=scale, jobs=jobs, dry_run=dry_run, say=say, **limits) for name in studies]
     text = "\n\n".join(reproduction.text for reproduction in made)
     if markdown is not None and not dry_run:
         from galirep.system.files import write_text
 
         write_text(markdown, text + "\n")
     emit(as_json, [reproduction.to_dict() for reproduction in made], text)
-
-
-def _say(line: str) -> None:
-    click.echo(f"galirep: {line}", err=True)

@@ -86,10 +86,10 @@ def retrieve_command(queries: tuple[str, ...], as_json: bool, **options: Any) ->
     with tqdm(unit=" queries", disable=None, leave=False) as bar:
         result = retrieve(queries=queries or None, progress=bar.update, **options)
     summary = result.to_dict()
-    emit(as_json, summary, _text(result, summary))
+    emit(as_json, summary, _lines(result, summary))
 
 
-def _text(result: "Retrieval", summary: dict[str, Any]) -> str:
+def _lines(result: "Retrieval", summary: dict[str, Any]) -> list[str]:
     lines = [_search_line(result, summary)]
     lines += _measure_lines(summary) if result.measured else _neighbor_lines(result)
     if summary["duplicates"] is not None:
@@ -97,8 +97,7 @@ def _text(result: "Retrieval", summary: dict[str, Any]) -> str:
     if summary["outliers"] is not None:
         lines.append(f"outliers, by mean distance to {result.k} neighbours:")
         lines += [f"  {row['mean_distance']:.4f}  {row['id']}" for row in summary["outliers"]]
-    lines += [f"note: {note}" for note in result.notes]
-    return "\n".join(lines)
+    return lines + [f"note: {note}" for note in result.notes]
 
 
 def _search_line(result: "Retrieval", summary: dict[str, Any]) -> str:

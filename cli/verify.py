@@ -48,5 +48,5 @@ def verify_command(ctx: click.Context, /, path: str, as_json: bool, no_file_lock
     lines += [f"warning: {line}" for line in result.warnings]
     lines += [f"problem: {line}" for line in result.problems]
     lines.append("in order" if result.ok else "not fit for use")
-    emit(as_json, result.to_dict(), "\n".join(lines))
+    emit(as_json, result.to_dict(), lines)
     ctx.exit(0 if result.ok else 1)

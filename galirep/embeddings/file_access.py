@@ -15,8 +15,8 @@ import numpy as np
 
 from galirep.embeddings.schema import FORMAT, SCHEMA_VERSION, StoreMeta, partial_path, read_meta
 from galirep.errors import ConfigError, DataError
-from galirep.system.files import require_free
-from galirep.system.hdf5 import below, require_own_links, require_own_storage, require_sources
+from galirep.system.files import below, require_free
+from galirep.system.hdf5 import require_own_links, require_own_storage, require_sources
 from galirep.version import __version__
 
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)

@@ -20,8 +20,7 @@ from galirep.embeddings.reader import Embeddings, load_embeddings
 from galirep.embeddings.schema import MAX_REPORT, StoreMeta, differences
 from galirep.embeddings.writer import EmbeddingWriter, atomic_writer
 from galirep.errors import ConfigError, DataError, format_list
-from galirep.system.files import atomic_write, sha256_json
-from galirep.system.hdf5 import below
+from galirep.system.files import atomic_write, below, sha256_json
 
 SAME = (*StoreMeta.ENCODER, "dtype", "precision")
 """The fields of `StoreMeta` in which all parts must agree."""

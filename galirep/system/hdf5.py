@@ -63,8 +63,3 @@ def require_sources(dataset: h5py.Dataset, expected: Iterable[str], path: Path) 
                 f"{path}: the virtual dataset {dataset.name!r} reads {source.file_name!r} ({source.dset_name}), "
                 "which `galirep merge --virtual` did not write: merge again"
             )
-
-
-def below(path: Path, folder: Path) -> bool:
-    """Return whether a path is under a folder, links followed on both sides."""
-    return path.resolve().is_relative_to(folder.resolve())

@@ -32,7 +32,7 @@ def build():
 
 @pytest.fixture
 def mark(tmp_path, monkeypatch):
-    """A file that exists once the module `stranger` was imported."""
+    """Return a file that exists once the module `stranger` was imported."""
     path = tmp_path / "mark"
     (tmp_path / "modules").mkdir()
     (tmp_path / "modules" / "stranger.py").write_text(_CODE.format(mark=str(path)))
@@ -49,7 +49,7 @@ def _forget(mark, monkeypatch):
 
 @pytest.fixture
 def gallery(pictured, tmp_path, mark, monkeypatch):
-    """An embedding file, with its pictures, whose encoder is the module `stranger`."""
+    """Make an embedding file whose encoder is the module `stranger`."""
     galirep.embed("stranger:build", str(pictured / "train"), tmp_path / "g.h5", num_workers=0)
     _forget(mark, monkeypatch)
     return tmp_path / "g.h5"
@@ -128,7 +128,7 @@ def _rgb():
 
 @pytest.fixture
 def run(tmp_path, mark, monkeypatch):
-    """A run whose encoder stands on the module `stranger`."""
+    """Make a run whose encoder stands on the module `stranger`."""
     galirep.train(config(body="stranger:build", channels=3), _rgb(), out=tmp_path / "run")
     _forget(mark, monkeypatch)
     return tmp_path / "run"

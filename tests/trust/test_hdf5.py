@@ -16,7 +16,7 @@ SECRET = np.arange(400 * 16, dtype=np.float32).reshape(400, 16)
 
 @pytest.fixture
 def secret(tmp_path_factory):
-    """A file outside, as raw bytes and as HDF5."""
+    """Write a file outside, as raw bytes and as HDF5."""
     folder = tmp_path_factory.mktemp("outside")
     (folder / "secret.bin").write_bytes(SECRET.tobytes())
     with h5py.File(folder / "secret.h5", "w") as file:
