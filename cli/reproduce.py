@@ -52,7 +52,7 @@ def _list(_: click.Context, __: click.Parameter, value: str | None) -> tuple[str
 @click.option("--jobs", type=click.IntRange(1), default=1, show_default=True, help="Rows made side by side.")
 @click.option("--markdown", type=click.Path(path_type=Path), default=None, help="File to write the tables to.")
 @click.option("-n", "--dry-run", is_flag=True, help="Print each row's command, updates and cost, and stop.")
-@shared()
+@shared("trust-encoder")
 def reproduce_command(
     studies: tuple[str, ...],
     scale: str | None,
@@ -63,6 +63,7 @@ def reproduce_command(
     jobs: int,
     markdown: Path | None,
     dry_run: bool,
+    trust_encoder: bool,
     as_json: bool,
     **limits: Any,
 ) -> None:
@@ -71,7 +72,7 @@ def reproduce_command(
     from galirep.evaluation.reproduction.runner import reproduce
     from galirep.evaluation.reproduction.store import Options
 
-    options = Options(data, out, results or out / "results")
+    options = Options(data, out, results or out / "results", trust_encoder)
     if not all(seed.isdigit() for seed in seeds):
         raise ConfigError(f"seeds {','.join(seeds)}: give whole numbers with commas")
     limits["seeds"] = tuple(map(int, seeds))

@@ -25,8 +25,7 @@ class Hdf5Source(ImageSource):
     """A dataset of images in an HDF5 file, read row by row, with labels beside it under `labels` or `y`.
 
     Raises:
-        DataError: the file is not HDF5 or has no such dataset, has links or values in other files, or as for
-            `ArraySource`.
+        DataError: the file is not HDF5, has no such dataset or points at other files, or as for `ArraySource`.
     """
 
     def __init__(self, spec: str, path: Path, dataset: str | None = None) -> None:
@@ -41,15 +40,11 @@ class Hdf5Source(ImageSource):
                 images = file.get(self._dataset)
                 if not isinstance(images, h5py.Dataset):
                     raise DataError(f"{spec}: " + unknown("dataset", self._dataset, _dataset_names(file)))
-                require_own_storage(images, spec)
-                self._rows = RowReader(spec, images.shape, images.dtype)
+                self._rows = RowReader(spec, require_own_storage(images, spec).shape, images.dtype)
                 group = images.parent
                 beside = [name for name, item in group.items() if isinstance(item, h5py.Dataset) and item != images]
                 label_found = match_names(spec, "arrays", beside, LABEL_NAMES[:2])
-                values = None
-                if label_found:
-                    require_own_storage(group[label_found[0]], spec)
-                    values = group[label_found[0]][()]
+                values = require_own_storage(group[label_found[0]], spec)[()] if label_found else None
                 # where the array was named, only those beside it could be meant as its labels
                 names = beside if dataset else _dataset_names(file)
                 notes = note_names("arrays", names, [found, label_found], "labels are an array labels or y")
@@ -73,8 +68,7 @@ class Hdf5Source(ImageSource):
             file = h5py.File(self._path, "r", locking="best-effort")
             # another file may have this name by now
             require_own_links(file, self.spec)
-            require_own_storage(file[self._dataset], self.spec)
-            self._open = file[self._dataset]
+            self._open = require_own_storage(file[self._dataset], self.spec)
         row: NDArray[Any] = self._open[index]
         return row
 

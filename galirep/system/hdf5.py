@@ -32,8 +32,8 @@ def require_own_links(file: h5py.File, path: object) -> None:
         raise DataError(f"{path}: {name!r} is a link to another place, which is not followed: copy the data itself")
 
 
-def require_own_storage(dataset: h5py.Dataset, path: object) -> None:
-    """Check that the values of a dataset are in its own file: no external storage, not virtual.
+def require_own_storage(dataset: h5py.Dataset, path: object) -> h5py.Dataset:
+    """Check that the values of a dataset are in its own file: no external storage, not virtual; return it.
 
     Raises:
         DataError: they are elsewhere.
@@ -48,6 +48,7 @@ def require_own_storage(dataset: h5py.Dataset, path: object) -> None:
             f"{path}: the dataset {dataset.name!r} is {kind}, its values in other files, which are not read: "
             "copy the data into one file"
         )
+    return dataset
 
 
 def require_sources(dataset: h5py.Dataset, expected: Iterable[str], path: Path) -> None:

@@ -1,5 +1,6 @@
 """What a file names as its encoder is not run: code needs --trust-encoder or the same spec by hand."""
 
+import dataclasses
 import json
 import shutil
 import warnings
@@ -14,6 +15,10 @@ from tiny_runs import config
 import galirep
 from galirep.data.memory import Images
 from galirep.errors import CheckpointError, PluginError
+from galirep.evaluation.reproduction.laboratory import Laboratory
+from galirep.evaluation.reproduction.runner import reproduce
+from galirep.evaluation.reproduction.store import Options
+from galirep.evaluation.reproduction.study import ImageSet, Row, Study
 from galirep.features.gali import load_run
 from galirep.features.registry import load_extractor, require_no_code
 
@@ -175,6 +180,23 @@ def test_a_file_of_settings_names_no_code_either(setting, tmp_path, mark, monkey
     assert done.exit_code == 1 and "is not run unasked" in done.stderr and not mark.exists()
     done = cli(*again, f"--{setting}", "stranger:build")
     assert done.exit_code == 0 and mark.exists(), done.stderr
+
+
+def test_a_study_names_no_code_either(tmp_path, mark, monkeypatch):
+    settings = {"body": "stranger:build", "networks": "compact", "width": 4, "checkpoint_every": 1}
+    rows = (Row("body", "train", settings=settings),)
+    study = Study(
+        "strange", rows=rows, columns=("pixel_mse",), sets=(ImageSet("tiny", data="d", image_size=8, updates=1),)
+    )
+    options = Options({"d": "sklearn:digits"}, tmp_path / "runs", tmp_path / "results")
+    with pytest.raises(PluginError, match="is not run unasked"):
+        reproduce(study, options)
+    assert not mark.exists()
+    made = []
+    monkeypatch.setattr(Laboratory, "result", lambda self, work: made.append((work.row.name, self.options)))
+    trusting = dataclasses.replace(options, trust_encoder=True)
+    reproduce(study, trusting)
+    assert made == [("body", trusting)]
 
 
 def test_torchscript_is_a_program(tmp_path):

@@ -93,7 +93,8 @@ def test_a_name_that_is_a_placeholder_stays_a_name(name, pictured, tmp_path):
     gallery = shutil.copy(pictured / "train.h5", tmp_path / f"{name}.h5")
     galirep.retrieve(gallery, k=2, report=tmp_path / "r.html", data=str(pictured / "train"))
     page = (tmp_path / "r.html").read_text(encoding="utf-8")
-    assert re.findall("<h1>(.*?)</h1>", page) == [f"Retrieval: {name}.h5 in {name}.h5"]
+    for tag in ("title", "h1"):
+        assert re.findall(f"<{tag}>(.*?)</{tag}>", page) == [f"Retrieval: {name}.h5 in {name}.h5"]
     assert page.count("<script") == 2 and page.count("<style>") == 1
     _payload(tmp_path / "r.html")
 

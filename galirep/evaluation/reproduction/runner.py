@@ -17,8 +17,10 @@ from galirep.evaluation.reproduction.laboratory import Laboratory
 from galirep.evaluation.reproduction.measures import COLUMNS
 from galirep.evaluation.reproduction.report import report, results_on, verdicts_of
 from galirep.evaluation.reproduction.store import Options, Work, load_result, work_of
-from galirep.evaluation.reproduction.study import Study
+from galirep.evaluation.reproduction.study import Study, settings_on
 from galirep.evaluation.reproduction.verdicts import Verdict
+from galirep.features.registry import require_no_code
+from galirep.training.config import TrainConfig
 
 _log = logging.getLogger("galirep.evaluation")
 
@@ -59,6 +61,7 @@ def reproduce(
     alone. `limits` are those of `restricted`. With `dry_run` nothing is made: the text says what would be.
 
     Raises:
+        PluginError: the study names code, without `options.trust_encoder`.
         ConfigError: the study does not fit together, has no sets, a key of its data is not given, or a stored result
             was made otherwise (other settings or another budget).
     """
@@ -67,6 +70,7 @@ def reproduce(
     whole = study
     study = restricted(whole, **limits)
     study.check(COLUMNS)
+    _require_no_code(study, options)
     if not study.sets:
         raise ConfigError(f"the table {study.name!r} has no sets: name a scale, e.g. --scale cpu or a FILE.toml")
     work = work_of(study)
@@ -85,6 +89,18 @@ def reproduce(
                 _announce(item, result, say)
     results = tuple(result for item in work if (result := load_result(study, item, options)) is not None)
     return Reproduction(study, results, report(study, results))
+
+
+def _require_no_code(study: Study, options: Options) -> None:
+    """Check that no row trains with code that the file of the study names, unless the options trust it."""
+    for image_set in study.sets:
+        for row in study.rows_on(image_set):
+            settings = settings_on(row, image_set)
+            # {NAME} stands for the run of a row
+            specs = [spec for name in TrainConfig.extractors if isinstance(spec := settings.get(name), str)]
+            for spec in specs:
+                if not spec.startswith("{"):
+                    require_no_code(spec, trust_encoder=options.trust_encoder)
 
 
 def _announce(work: Work, result: Mapping[str, Any] | None, say: Callable[[str], object]) -> None:
