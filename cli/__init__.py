@@ -9,6 +9,7 @@ from collections.abc import Iterator
 import click
 
 from galirep.errors import GalirepError, unknown
+from galirep.system.printable import printable
 from galirep.version import __version__
 
 # command -> (module in this folder, line in --help); its function is called NAME_command, with _ for -
@@ -64,7 +65,7 @@ class LazyGroup(click.Group):
                 return super().invoke(ctx)
         except (GalirepError, OSError) as err:
             if ctx.meta.get("galirep.debug"):
-                traceback.print_exc()
+                click.echo(printable(traceback.format_exc(), lines=True), err=True)
             _print_error(_message_of(err))
             ctx.exit(1)
         except click.UsageError as err:
@@ -80,7 +81,7 @@ class _Stderr(logging.Handler):
     """Print log records as lines of the command."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        click.echo(f"galirep: {record.getMessage()}", err=True)
+        click.echo(printable(f"galirep: {record.getMessage()}"), err=True)
 
 
 @contextlib.contextmanager
@@ -103,7 +104,7 @@ def _message_of(err: GalirepError | OSError) -> str:
 
 def _print_error(message: str) -> None:
     """Print an error as one line, whatever line breaks it has."""
-    click.echo(f"galirep: error: {' '.join(message.split())}", err=True)
+    click.echo(printable(f"galirep: error: {' '.join(message.split())}"), err=True)
 
 
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})

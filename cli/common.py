@@ -2,13 +2,14 @@
 
 import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 import click
 
 from galirep.data.image_file.pixel_limit import DEFAULT, VARIABLE
 from galirep.errors import unknown
+from galirep.system.printable import printable
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -114,6 +115,11 @@ _SHARED: dict[str, Any] = {
     "data-root": click.option(
         "--data-root", type=click.Path(), default=None, help="Folder that holds torchvision data sets."
     ),
+    "trust-encoder": click.option(
+        "--trust-encoder",
+        is_flag=True,
+        help="Run code that a file names as its encoder (module:function, TorchScript); without it none is run.",
+    ),
     "download": click.option(
         "--download", is_flag=True, help="Download what is missing; without it nothing is fetched."
     ),
@@ -137,13 +143,20 @@ def show_report(report: Mapping[str, Any] | None) -> None:
 
     if report and (data := DataReport.from_dict(report)).remarkable:
         for line in data.lines():
-            click.echo(f"galirep: {line}", err=True)
+            say(line)
 
 
-def emit(as_json: bool, result: Any, text: str) -> None:
-    """Print the result: for people on stdout, or as JSON on stdout with the text on stderr."""
+def say(line: str) -> None:
+    """Print one line for people on stderr, with control characters escaped."""
+    click.echo(printable(f"galirep: {line}"), err=True)
+
+
+def emit(as_json: bool, result: Any, text: str | Sequence[str]) -> None:
+    """Print the result: for people on stdout, or as JSON on stdout with the text on stderr.
+
+    Control characters of names are escaped; in a list of lines also line breaks within one.
+    """
+    shown = printable(text, lines=True) if isinstance(text, str) else "\n".join(map(printable, text))
+    click.echo(shown, err=as_json)
     if as_json:
-        click.echo(text, err=True)
         click.echo(json.dumps(result))
-    else:
-        click.echo(text)

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from .common import Choice, emit, layers_option, shared
+from .common import Choice, emit, layers_option, say, shared
 
 if TYPE_CHECKING:
     from galirep.embeddings.embed import EmbedResult
@@ -55,7 +55,18 @@ if TYPE_CHECKING:
     "--max-upscale", type=click.FloatRange(1), default=2.0, show_default=True, help="Largest enlargement of an image."
 )
 @click.option("--no-file-locking", is_flag=True, help="Do without HDF5's file lock (for file systems without locks).")
-@shared("seed", "device", "precision", "workers", "overwrite", "splits", "data-root", "download", "max-pixels")
+@shared(
+    "seed",
+    "device",
+    "precision",
+    "workers",
+    "overwrite",
+    "splits",
+    "data-root",
+    "download",
+    "trust-encoder",
+    "max-pixels",
+)
 @click.pass_context
 def embed_command(ctx: click.Context, /, as_json: bool, no_file_locking: bool, **options: Any) -> None:
     """Embed a set of images into an HDF5 file.
@@ -74,7 +85,7 @@ def embed_command(ctx: click.Context, /, as_json: bool, no_file_locking: bool, *
     try:
         result = embed(file_locking=False if no_file_locking else None, progress=sys.stderr.isatty(), **options)
     except KeyboardInterrupt as err:
-        click.echo(f"galirep: interrupted: {err}" if str(err) else "galirep: interrupted", err=True)
+        say(f"interrupted: {err}" if str(err) else "interrupted")
         ctx.exit(130)
     emit(as_json, result.to_dict(), _summary(result))
 

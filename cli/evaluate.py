@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from .common import emit, layers_option, shared
+from .common import emit, layers_option, say, shared
 
 if TYPE_CHECKING:
     from galirep.evaluation.result import EvaluationResult
@@ -61,7 +61,7 @@ if TYPE_CHECKING:
 @click.option(
     "--save-values", type=click.Path(dir_okay=False), metavar="FILE.h5", help="Write the values of each image here."
 )
-@shared("seed", "device", "workers", "overwrite", "splits", "data-root", "download", "max-pixels")
+@shared("seed", "device", "workers", "overwrite", "splits", "data-root", "download", "trust-encoder", "max-pixels")
 def evaluate_command(runs: tuple[str, ...], as_json: bool, settings: tuple[str, ...], **options: Any) -> None:
     """Measure RUN on a data set, or several RUNs in one table.
 
@@ -79,7 +79,7 @@ def evaluate_command(runs: tuple[str, ...], as_json: bool, settings: tuple[str, 
     results = evaluate_runs(runs, settings=parse_assignments(settings), progress=sys.stderr.isatty(), **options)
     for result in results:
         for text in result.warnings:
-            click.echo(f"galirep: {text}", err=True)
+            say(text)
     values = [result.to_dict() for result in results]
     text = _describe(results[0]) if len(results) == 1 else _table(results)
     written = [f"written {path}" for path in (options["out"], options["save_values"]) if path]

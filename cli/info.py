@@ -38,7 +38,7 @@ def info_command(path: str, as_json: bool, **options: Any) -> None:
 
     description = info(path, **options)
     lines = _data_lines(description) if description["kind"] == "data" else _format_lines(description)
-    emit(as_json, description, "\n".join(lines))
+    emit(as_json, description, lines)
 
 
 def _data_lines(description: Mapping[str, Any]) -> list[str]:

@@ -34,14 +34,12 @@ def _count(default: str, help: str) -> Callable[[F], F]:
 @_out
 @click.option("--count", type=click.IntRange(1), default=64, show_default=True, help="Images to draw.")
 @_columns
-@shared("seed", "device", "overwrite")
-def sample_command(
-    run: Path, out: Path, count: int, columns: int, seed: int, device: str, overwrite: bool, as_json: bool
-) -> None:
+@shared("seed", "device", "overwrite", "trust-encoder")
+def sample_command(run: Path, out: Path, count: int, seed: int, as_json: bool, **options: Any) -> None:
     """Draw images from the prior of RUN as one PNG grid."""
     from galirep import sample
 
-    sample(run, out, count=count, columns=columns, seed=seed, device=device, overwrite=overwrite)
+    sample(run, out, count=count, seed=seed, **options)
     emit(as_json, {"out": str(out), "count": count, "seed": seed}, f"{out}: {count} samples")
 
 
@@ -57,7 +55,7 @@ def sample_command(
 @_columns
 @_captions
 @_zoom
-@shared("seed", "device", "overwrite", "splits", "data-root", "download")
+@shared("seed", "device", "overwrite", "splits", "data-root", "download", "trust-encoder")
 def reconstruct_command(
     runs: tuple[Path, ...], data: str, out: Path, ids: tuple[str, ...], as_json: bool, **options: Any
 ) -> None:
@@ -89,7 +87,7 @@ def reconstruct_command(
 @_columns
 @_captions
 @_zoom
-@shared("seed", "device", "overwrite", "splits", "data-root", "download")
+@shared("seed", "device", "overwrite", "splits", "data-root", "download", "trust-encoder")
 def inpaint_command(run: Path, data: str, out: Path, ids: tuple[str, ...], as_json: bool, **options: Any) -> None:
     """Show images of a data set, the same with a random box erased, and with the box filled in by RUN.
 
@@ -128,7 +126,7 @@ def inpaint_command(run: Path, data: str, out: Path, ids: tuple[str, ...], as_js
 )
 @_captions
 @_zoom
-@shared("seed", "device", "overwrite", "splits", "data-root", "download")
+@shared("seed", "device", "overwrite", "splits", "data-root", "download", "trust-encoder")
 def interpolate_command(
     run: Path, data: str | None, out: Path, pairs: tuple[tuple[str, str], ...], as_json: bool, **options: Any
 ) -> None:

@@ -57,7 +57,7 @@ def _list(_: click.Context, __: click.Parameter, value: str | None) -> tuple[str
     help="New file for the tables, or one with the lines <!-- TABLE --> and <!-- end TABLE -->.",
 )
 @click.option("-n", "--dry-run", is_flag=True, help="Print each row's command, updates and cost, and stop.")
-@shared()
+@shared("trust-encoder")
 def reproduce_command(
     studies: tuple[str, ...],
     scale: str | None,
@@ -68,6 +68,7 @@ def reproduce_command(
     jobs: int,
     markdown: Path | None,
     dry_run: bool,
+    trust_encoder: bool,
     as_json: bool,
     **limits: Any,
 ) -> None:
@@ -87,6 +88,7 @@ def reproduce_command(
             results=results,
             jobs=jobs,
             dry_run=dry_run,
+            trust_encoder=trust_encoder,
             say=lambda line: click.echo(f"galirep: {line}", err=True),
             **limits,
         )

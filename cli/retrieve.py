@@ -47,6 +47,11 @@ _MAX_LISTED = 5
 @click.option(
     "--backend", default="auto", show_default=True, help="auto, faiss or torch; both give the same neighbours."
 )
+@click.option(
+    "--encoder",
+    metavar="RUN|EXTRACTOR",
+    help="The gallery's encoder, for queries that are images.  [default: the one that the gallery names]",
+)
 @click.option("--nprobe", type=int, default=None, help="Lists to search in an inverted file.  [default: the index's]")
 @click.option(
     "--report",
@@ -67,7 +72,7 @@ _MAX_LISTED = 5
 @click.option(
     "--query-data", default=None, help="Where the queries' pictures are.  [default: where they were embedded from]"
 )
-@shared("seed", "device", "workers", "splits", "data-root", "download", "max-pixels", "overwrite")
+@shared("seed", "device", "workers", "splits", "data-root", "download", "trust-encoder", "max-pixels", "overwrite")
 def retrieve_command(queries: tuple[str, ...], as_json: bool, **options: Any) -> None:
     """Find the nearest rows of a gallery for each query.
 
@@ -81,10 +86,10 @@ def retrieve_command(queries: tuple[str, ...], as_json: bool, **options: Any) ->
     with tqdm(unit=" queries", disable=None, leave=False) as bar:
         result = retrieve(queries=queries or None, progress=bar.update, **options)
     summary = result.to_dict()
-    emit(as_json, summary, _text(result, summary))
+    emit(as_json, summary, _lines(result, summary))
 
 
-def _text(result: "Retrieval", summary: dict[str, Any]) -> str:
+def _lines(result: "Retrieval", summary: dict[str, Any]) -> list[str]:
     lines = [_search_line(result, summary)]
     lines += _measure_lines(summary) if result.measured else _neighbor_lines(result)
     if summary["duplicates"] is not None:
@@ -92,8 +97,7 @@ def _text(result: "Retrieval", summary: dict[str, Any]) -> str:
     if summary["outliers"] is not None:
         lines.append(f"outliers, by mean distance to {result.k} neighbours:")
         lines += [f"  {row['mean_distance']:.4f}  {row['id']}" for row in summary["outliers"]]
-    lines += [f"note: {note}" for note in result.notes]
-    return "\n".join(lines)
+    return lines + [f"note: {note}" for note in result.notes]
 
 
 def _search_line(result: "Retrieval", summary: dict[str, Any]) -> str:

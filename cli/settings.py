@@ -47,11 +47,13 @@ def build_settings(
     assignments: tuple[str, ...],
     resume: bool,
     options: Mapping[str, Any],
+    trust_encoder: bool = False,
 ) -> Chosen:
     """Merge, from weakest to strongest: the resumed run's settings, the YAML file, the options, --set.
 
     Raises:
-        GalirepError: a setting is unknown or does not fit, a file cannot be read, or the run does not exist.
+        GalirepError: a setting is unknown or does not fit, a file cannot be read, the run does not exist, or a file
+            names an extractor that is code, without `trust_encoder`.
     """
     values: dict[str, Any] = {}
     if resume:
@@ -66,7 +68,14 @@ def build_settings(
     given = {name: value for name, value in options.items() if value is not None}
     if "num_workers" in given:
         given["num_workers"] = workers(given["num_workers"])
-    return settings.from_dict(settings.merge(values, given | parse_assignments(assignments)))
+    by_hand = given | parse_assignments(assignments)
+    for name in settings.extractors:
+        if name not in by_hand and isinstance(spec := values.get(name), str):
+            from galirep.features.registry import require_no_code
+
+            option = "--" + name.replace("_", "-")
+            require_no_code(spec, trust_encoder=trust_encoder, by_hand=option)
+    return settings.from_dict(settings.merge(values, by_hand))
 
 
 _RUN_OPTIONS = (

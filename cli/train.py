@@ -17,7 +17,7 @@ from .settings import build_settings, run_options, settings_options
     "--download", is_flag=True, help="Download a torchvision data set or pretrained weights that are missing."
 )
 @click.option("-n", "--dry-run", is_flag=True, help="Print the settings and the memory that an update takes, and stop.")
-@shared("max-pixels")
+@shared("max-pixels", "trust-encoder")
 @settings_options(TrainConfig)
 def train_command(
     out: Path,
@@ -27,12 +27,19 @@ def train_command(
     overwrite: bool,
     download: bool,
     dry_run: bool,
+    trust_encoder: bool,
     as_json: bool,
     **options: Any,
 ) -> None:
     """Train a GALI encoder on images and leave a run directory: checkpoints, pictures, metrics, an exported encoder."""
     config = build_settings(
-        TrainConfig, out, config_file=config_file, assignments=assignments, resume=resume, options=options
+        TrainConfig,
+        out,
+        config_file=config_file,
+        assignments=assignments,
+        resume=resume,
+        options=options,
+        trust_encoder=trust_encoder,
     )
     if dry_run:
         import yaml
@@ -44,7 +51,7 @@ def train_command(
         return
     from galirep.training.loop import train
 
-    result = train(config, out=out, resume=resume, overwrite=overwrite, download=download)
+    result = train(config, out=out, resume=resume, overwrite=overwrite, download=download, trust_encoder=trust_encoder)
     export, samples = result.run / "export", result.run / "samples"
     text = f"{result.run}: {result.steps} updates; encoder in {export}, pictures in {samples}"
     emit(as_json, result.to_dict(), text)

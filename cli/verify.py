@@ -25,7 +25,7 @@ from .common import emit, shared
     help="Largest relative difference [default: 1e-3; float16 5e-3; bf16, fp16 5e-2].",
 )
 @click.option("--no-file-locking", is_flag=True, help="Do without HDF5's file lock.")
-@shared("seed", "device", "workers", "data-root", "download")
+@shared("seed", "device", "workers", "data-root", "download", "trust-encoder")
 @click.pass_context
 def verify_command(ctx: click.Context, /, path: str, as_json: bool, no_file_locking: bool, **options: Any) -> None:
     """Check that an embedding file is complete and valid; exit code 1 if not.
@@ -48,5 +48,5 @@ def verify_command(ctx: click.Context, /, path: str, as_json: bool, no_file_lock
     lines += [f"warning: {line}" for line in result.warnings]
     lines += [f"problem: {line}" for line in result.problems]
     lines.append("in order" if result.ok else "not fit for use")
-    emit(as_json, result.to_dict(), "\n".join(lines))
+    emit(as_json, result.to_dict(), lines)
     ctx.exit(0 if result.ok else 1)

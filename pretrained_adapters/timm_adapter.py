@@ -1,6 +1,5 @@
 """`timm:NAME[,size=N][@WEIGHTS]`: a timm model with pooled features as an extractor."""
 
-import contextlib
 import difflib
 import re
 from pathlib import Path
@@ -8,8 +7,8 @@ from typing import Any
 
 import timm
 import torch
-from huggingface_hub import hf_hub_download
-from huggingface_hub.errors import EntryNotFoundError
+from huggingface_hub import hf_hub_download, try_to_load_from_cache
+from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
 from timm.data.config import resolve_model_data_config
 
 from galirep.errors import PluginError, similar
@@ -133,9 +132,17 @@ def _timm_weights(name: str, config: dict[str, Any], download: bool) -> Path:
     try:
         if hub:
             for file in [config["hf_hub_filename"]] if config.get("hf_hub_filename") else _HUB_FILES:
-                # raised for a file that is not in the cache, too
-                with contextlib.suppress(EntryNotFoundError):
-                    return Path(hf_hub_download(hub, file, local_files_only=not download))
+                if download:
+                    try:
+                        return Path(hf_hub_download(hub, file))
+                    except LocalEntryNotFoundError:
+                        # no connection, as which it counts as well
+                        raise
+                    except EntryNotFoundError:
+                        continue
+                # hf_hub_download asks the hub for more than the file, even with local_files_only
+                elif isinstance(cached := try_to_load_from_cache(hub, file), str):
+                    return Path(cached)
         elif url:
             path = Path(torch.hub.get_dir(), "checkpoints", url.rpartition("/")[2])
             if download and not path.is_file():

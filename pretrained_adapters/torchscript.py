@@ -65,3 +65,7 @@ def build(argument: str, *, download: bool = False) -> NetworkExtractor:  # noqa
     except PluginError as err:
         hint = "" if size else f"; if it works at one size only, name it: torchscript:{path},size=N"
         raise PluginError(f"{err}{hint}") from err
+
+
+# its operations can map files for writing (aten::from_file)
+build.__dict__["runs_code"] = True

@@ -15,6 +15,7 @@ from galirep.data.picture import PixelArray, from_unit
 from galirep.data.report import DataReport
 from galirep.data.sources import ImageSource, row_numbers
 from galirep.errors import DataError, unknown
+from galirep.system.hdf5 import require_own_links, require_own_storage
 
 IMAGE_NAMES = ("images", "x", "arr_0")
 LABEL_NAMES = ("labels", "y", "arr_1")
@@ -24,7 +25,7 @@ class Hdf5Source(ImageSource):
     """A dataset of images in an HDF5 file, read row by row, with labels beside it under `labels` or `y`.
 
     Raises:
-        DataError: the file is not HDF5 or has no such dataset, or as for `ArraySource`.
+        DataError: the file is not HDF5, has no such dataset or points at other files, or as for `ArraySource`.
     """
 
     def __init__(self, spec: str, path: Path, dataset: str | None = None) -> None:
@@ -32,17 +33,18 @@ class Hdf5Source(ImageSource):
         self._open: Any = None
         try:
             with h5py.File(self._path, "r", locking="best-effort") as file:
+                require_own_links(file, spec)
                 top = [name for name, item in file.items() if isinstance(item, h5py.Dataset)]
                 found = [dataset] if dataset else require_names(spec, "array", top, IMAGE_NAMES[:2])
                 self._dataset = found[0]
                 images = file.get(self._dataset)
                 if not isinstance(images, h5py.Dataset):
                     raise DataError(f"{spec}: " + unknown("dataset", self._dataset, _dataset_names(file)))
-                self._rows = RowReader(spec, images.shape, images.dtype)
+                self._rows = RowReader(spec, require_own_storage(images, spec).shape, images.dtype)
                 group = images.parent
                 beside = [name for name, item in group.items() if isinstance(item, h5py.Dataset) and item != images]
                 label_found = match_names(spec, "arrays", beside, LABEL_NAMES[:2])
-                values = group[label_found[0]][()] if label_found else None
+                values = require_own_storage(group[label_found[0]], spec)[()] if label_found else None
                 # where the array was named, only those beside it could be meant as its labels
                 names = beside if dataset else _dataset_names(file)
                 notes = note_names("arrays", names, [found, label_found], "labels are an array labels or y")
@@ -63,7 +65,10 @@ class Hdf5Source(ImageSource):
 
     def _row(self, index: int) -> NDArray[Any]:
         if self._open is None:
-            self._open = h5py.File(self._path, "r", locking="best-effort")[self._dataset]
+            file = h5py.File(self._path, "r", locking="best-effort")
+            # another file may have this name by now
+            require_own_links(file, self.spec)
+            self._open = require_own_storage(file[self._dataset], self.spec)
         row: NDArray[Any] = self._open[index]
         return row
 

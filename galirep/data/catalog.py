@@ -54,6 +54,16 @@ def open_data(
     return source
 
 
+def path_of(spec: str) -> Path | None:
+    """Return the file or folder that a spec names; None for sets that have no place of their own on the disk."""
+    kind, colon, name = spec.partition(":")
+    if kind == "torchvision" or spec == "sklearn:digits":
+        return None
+    if kind in ("npz", "hdf5", "csv") and colon:
+        return Path(name.partition("#")[0] if kind == "hdf5" and not Path(name).is_file() else name)
+    return Path(spec)
+
+
 def _open(spec: str, split: str | None, splits: str, root: str | Path | None, download: bool) -> ImageSource:
     kind, colon, name = spec.partition(":")
     path = Path(spec)

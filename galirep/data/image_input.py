@@ -7,8 +7,9 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageFile
 
+from galirep.data.files.formats import FORMATS
 from galirep.data.image_file.loading import turn_upright
 from galirep.data.picture import PixelArray, from_pillow, one_line, read_image
 from galirep.data.sources import ImageSource, row_numbers
@@ -145,6 +146,10 @@ def to_pixels(image: Any, value_range: ValueRange | None) -> PixelArray:
             reason = (isinstance(err, OSError) and err.strerror) or one_line(err)
             raise DataError(f"{str(image)!r}: {reason}") from err
     if isinstance(image, Image.Image):
+        if _unread_format(image):
+            raise DataError(
+                f"a Pillow image of the format {image.format} is not decoded, as no such file is: load it yourself"
+            )
         try:
             image.load()
         except Exception as err:
@@ -154,6 +159,13 @@ def to_pixels(image: Any, value_range: ValueRange | None) -> PixelArray:
     if not isinstance(image, np.ndarray | list | tuple):
         raise DataError(f"an image is an array, a Pillow image or a path, not {type(image).__name__}")
     return _array_to_pixels(np.asarray(image), value_range)
+
+
+def _unread_format(image: Image.Image) -> bool:
+    """Return whether a Pillow image is a file that is still to be decoded, of a format that is not read from files."""
+    waiting = isinstance(image, ImageFile.StubImageFile) or bool(getattr(image, "tile", None))
+    # an .mpo is a JPEG with more behind it
+    return waiting and image.format is not None and image.format not in (*FORMATS, "MPO")
 
 
 def _array_to_pixels(array: NDArray[Any], value_range: ValueRange | None) -> PixelArray:

@@ -202,6 +202,10 @@ class PathSource(FileSource):
         super().__init__(spec, paths, labels, label_names, split)
         self._folder = str(folder)
 
+    def path(self, index: int) -> Path:
+        """Return where a file is."""
+        return Path(self._folder, self.ids[index])
+
     def raw(self, index: int) -> bytes:
         """Return the bytes of a file."""
         # a Path and a buffer each take longer than reading a small image

@@ -14,6 +14,7 @@ from galirep.data.arrays import ArraySource
 from galirep.data.picture import one_line
 from galirep.data.sources import ImageSource, PathSource
 from galirep.errors import DataError, unknown
+from galirep.system.offline import offline
 
 
 @dataclass(frozen=True)
@@ -72,7 +73,7 @@ def _load(spec: str, name: str, split_arguments: Mapping[str, Any], folder: Path
 
     try:
         # stdout is for results
-        with contextlib.redirect_stdout(sys.stderr):
+        with contextlib.redirect_stdout(sys.stderr), offline(unless=download):
             return getattr(torchvision.datasets, name)(str(folder), **split_arguments, download=download)
     except Exception as err:
         # its readers raise RuntimeError for missing files and any exception for damaged ones

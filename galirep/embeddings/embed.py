@@ -108,6 +108,7 @@ def embed(  # noqa: PLR0913
     max_upscale: float = 2.0,
     data_root: str | Path | None = None,
     download: bool = False,
+    trust_encoder: bool = False,
     file_locking: bool | None = None,
     progress: bool = False,
 ) -> EmbedResult:
@@ -120,7 +121,8 @@ def embed(  # noqa: PLR0913
     once.
 
     `split` and `splits` are as in `open_data`; `layers` are names of the encoder's layers; `seed` is set while it is
-    built; `file_locking=False` does without HDF5's lock; `progress` shows a bar on a terminal.
+    built; `trust_encoder` is as in `galirep.load_extractor`; `file_locking=False` does without HDF5's lock; `progress`
+    shows a bar on a terminal.
 
     Raises:
         ConfigError: an option has a wrong value, or the output exists.
@@ -150,7 +152,9 @@ def embed(  # noqa: PLR0913
     announce(source.report)
 
     # Build the extractor.
-    extractor, description = build_extractor(encoder, layers=layers, download=download, device=torch_device, seed=seed)
+    extractor, description = build_extractor(
+        encoder, layers=layers, download=download, device=torch_device, seed=seed, trust_encoder=trust_encoder
+    )
     meta = _make_meta(description, source, dtype, precision, seed)
     batch_size = min(batch_size, len(source))
     extract_batch = BatchExtractor(extractor, description.dim, batch_size, torch_device, precision)

@@ -15,7 +15,8 @@ import numpy as np
 
 from galirep.embeddings.schema import FORMAT, SCHEMA_VERSION, StoreMeta, partial_path, read_meta
 from galirep.errors import ConfigError, DataError
-from galirep.system.files import require_free
+from galirep.system.files import below, require_free
+from galirep.system.hdf5 import require_own_links, require_own_storage, require_sources
 from galirep.version import __version__
 
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -61,6 +62,22 @@ def _explain_failure(path: Path, err: OSError) -> str:
     return f"{path} is damaged and cannot be read as HDF5: {err}"
 
 
+def require_own_data(file: h5py.File, path: Path, above: tuple[Path, ...] = ()) -> None:
+    """Check that an open file reads nothing but itself and, as a virtual merge, parts under its folder.
+
+    The parts are checked likewise; `above` are the files that lead to this one.
+
+    Raises:
+        DataError: it has links or external storage, or a virtual dataset that `merge` did not write.
+    """
+    require_own_links(file, path)
+    for name, item in file.items():
+        if isinstance(item, h5py.Dataset) and not (name == "features" and item.is_virtual and "parts" in file):
+            require_own_storage(item, path)
+    if "parts" in file:
+        _check_parts(file, path, (*above, path.resolve()))
+
+
 def _check_schema(file: h5py.File, path: Path) -> None:
     """Check that an open file is an embedding file of this schema with all its parts."""
     attributes = file.attrs
@@ -68,6 +85,7 @@ def _check_schema(file: h5py.File, path: Path) -> None:
         raise DataError(
             f"{path} is an HDF5 file, but not an embedding file of galirep; to read images from it, --data hdf5:{path}"
         )
+    require_own_data(file, path)
     version = int(attributes.get("schema_version", 0))
     if version != SCHEMA_VERSION:
         writer = json.loads(attributes.get("versions", "{}")).get("galirep", "an unknown version")
@@ -85,8 +103,6 @@ def _check_schema(file: h5py.File, path: Path) -> None:
         raise DataError(f"{path} is damaged: {' '.join(str(err).split())}") from err
     if "reason" not in error_fields:
         raise DataError(f"{path} is damaged: its dataset errors has no field 'reason'")
-    if "parts" in file:
-        _check_parts(file, path)
     too_short = [name for name, length in lengths.items() if length < rows]
     if too_short or width != meta.dim:
         raise DataError(
@@ -95,14 +111,31 @@ def _check_schema(file: h5py.File, path: Path) -> None:
         )
 
 
-def _check_parts(file: h5py.File, path: Path) -> None:
+def _check_parts(file: h5py.File, path: Path, above: tuple[Path, ...]) -> None:
     """Check that the parts of a virtual merge are there: HDF5 itself returns zeros for the rows of a missing part."""
-    for part in map(json.loads, file["parts"].asstr()[:]):
-        part_path = path.parent / part["path"]
+    try:
+        parts = [json.loads(text) for text in file["parts"].asstr()[:]]
+        recorded = {str(part["path"]): (part["file_id"], int(part["rows"])) for part in parts}
+    except (ValueError, KeyError, TypeError, AttributeError, OSError) as err:
+        raise DataError(f"{path} is damaged: its list of parts: {' '.join(str(err).split())}") from err
+    if file["features"].is_virtual:
+        require_sources(file["features"], recorded, path)
+    for name, (file_id, rows) in recorded.items():
+        part_path = path.parent / name
+        if not below(part_path, path.parent) or part_path.resolve() in above:
+            raise DataError(
+                f"{path} points at {part_path}, but parts are read only from its own folder and those below: "
+                "move them there and merge again, or merge without --virtual"
+            )
+        if not part_path.is_file():
+            raise DataError(
+                f"{path} points at {part_path}, which cannot be read: put it back, or merge again without --virtual"
+            )
         try:
             with h5py.File(part_path, "r", locking=False) as other:
-                same = other.attrs.get("file_id") == part["file_id"] and other["features"].shape[0] >= part["rows"]
-        except OSError as err:
+                require_own_data(other, part_path, above)
+                same = other.attrs.get("file_id") == file_id and other["features"].shape[0] >= rows
+        except (OSError, KeyError, AttributeError) as err:
             raise DataError(
                 f"{path} points at {part_path}, which cannot be read: put it back, or merge again without --virtual"
             ) from err

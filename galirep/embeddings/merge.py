@@ -20,7 +20,7 @@ from galirep.embeddings.reader import Embeddings, load_embeddings
 from galirep.embeddings.schema import MAX_REPORT, StoreMeta, differences
 from galirep.embeddings.writer import EmbeddingWriter, atomic_writer
 from galirep.errors import ConfigError, DataError, format_list
-from galirep.system.files import atomic_write, sha256_json
+from galirep.system.files import atomic_write, below, sha256_json
 
 SAME = (*StoreMeta.ENCODER, "dtype", "precision")
 """The fields of `StoreMeta` in which all parts must agree."""
@@ -52,13 +52,14 @@ def merge(
 
     Labels are matched by their names (see `labels.renumber_labels`). `virtual` copies everything but the features and
     points at those of the parts, by paths relative to `out`: the parts must not be moved or changed, which is checked
-    when `out` is opened. `out` is written in one step.
+    when `out` is opened, and must be in its folder or below. `out` is written in one step.
 
     Raises:
         DataError: a part cannot be read, or differs in encoder, layers, preprocessing, dtype or precision (each
             difference is listed); ids occur twice (listed); labels are numbers in one part and names in
             another; no space is left.
-        ConfigError: there are no parts, one is named twice, `out` exists, or is one of the parts.
+        ConfigError: there are no parts, one is named twice or (`virtual`) elsewhere, `out` exists, or is one of the
+            parts.
     """
     target, parts = Path(out), [Path(path) for path in paths]
     if not parts:
@@ -76,6 +77,7 @@ def merge(
         labels, names = _merge_labels(files)
         meta = _merge_meta(files, names)
         if virtual:
+            _require_below(parts, target)
             with (
                 atomic_write(target, overwrite) as temporary,
                 explain_full_disk(target),
@@ -87,6 +89,15 @@ def merge(
             with atomic_writer(target, meta, ids, labels, overwrite=overwrite, locking=file_locking) as writer:
                 _copy_features(files, writer)
     return MergeResult(target, len(ids), tuple(parts), virtual)
+
+
+def _require_below(parts: Sequence[Path], target: Path) -> None:
+    """Check that a virtual merge may read its parts: a file is let read no other folders."""
+    if outside := [part for part in parts if not below(part, target.parent)]:
+        raise ConfigError(
+            f"{target} would point at {outside[0]}, but parts of a virtual merge are read only from its own folder and "
+            "those below: choose a name there, or leave --virtual out"
+        )
 
 
 def _require_same(files: Sequence[Embeddings]) -> None:

@@ -59,7 +59,7 @@ class _Findings:
     tolerance: float | None = None
 
 
-def verify(
+def verify(  # noqa: PLR0913
     path: str | Path,
     *,
     encoder: str | FeatureExtractor | None = None,
@@ -72,13 +72,15 @@ def verify(
     device: str = "auto",
     data_root: str | Path | None = None,
     download: bool = False,
+    trust_encoder: bool = False,
     file_locking: bool | None = None,
 ) -> VerifyResult:
     """Check an embedding file: completeness, ids, labels, and each row for NaN, constant or repeated values.
 
     With `encoder` or `data` (the default of the other one is what the file names), `sample` random images are embedded
-    again. The distance of the new vector from the stored one, relative to the length of the stored one, must not exceed
-    `tolerance` (default: `tolerance_of`). Problems are returned, not raised.
+    again (`trust_encoder`: by code too, if the file names it). The distance of the new vector from the stored one,
+    relative to the length of the stored one, must not exceed `tolerance` (default: `tolerance_of`). Problems are
+    returned, not raised.
 
     Raises:
         DataError: `path` is not a readable embedding file, or `data` cannot be read.
@@ -105,7 +107,7 @@ def verify(
                 spec, split = data or meta.source, split or meta.split
                 data = open_data(spec, split, splits=meta.splits, root=data_root, download=download)
             try:
-                extractor = extractor_of(meta, encoder, download=download, device=device)
+                extractor = extractor_of(meta, encoder, download=download, device=device, trust_encoder=trust_encoder)
             except DataError as err:
                 findings.problems.append(str(err))
             else:

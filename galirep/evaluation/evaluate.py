@@ -41,6 +41,7 @@ def evaluate(  # noqa: PLR0913
     progress: bool = False,
     data_root: str | None = None,
     download: bool = False,
+    trust_encoder: bool = False,
 ) -> EvaluationResult:
     """Measure a run on a data set; docs/evaluation.md defines every metric.
 
@@ -54,6 +55,7 @@ def evaluate(  # noqa: PLR0913
 
     With `out` every finished metric is kept in that JSON file, and a metric that it has of the same run, data and
     settings is not measured again, unless `overwrite`. `save_values` is an HDF5 file of the values of each image.
+    `trust_encoder` is as for `galirep.load_extractor`.
 
     >>> evaluate("runs/digits", "sklearn:digits", metrics=["pixel-mse"]).metrics["pixel-mse"]["mean"]
     0.0231
@@ -87,6 +89,7 @@ def evaluate(  # noqa: PLR0913
         progress=progress,
         data_root=data_root,
         download=download,
+        trust_encoder=trust_encoder,
     )[0]
 
 
@@ -114,6 +117,7 @@ def evaluate_runs(  # noqa: PLR0913
     progress: bool = False,
     data_root: str | None = None,
     download: bool = False,
+    trust_encoder: bool = False,
 ) -> list[EvaluationResult]:
     """Measure several runs on one data set, as `evaluate` does one; images and reference features are shared."""
     evaluator = Evaluator(
@@ -133,6 +137,7 @@ def evaluate_runs(  # noqa: PLR0913
         options=Options(seed, samples, protocol, dict(settings or {})),
         device=device,
         download=download,
+        trust_encoder=trust_encoder,
         progress=progress,
     )
     return evaluator.measure(runs, layers=layers, out=out, save_values=save_values, overwrite=overwrite)

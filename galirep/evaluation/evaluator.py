@@ -55,6 +55,7 @@ class Evaluator:
         options: Options | None = None,
         device: str = "auto",
         download: bool = False,
+        trust_encoder: bool = False,
         progress: bool = False,
     ) -> None:
         self.metrics = None if metrics is None else choose_metrics(metrics)
@@ -62,9 +63,12 @@ class Evaluator:
         if self.options.samples is not None and self.options.samples < 1:
             raise ConfigError(f"--samples {self.options.samples} must be 1 or more")
         self.device, self.data, self.progress, self.download = device_of(device), data, progress, download
+        self.trust_encoder = trust_encoder
         self._network = None
         if extractor is not None:
-            self._network = Network(*build_extractor(extractor, download=download, device=self.device))
+            self._network = Network(
+                *build_extractor(extractor, download=download, device=self.device, trust_encoder=trust_encoder)
+            )
         self._fidelity = self._network
         if inception is not None:
             network = fidelity.FidInception(inception).to(self.device).eval()
@@ -89,7 +93,9 @@ class Evaluator:
         if save_values is not None:
             require_free(Path(save_values), overwrite)
         subjects = [
-            run if isinstance(run, Subject) else load_subject(run, self.device, layers=layers, download=self.download)
+            run
+            if isinstance(run, Subject)
+            else load_subject(run, self.device, layers=layers, download=self.download, trust_encoder=self.trust_encoder)
             for run in runs
         ]
         _require_distinct(subjects)

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -65,7 +66,12 @@ class Subject:
 
 
 def load_subject(
-    run: str | Path, device: torch.device, *, layers: Sequence[str] | None = None, download: bool = False
+    run: str | Path,
+    device: torch.device,
+    *,
+    layers: Sequence[str] | None = None,
+    download: bool = False,
+    trust_encoder: bool = False,
 ) -> Subject:
     """Load a run directory or export folder, or build the extractor of a spec, of which only `probe` can be had.
 
@@ -77,8 +83,10 @@ def load_subject(
     """
     path = Path(str(run).removeprefix("run:"))
     if path.is_dir():
-        return _load_run(path, device, layers)
-    extractor, about = build_extractor(run, layers=layers, device=device, download=download)
+        return _load_run(path, device, layers, trust_encoder)
+    extractor, about = build_extractor(
+        run, layers=layers, device=device, download=download, trust_encoder=trust_encoder
+    )
     facts = {"name": about.name, "tag": about.tag, "sha256": about.sha256, "image_size": about.image_size}
     size = about.image_size if about.exact_size else None
     return Subject(
@@ -126,14 +134,15 @@ def baseline_subject(name: str, baseline: Baseline, size: int, channels: int) ->
     return Subject(name, "baseline", size, channels, rebuild=rebuild, complete=rebuild, extract=baseline.extract)
 
 
-def _load_run(path: Path, device: torch.device, layers: Sequence[str] | None) -> Subject:
-    encoder, generator, header = load_autoencoder(path, device, body=load_body)
+def _load_run(path: Path, device: torch.device, layers: Sequence[str] | None, trust_encoder: bool) -> Subject:
+    body = partial(load_body, trust_encoder=trust_encoder)
+    encoder, generator, header = load_autoencoder(path, device, body=body)
     _, generator_header = load_network(path, "generator", device)
     # the sets of BatchNorm statistics that the export has; the first is what was loaded
     available = tuple(header.get("statistics") or ("whole",))
     encoders = {available[0]: encoder}
     for name in available[1:]:
-        encoders[name] = load_autoencoder(path, device, name, body=load_body)[0]
+        encoders[name] = load_autoencoder(path, device, name, body=body)[0]
     used = {images: images if images in encoders else available[0] for images in ("whole", "masked")}
     return network_subject(
         str(path),
@@ -141,7 +150,7 @@ def _load_run(path: Path, device: torch.device, layers: Sequence[str] | None) ->
         generator,
         Shapes(**header["shapes"]),
         masked_encoder=encoders[used["masked"]],
-        extractor=load_extractor(f"run:{path}", layers=layers, device=device),
+        extractor=load_extractor(f"run:{path}", layers=layers, device=device, trust_encoder=trust_encoder),
         kind="run",
         facts={
             "name": header["name"],

@@ -66,10 +66,11 @@ def build_extractor(
     download: bool = False,
     device: torch.device | str = "cpu",
     seed: int = 0,
+    trust_encoder: bool = False,
 ) -> tuple[FeatureExtractor, Description]:
     """Return the extractor of a spec, or the given one, checked and on `device`, with its description.
 
-    torch's seed is `seed` while it is built, and as before afterwards.
+    torch's seed is `seed` while it is built, and as before afterwards. `trust_encoder` is as in `load_extractor`.
 
     Raises:
         PluginError: it cannot be built, or a layer does not exist.
@@ -78,7 +79,9 @@ def build_extractor(
     with torch.random.fork_rng([device] if device.type == "cuda" else []):
         torch.manual_seed(seed)
         if isinstance(encoder, str | Path):
-            extractor = load_extractor(encoder, layers=layers, download=download, device=device)
+            extractor = load_extractor(
+                encoder, layers=layers, download=download, device=device, trust_encoder=trust_encoder
+            )
             return extractor, describe(extractor, str(encoder))
         extractor = select_layers(encoder, layers, encoder.name)
         extractor = prepare_extractor(extractor, extractor.name, device)
@@ -129,8 +132,10 @@ def body_by_hand(given: str | Path | FeatureExtractor) -> Callable[[Mapping[str,
     return load
 
 
-def load_body(record: Mapping[str, Any], folder: Path) -> Body:
+def load_body(record: Mapping[str, Any], folder: Path, *, trust_encoder: bool = False) -> Body:
     """Build what the encoder exported to `folder` stands on: from the copy in it, or else from the recorded spec.
+
+    The spec may be code if `trust_encoder` is true.
 
     Raises:
         CheckpointError: it is not there any more, is another one by now, or is code, which a file may not name.
@@ -142,8 +147,8 @@ def load_body(record: Mapping[str, Any], folder: Path) -> Body:
         elif spec is None:
             raise CheckpointError("it was an object in Python")
         else:
-            require_no_code(spec)
-        extractor = load_extractor(spec)
+            require_no_code(spec, trust_encoder=trust_encoder)
+        extractor = load_extractor(spec, trust_encoder=trust_encoder)
     except GalirepError as err:
         raise CheckpointError(
             f"{folder}: the encoder stands on the body {record['name']!r}, which cannot be loaded: {err}; "

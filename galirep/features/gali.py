@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -113,7 +114,12 @@ def _sha256_of(networks: Mapping[str, nn.Module]) -> str:
     return own
 
 
-def build_run(argument: str, *, download: bool = False) -> GaliEncoder:  # noqa: ARG001 (nothing to download)
+def build_run(
+    argument: str,
+    *,
+    download: bool = False,  # noqa: ARG001 (nothing to download)
+    trust_encoder: bool = False,
+) -> GaliEncoder:
     """Build `run:RUN`: the encoder that a training run exported (its averaged weights), with D's image trunk.
 
     Its layers are those of the export's `default_layers`.
@@ -124,14 +130,20 @@ def build_run(argument: str, *, download: bool = False) -> GaliEncoder:  # noqa:
     """
     if not argument:
         raise PluginError("run: needs a run directory, as in run:runs/mnist")
-    return load_run(argument)
+    return load_run(argument, trust_encoder=trust_encoder)
 
 
-def load_run(run: str | Path, *, body: str | Path | FeatureExtractor | None = None) -> GaliEncoder:
+# the export of a run may name a body
+build_run.__dict__["takes_trust"] = True
+
+
+def load_run(
+    run: str | Path, *, body: str | Path | FeatureExtractor | None = None, trust_encoder: bool = False
+) -> GaliEncoder:
     """Load the encoder of a run directory or an export folder.
 
     `body` is what an encoder on a body stands on, a spec or an extractor, where the export cannot or may not say:
-    a user's `module:function`, or an object in Python.
+    a user's `module:function`, or an object in Python. With `trust_encoder` code that the export names is run.
 
     Raises:
         CheckpointError: the run directory does not exist; or see `load_network` and `load_body`.
@@ -139,7 +151,8 @@ def load_run(run: str | Path, *, body: str | Path | FeatureExtractor | None = No
     run = Path(run)
     if not run.is_dir():
         raise CheckpointError(f"the run directory {run} does not exist")
-    encoder, header = load_network(run, "encoder", body=load_body if body is None else body_by_hand(body))
+    loader = partial(load_body, trust_encoder=trust_encoder) if body is None else body_by_hand(body)
+    encoder, header = load_network(run, "encoder", body=loader)
     assert isinstance(encoder, Encoder)
     return GaliEncoder(
         encoder,

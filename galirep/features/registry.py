@@ -15,6 +15,7 @@ from galirep.errors import GalirepError, PluginError, unknown
 from galirep.features.frozen import freeze
 from galirep.features.preparation import prepare_extractor, select_layers
 from galirep.features.protocol import FeatureExtractor
+from galirep.system.offline import offline
 
 GROUP = "galirep.features"
 
@@ -41,6 +42,7 @@ def load_extractor(
     layers: Sequence[str] | None = None,
     download: bool = False,
     device: str | torch.device = "cpu",
+    trust_encoder: bool = False,
 ) -> FeatureExtractor:
     """Build the extractor that `spec` names, frozen and in eval mode if it is a module, and check it on two images.
 
@@ -49,8 +51,13 @@ def load_extractor(
     extractor has several; so does `#LAYER[,LAYER...]` at the end of the spec. Nothing is downloaded unless `download`
     is true.
 
-    An adapter's function may have an attribute `names_key`: called with the text after the colon and the one name after
+    `spec` itself may be code. What the files of a run name in turn, the body of its encoder, is not run as code unless
+    `trust_encoder` is true (`require_no_code`).
+
+    An adapter's function may have attributes. `names_key`: called with the text after the colon and the one name after
     `#`, it says whether that is no layer but belongs to the text, as the key of a file does (`timm:NAME@FILE#teacher`).
+    `runs_code` (bool): what its text names is a program, so that no file may name it unasked. `takes_trust` (bool): it
+    is called with `trust_encoder`, too, because it loads files that name encoders.
 
     The current folder is at the end of `sys.path` while this function runs, so that `module:function` is found there
     and what its module imports lazily in the function or in the first call on images is, too. An import that a later
@@ -62,7 +69,7 @@ def load_extractor(
     """
     spec = str(spec)
     base, spec_layers = split_layers(spec)
-    with _current_folder_importable():
+    with _current_folder_importable(), offline(unless=download):
         factory, argument = _resolve(base)
         names_key = getattr(factory, "names_key", None)
         if names_key is not None and len(spec_layers) == 1 and names_key(argument, spec_layers[0]):
@@ -73,7 +80,8 @@ def load_extractor(
                 f"leave out #{','.join(spec_layers)} or the other list of layers"
             )
         try:
-            extractor = factory(argument, download=download)
+            options = {"trust_encoder": trust_encoder} if getattr(factory, "takes_trust", False) else {}
+            extractor = factory(argument, download=download, **options)
             extractor = select_layers(extractor, layers or spec_layers or None, base)
         except GalirepError:
             raise
@@ -120,19 +128,35 @@ def parse(spec: str) -> tuple[str, str]:
     return name, argument
 
 
-def require_no_code(spec: str) -> None:
-    """Refuse a spec that a file names and that would run code: the module of `module:function`.
+def require_no_code(spec: str, *, trust_encoder: bool = False, by_hand: str = "") -> None:
+    """Refuse a spec that a file names and that would run code, unless its user trusts the file.
 
-    Whoever loads a file must not run what it names without wanting to. Adapters are installed, hence wanted.
+    Code is the module of `module:function`, and what an adapter says is a program (`runs_code`: TorchScript, whose
+    operations can write files). Whoever loads a file must not run what it names without wanting to. Adapters are
+    installed, hence wanted; what they load is compared with the recorded hash by whoever records one. `by_hand` is the
+    option that takes the spec by hand, for the message.
 
     Raises:
-        PluginError: the spec is no adapter's and no run directory.
+        PluginError: the spec is code, or the name of no adapter.
     """
-    name, _ = parse(spec)
-    if name not in installed():
-        raise PluginError(
-            f"{spec!r} is code, or an adapter that is not installed, and code that a file names is not run unasked"
-        )
+    if trust_encoder:
+        return
+    name, _ = parse(split_layers(spec)[0])
+    claims = installed().get(name)
+    if not claims:
+        what = "is code, or an adapter that is not installed,"
+    elif getattr(_load_adapter(name, claims), "runs_code", False):
+        what = "is a program"
+    else:
+        return
+    ways = (
+        f"{by_hand} {spec}, or --trust-encoder (trust_encoder=True),"
+        if by_hand
+        else "--trust-encoder (trust_encoder=True)"
+    )
+    raise PluginError(
+        f"{spec!r} {what} and code that a file names is not run unasked: {ways} runs it, if you know who wrote the file"
+    )
 
 
 def _resolve(spec: str) -> tuple[Callable[..., Any], str]:

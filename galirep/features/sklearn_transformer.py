@@ -33,6 +33,7 @@ class ImageTransformer(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         download: whether missing weights may be downloaded.
         value_range: what float images mean, "0..1" or "-1..1". Without it a call takes them as -1..1, and `transform`
             does if one of them is negative, and refuses them otherwise.
+        trust_encoder: whether code that the files of a run name is run, as for `galirep.load_extractor`.
     """
 
     def __init__(
@@ -43,16 +44,22 @@ class ImageTransformer(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         batch_size: int = 256,
         download: bool = False,
         value_range: ValueRange | None = None,
+        trust_encoder: bool = False,
     ) -> None:
         self.spec, self.layers, self.device, self.batch_size, self.download = spec, layers, device, batch_size, download
-        self.value_range = value_range
+        self.value_range, self.trust_encoder = value_range, trust_encoder
 
     @property
     def extractor(self) -> FeatureExtractor:
         """The extractor on its device, loaded on first use; raises as `galirep.features.load_extractor`."""
         if not hasattr(self, "_extractor"):
             self._extractor = load_extractor(
-                str(self.spec), layers=self.layers, download=self.download, device=device_of(self.device)
+                str(self.spec),
+                layers=self.layers,
+                download=self.download,
+                device=device_of(self.device),
+                # not in what earlier versions pickled
+                trust_encoder=getattr(self, "trust_encoder", False),
             )
         return self._extractor
 
@@ -144,6 +151,7 @@ def load_encoder(
     batch_size: int = 256,
     download: bool = False,
     value_range: ValueRange | None = None,
+    trust_encoder: bool = False,
 ) -> ImageTransformer:
     """Load the encoder of a run directory or of any extractor spec.
 
@@ -159,4 +167,4 @@ def load_encoder(
         ConfigError: `value_range` is not "0..1" or "-1..1".
     """
     require_value_range(value_range)
-    return ImageTransformer(str(spec), layers, device, batch_size, download, value_range).fit()
+    return ImageTransformer(str(spec), layers, device, batch_size, download, value_range, trust_encoder).fit()

@@ -17,6 +17,7 @@ from galirep.embeddings.reader import Embeddings, load_embeddings
 from galirep.embeddings.schema import StoreMeta, differences
 from galirep.errors import ConfigError, DataError, format_list
 from galirep.features.extraction import extract
+from galirep.features.protocol import FeatureExtractor
 from galirep.search.gallery import Gallery
 from galirep.search.index_file import is_index
 
@@ -26,7 +27,10 @@ _COMPARED_FIELDS = tuple(name for name in StoreMeta.ENCODER if name != "layers")
 
 @dataclass(frozen=True)
 class QueryOptions:
-    """How queries that are a data set are found (`split`, `splits`, `data_root`, `download`) and embedded."""
+    """How queries that are a data set are found (`split`, `splits`, `data_root`, `download`) and embedded.
+
+    `encoder` and `trust_encoder` are as for `embeddings.encoder_of.extractor_of`.
+    """
 
     split: str | None = None
     splits: str | Sequence[str] | None = "auto"
@@ -34,6 +38,8 @@ class QueryOptions:
     num_workers: int | None = None
     data_root: str | Path | None = None
     download: bool = False
+    encoder: str | FeatureExtractor | None = None
+    trust_encoder: bool = False
 
 
 @dataclass(frozen=True)
@@ -79,7 +85,7 @@ def open_queries(spec: str | Path | Sequence[str | Path], gallery: Gallery, opti
         DataError: the file is of another encoder, preprocessing or layers (each difference is listed), or an index;
             images do not exist or cannot be read.
         ConfigError: `split` with an embedding file.
-        PluginError: the gallery's encoder cannot be built.
+        PluginError: the gallery's encoder cannot be built, or is code that may not be run.
     """
     specs = [spec] if isinstance(spec, str | Path) else list(spec)
     if len(specs) > 1 or not _is_embedding_file(Path(specs[0])):
@@ -95,7 +101,13 @@ def open_queries(spec: str | Path | Sequence[str | Path], gallery: Gallery, opti
 
 def _embed_images(specs: list[str], gallery: Gallery, options: QueryOptions) -> Queries:
     source = _open_images(specs, options)
-    extractor = extractor_of(gallery.meta, download=options.download, device=options.device)
+    extractor = extractor_of(
+        gallery.meta,
+        options.encoder,
+        download=options.download,
+        device=options.device,
+        trust_encoder=options.trust_encoder,
+    )
     features, errors = extract(
         extractor,
         source,

@@ -9,6 +9,7 @@ import numpy as np
 
 from galirep.embeddings.labels import renumber_labels
 from galirep.errors import ConfigError, DataError
+from galirep.features.protocol import FeatureExtractor
 from galirep.metrics.arrays import F32, Ints
 from galirep.retrieval import curation
 from galirep.retrieval.measures import concatenate, measure
@@ -39,6 +40,8 @@ def retrieve(  # noqa: PLR0913
     backend: str = "auto",
     device: str = "auto",
     nprobe: int | None = None,
+    encoder: str | FeatureExtractor | None = None,
+    trust_encoder: bool = False,
     duplicates: float | None = None,
     outliers: int | None = None,
     num_workers: int | None = None,
@@ -66,6 +69,9 @@ def retrieve(  # noqa: PLR0913
     `duplicates` is a threshold: every pair of a query and a row at least as near is listed
     (`curation.near_duplicates`). `outliers` is the number of queries to list that are farthest from their k neighbours
     (`curation.outliers`).
+
+    The gallery's encoder is built from the spec in the gallery, or is `encoder` if that is the same one; code that the
+    file names (`module:function`) is run only if `trust_encoder` is true.
 
     `out` is a file for the result (`Retrieval.save`), `report` one for an HTML page (`report.write_report`);
     `report_queries`, `projection`, `data`, `query_data` and `seed` are explained at `ReportOptions`.
@@ -96,6 +102,8 @@ def retrieve(  # noqa: PLR0913
         num_workers=num_workers,
         data_root=data_root,
         download=download,
+        encoder=encoder,
+        trust_encoder=trust_encoder,
     )
     with open_queries(queries, opened, query_options) as opened_queries:
         result = _search(opened, opened_queries, k, progress)

@@ -13,6 +13,7 @@ import yaml
 
 from galirep.errors import CheckpointError, ConfigError
 from galirep.system.files import atomic_write, write_json, write_text
+from galirep.system.printable import printable
 from galirep.system.settings import read_settings
 
 
@@ -144,7 +145,7 @@ class RunDirectory:
             logging.FileHandler(self.log_file, encoding="utf-8"),
             _Parent(),
         )
-        file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+        file.setFormatter(_OneLine("%(asctime)s %(levelname)s %(message)s"))
         # INFO is for train.log; the level that the user chose decides what goes further up
         before = logger.level, logger.propagate
         logger.setLevel(logging.INFO)
@@ -159,6 +160,14 @@ class RunDirectory:
             file.close()
             logger.setLevel(before[0])
             logger.propagate = before[1]
+
+
+class _OneLine(logging.Formatter):
+    """A formatter that escapes what names of files or classes would do to a terminal, or to the lines of a log."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:
+        """Return the formatted record on one line."""
+        return printable(super().formatMessage(record))
 
 
 class _Parent(logging.Handler):

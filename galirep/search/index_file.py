@@ -21,6 +21,7 @@ from galirep.errors import DataError
 from galirep.search.faiss_library import load_faiss
 from galirep.search.index_info import FORMAT, SCHEMA_VERSION, IndexInfo
 from galirep.system.files import atomic_write, require_free, sync, write_json
+from galirep.system.hdf5 import require_own_links, require_own_storage
 
 # a checksum reads at most _MAX_PIECES pieces of _PIECE_BYTES
 _PIECE_BYTES = 1 << 20
@@ -199,5 +200,9 @@ def read_index(path: Path, info: IndexInfo) -> Any:
 
 def read_rows(path: Path) -> tuple[NDArray[np.object_], NDArray[np.int64] | None]:
     """Return the (N,) ids and (N,) labels of the index `path`; None if no row has a label."""
-    with h5py.File(rows_path(path), "r") as file:
+    rows = rows_path(path)
+    with h5py.File(rows, "r") as file:
+        require_own_links(file, rows)
+        for dataset in file.values():
+            require_own_storage(dataset, rows)
         return file["ids"].asstr()[:], file["labels"][:] if "labels" in file else None

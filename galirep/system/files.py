@@ -109,3 +109,12 @@ def sha256_file(path: Path) -> str:
 def sha256_json(value: Any) -> str:
     """Return the SHA-256 of a JSON value, in hex; keys are sorted, so equal values have equal hashes."""
     return hashlib.sha256(json.dumps(value, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+def below(path: Path, folder: Path) -> bool:
+    """Return whether a path is under a folder, links followed on both sides; what is no path is under none."""
+    try:
+        return path.resolve().is_relative_to(folder.resolve())
+    # links in a circle, names too long, a zero byte
+    except (OSError, RuntimeError, ValueError):
+        return False

@@ -48,6 +48,8 @@ class Settings:
     """The command that these are the settings of."""
     exclusive: ClassVar[tuple[str, ...]] = ()
     """Names of settings of which only one may be given."""
+    extractors: ClassVar[tuple[str, ...]] = ()
+    """Names of settings that name an extractor, which may be code."""
 
     def __post_init__(self) -> None:
         kinds = setting_types(type(self))

@@ -21,6 +21,7 @@ class TrainConfig(Settings):
             lists all faults.
     """
 
+    extractors = ("adapter", "body")
     preset: str | None = setting(
         None, "Preset that the settings not given are taken from (galirep list presets).", choices=tuple(PRESETS)
     )

@@ -48,6 +48,7 @@ def load_knowledge(
     *,
     layers: Sequence[str] | None = None,
     download: bool = False,
+    trust_encoder: bool = False,
 ) -> Knowledge:
     """Build M(.) from an extractor's spec, or take a callable, and compute its features of the real images.
 
@@ -60,7 +61,9 @@ def load_knowledge(
         PluginError: the extractor cannot be built, does not return (B, d) finite numbers, or lets no gradient pass.
     """
     if isinstance(source, str):
-        extractor = load_extractor(source, layers=layers, download=download, device=batches.device)
+        extractor = load_extractor(
+            source, layers=layers, download=download, device=batches.device, trust_encoder=trust_encoder
+        )
         extract, features, description = _from_extractor(extractor, source, images, rows, batches)
     else:
         extract, features, description = _from_function(source, batches)
@@ -122,6 +125,7 @@ def build_body(
     given: FeatureExtractor | None = None,
     stored: tuple[Mapping[str, Any], Path] | None = None,
     download: bool = False,
+    trust_encoder: bool = False,
 ) -> Body | None:
     """Build what E stands on from `config.body`, or `given` in its place; None where neither is set.
 
@@ -137,9 +141,11 @@ def build_body(
         return None
     if stored is not None and given is None and stored[0]["copy"] and (stored[1] / BODY_FOLDER).is_dir():
         # as it was found fit when the run began
-        return load_body(*stored)
+        return load_body(*stored, trust_encoder=trust_encoder)
     layers = None if config.body_layers is None else [name.strip() for name in config.body_layers.split(",")]
-    extractor, description = build_extractor(source, layers=layers, download=download, device=images.device)
+    extractor, description = build_extractor(
+        source, layers=layers, download=download, device=images.device, trust_encoder=trust_encoder
+    )
     _require_fit(description, images)
     try:
         _require_vectors(extractor, images, description.name)

@@ -46,11 +46,13 @@ def train(
     resume: bool = False,
     overwrite: bool = False,
     download: bool = False,
+    trust_encoder: bool = False,
 ) -> TrainResult:
     """Train E, G and D and leave a run directory at `out`.
 
     `data` replaces `config.data` where it is given, `adapter` (images in [-1, 1] -> features (B, d)) `config.adapter`,
-    `body` (an extractor with name and dim; the run's encoder is loaded with it in hand) `config.body`.
+    `body` (an extractor with name and dim; the run's encoder is loaded with it in hand) `config.body`. With
+    `trust_encoder` the files of a run that `config` names as extractor or body may name code in turn.
     With `resume` an interrupted run goes on from its last checkpoint, on a CPU to the very numbers of a run never
     interrupted. A run whose settings are `open_ended` may be given more `steps` then, and ends like one that had them
     from the start. SIGINT and SIGTERM save first. Where losses or gradients become NaN the run goes back to its last
@@ -72,7 +74,9 @@ def train(
 
     # prepare: everything that can be wrong is found here, before anything is written
     resumed = directory if resume else None
-    prepared = prepare(config, data, adapter, download=download, body=body, resumed=resumed)
+    prepared = prepare(
+        config, data, adapter, download=download, body=body, resumed=resumed, trust_encoder=trust_encoder
+    )
 
     # begin or resume
     run = TrainingRun.resume(directory, prepared) if resume else TrainingRun.begin(directory, prepared)

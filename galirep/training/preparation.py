@@ -49,6 +49,7 @@ def prepare(
     variant: Variant | None = None,
     body: FeatureExtractor | None = None,
     resumed: RunDirectory | None = None,
+    trust_encoder: bool = False,
 ) -> Prepared:
     """Make ready what `galirep.training.loop.train` is given; `resumed` is the run that goes on.
 
@@ -78,7 +79,9 @@ def prepare(
     knowledge = Knowledge()
     if source_of_m is not None:
         layers = None if config.adapter_layers is None else split_names(config.adapter_layers)
-        knowledge = load_knowledge(source_of_m, images, rows, batches, layers=layers, download=download)
+        knowledge = load_knowledge(
+            source_of_m, images, rows, batches, layers=layers, download=download, trust_encoder=trust_encoder
+        )
     plan = plan.with_features(knowledge.dim)
     recorded = None if stored is None or resumed is None else stored.get("body")
     body_of_e = build_body(
@@ -87,6 +90,7 @@ def prepare(
         given=body,
         stored=None if recorded is None or resumed is None else (recorded, resumed.export),
         download=download,
+        trust_encoder=trust_encoder,
     )
     start = None
     # a run that has a checkpoint needs the source of its first weights no more

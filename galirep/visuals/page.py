@@ -4,6 +4,7 @@ import base64
 import hashlib
 import html
 import json
+import re
 from importlib.resources import files
 from typing import Any
 
@@ -20,12 +21,15 @@ def render_page(title: str, payload: dict[str, Any], uris: list[str]) -> str:
         f"default-src 'none'; img-src data:; style-src '{_csp_hash(style)}'; script-src '{_csp_hash(script)}'; "
         "base-uri 'none'"
     )
-    page = template.replace("{{policy}}", policy, 1)
-    page = page.replace("{{title}}", html.escape(title))
-    page = page.replace("{{style}}", style, 1)
-    page = page.replace("{{script}}", script, 1)
-    # last, so that no text in the data is taken for a placeholder
-    return page.replace("{{data}}", _script_safe_json(payload), 1)
+    parts = {
+        "policy": policy,
+        "title": html.escape(title),
+        "style": style,
+        "script": script,
+        "data": _script_safe_json(payload),
+    }
+    # in one pass, so that no text of a part is taken for a placeholder
+    return re.sub(r"\{\{(\w+)\}\}", lambda match: parts[match[1]], template)
 
 
 def _read_template(suffix: str) -> str:

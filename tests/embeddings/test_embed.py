@@ -56,7 +56,7 @@ def test_embeds_in_order_with_workers(images, tmp_path):
     result = embed("galirep_toy:build", str(images), tmp_path / "x.h5", batch_size=32, num_workers=2)
     source = open_data(str(images))
     expected, errors = extract(
-        extractor_of(load_embeddings(tmp_path / "x.h5").meta), source, batch_size=7, num_workers=0
+        extractor_of(load_embeddings(tmp_path / "x.h5").meta, trust_encoder=True), source, batch_size=7, num_workers=0
     )
     assert not errors and not result.errors
     assert (result.rows, result.dim, result.layers, result.resumed_from) == (COUNT, 6, ("hidden", "mu"), 0)
@@ -329,7 +329,7 @@ def test_the_extractor_of_a_file(images, tmp_path):
     embed("galirep_toy:build", open_data(str(images)).subset(range(5)), tmp_path / "x.h5", layers=["mu"])
     with load_embeddings(tmp_path / "x.h5") as embeddings:
         meta = embeddings.meta
-    assert extractor_of(meta).dim == 2
+    assert extractor_of(meta, trust_encoder=True).dim == 2
     with pytest.raises(
         DataError, match="'pixels:8' is not the one that made the file: encoder 'toy' is not 'pixels-8'"
     ):

@@ -189,7 +189,7 @@ def test_code_that_a_file_names_is_not_run_unless_it_is_given_by_hand(tmp_path):
     with torch.random.fork_rng():
         torch.manual_seed(0)
         train(config(body="galirep_toy:build", channels=3), rgb, out=run)
-    with pytest.raises(CheckpointError, match=r"code that a file names is not run unasked; .*load_run"):
+    with pytest.raises(CheckpointError, match=r"code that a file names is not run unasked: --trust-encoder .*load_run"):
         load_extractor(f"run:{run}")
     for given in ("galirep_toy:build", load_extractor("galirep_toy:build")):
         assert list(load_run(run, body=given).known_layers)[:4] == ["body.hidden", "body.mu", "fc1", "mu"]

@@ -4,6 +4,7 @@ import hashlib
 import logging
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -84,6 +85,7 @@ def inpaint(  # noqa: PLR0913
     overwrite: bool = False,
     data_root: str | None = None,
     download: bool = False,
+    trust_encoder: bool = False,
 ) -> InpaintResult:
     """Write a PNG of images, the images with a box erased (grey), and the composites: three rows below each other.
 
@@ -96,7 +98,7 @@ def inpaint(  # noqa: PLR0913
     """
     target = require_target(out, overwrite, count=count, columns=columns, zoom=zoom)
     torch_device = device_of(device)
-    encoder, generator, header, statistics = _load(Path(run), torch_device)
+    encoder, generator, header, statistics = _load(Path(run), torch_device, trust_encoder)
     source = open_source(data, split, splits, data_root, download)
     shapes = header["shapes"]
     shown = choose_images(source, ids, count, shapes, seed=seed, default=_COUNT)
@@ -138,14 +140,15 @@ def fill_boxes(encoder: Encoder, generator: Generator, x: Tensor, boxes: Tensor,
     return torch.cat(filled)
 
 
-def _load(run: Path, device: torch.device) -> tuple[Encoder, Generator, dict[str, Any], str]:
+def _load(run: Path, device: torch.device, trust_encoder: bool) -> tuple[Encoder, Generator, dict[str, Any], str]:
     """Load a run with the BatchNorm statistics of masked images if it has them, else its default; say which."""
-    loaded = load_autoencoder(run, device, body=load_body)
+    body = partial(load_body, trust_encoder=trust_encoder)
+    loaded = load_autoencoder(run, device, body=body)
     # an export without the key has those of whole images alone
     known: list[str] = loaded[2].get("statistics", ["whole"])
     if "masked" not in known[1:]:
         return *loaded, known[0]
-    return *load_autoencoder(run, device, "masked", body=load_body), "masked"
+    return *load_autoencoder(run, device, "masked", body=body), "masked"
 
 
 def _trained_with_masks(header: dict[str, Any]) -> bool | None:

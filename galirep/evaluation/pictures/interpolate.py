@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -79,14 +80,15 @@ def interpolate(  # noqa: PLR0913
     overwrite: bool = False,
     data_root: str | None = None,
     download: bool = False,
+    trust_encoder: bool = False,
 ) -> InterpolateResult:
     """Write a PNG with a row for each pair of latents: G of `steps` latents on the `path` from one to the other.
 
     The latents are mu of two images, which stand at both ends of the row: `pairs` of them (each an id, or a position in
     the data), or `count` pairs drawn from `seed` (None: 4, or as many as the data has). With `prior`, and `data` None,
     they are z ~ N(0, I), those of `sample` with the same seed. `path` is `linear` or `spherical`
-    (`latent_paths.PATHS`). `captions` writes the ids before each row and t in [0, 1] above each column; `zoom` as
-    `reconstruct`.
+    (`latent_paths.PATHS`). `captions` writes the ids before each row and t in [0, 1] above each column; `zoom` and
+    `trust_encoder` as `reconstruct`.
 
     Raises:
         CheckpointError: the run has no valid export.
@@ -97,7 +99,9 @@ def interpolate(  # noqa: PLR0913
     target = require_target(out, overwrite, count=count, zoom=zoom)
     _require_fitting(data, prior, split, pairs, count, path, steps)
     torch_device = device_of(device)
-    encoder, generator, header = load_autoencoder(Path(run), torch_device, body=load_body)
+    encoder, generator, header = load_autoencoder(
+        Path(run), torch_device, body=partial(load_body, trust_encoder=trust_encoder)
+    )
     source = None
     shown = None
     if data is None:

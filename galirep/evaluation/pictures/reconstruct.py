@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -77,6 +78,7 @@ def reconstruct(  # noqa: PLR0913
     overwrite: bool = False,
     data_root: str | None = None,
     download: bool = False,
+    trust_encoder: bool = False,
 ) -> ReconstructResult:
     """Write a PNG of images and their reconstructions G(mu(x)) by one run or several.
 
@@ -87,6 +89,7 @@ def reconstruct(  # noqa: PLR0913
     or more in rows, to 48 at most in pairs).
 
     Images that cannot be read are skipped, unless they are named or all images of the data are to be shown.
+    `trust_encoder` is as for `galirep.load_extractor`.
 
     Raises:
         CheckpointError: a run has no valid export.
@@ -97,7 +100,9 @@ def reconstruct(  # noqa: PLR0913
     target = require_target(out, overwrite, count=count, columns=columns, zoom=zoom)
     runs = [Path(run)] if isinstance(run, str | Path) else [Path(r) for r in run]
     torch_device = device_of(device)
-    autoencoders = [load_autoencoder(r, torch_device, body=load_body) for r in runs]
+    autoencoders = [
+        load_autoencoder(r, torch_device, body=partial(load_body, trust_encoder=trust_encoder)) for r in runs
+    ]
     shapes = _common_shapes(runs, [header for *_, header in autoencoders])
     source = open_source(data, split, splits, data_root, download)
     shown = choose_images(source, ids, count, shapes, seed=seed, default=_COUNT)

@@ -1,5 +1,6 @@
 """Samples of the prior as a picture."""
 
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -22,8 +23,11 @@ def sample(
     seed: int = 0,
     device: str = "auto",
     overwrite: bool = False,
+    trust_encoder: bool = False,
 ) -> Path:
     """Write a PNG grid of `count` images G(z), z ~ N(0, I), by the run's averaged generator; return its path.
+
+    `trust_encoder` is as for `galirep.load_extractor`.
 
     Raises:
         CheckpointError: the run has no valid export.
@@ -31,7 +35,9 @@ def sample(
     """
     target = require_target(out, overwrite, count=count, columns=columns)
     torch_device = device_of(device)
-    _, generator, header = load_autoencoder(Path(run), torch_device, body=load_body)
+    _, generator, header = load_autoencoder(
+        Path(run), torch_device, body=partial(load_body, trust_encoder=trust_encoder)
+    )
     z = torch.randn(count, header["shapes"]["latent"], generator=torch.Generator().manual_seed(seed)).to(torch_device)
     with torch.inference_mode():
         images = torch.cat([generator(part) for part in torch.split(z, BLOCK)])

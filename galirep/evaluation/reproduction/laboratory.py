@@ -48,6 +48,7 @@ class Laboratory:
                 folder,
                 bench.knowledge if work.image_set.knowledge else None,
                 lambda name: bench.folder(rows[name]) / "run",
+                self.options.trust_encoder,
             )
             made = make(work.row, seed, place)
             path = result_path(work, self.options)

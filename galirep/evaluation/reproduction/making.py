@@ -45,6 +45,7 @@ class Place:
     folder: Path
     knowledge: Path | None = None
     others: Callable[[str], Path] = Path  # name of a row -> its run directory, at the same seed
+    trust_encoder: bool = False
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -90,9 +91,9 @@ def _train(row: Row, seed: int, place: Place) -> Made:
 
     facts = spend(place.image_set, place.folder, trial, run, lambda: _updates(row, seed, place))
     run_directory = RunDirectory(place.folder / "run")
-    subject = load_subject(run_directory.path, _CPU)
+    subject = load_subject(run_directory.path, _CPU, trust_encoder=place.trust_encoder)
     rows = [MetricsRow.from_dict(row) for row in run_directory.metrics()]
-    extractor = load_extractor(f"run:{run_directory.path}")
+    extractor = load_extractor(f"run:{run_directory.path}", trust_encoder=place.trust_encoder)
     norms = [row.gradient_norms["G"] for row in rows]
     return _made(subject, extractor, {**facts, **subject.facts}, norms)
 

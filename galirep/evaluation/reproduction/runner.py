@@ -17,8 +17,10 @@ from galirep.evaluation.reproduction.laboratory import Laboratory
 from galirep.evaluation.reproduction.measures import COLUMNS
 from galirep.evaluation.reproduction.report import report, results_on, verdicts_of
 from galirep.evaluation.reproduction.store import Options, Work, load_result, work_of
-from galirep.evaluation.reproduction.study import Study
+from galirep.evaluation.reproduction.study import Study, settings_on
 from galirep.evaluation.reproduction.verdicts import Verdict
+from galirep.features.registry import require_no_code
+from galirep.training.config import TrainConfig
 
 _log = logging.getLogger("galirep.evaluation")
 
@@ -51,6 +53,7 @@ def reproduce(
     results: str | Path | None = None,
     jobs: int = 1,
     dry_run: bool = False,
+    trust_encoder: bool = False,
     say: Callable[[str], object] = _log.info,
     **limits: Any,
 ) -> Reproduction:
@@ -63,13 +66,15 @@ def reproduce(
     `restricted`. With `dry_run` nothing is made: the text says what would be. `say` is given a line for each result.
 
     Raises:
+        PluginError: the study names code, without `trust_encoder`.
         ConfigError: the study does not fit together, has no sets, a key of its data is not given, or a stored result
             was made otherwise (other settings or another budget).
     """
-    options = Options(dict(data), Path(out), Path(out) / "results" if results is None else Path(results))
+    options = Options(dict(data), Path(out), Path(out) / "results" if results is None else Path(results), trust_encoder)
     whole = study if isinstance(study, Study) else load_study(study, scale)
     chosen = restricted(whole, **limits)
     chosen.check(COLUMNS)
+    _require_no_code(chosen, options)
     if not chosen.sets:
         raise ConfigError(f"the table {whole.name!r} has no sets: name a scale, e.g. --scale cpu or a FILE.toml")
     work = work_of(chosen)
@@ -93,6 +98,18 @@ def _make(study: Study, missing: Sequence[Work], options: Options, jobs: int, sa
     with ProcessPoolExecutor(jobs, get_context("spawn"), _start_worker, (study, options)) as pool:
         for item, result in zip(missing, pool.map(_work, missing), strict=True):
             _announce(item, result, say)
+
+
+def _require_no_code(study: Study, options: Options) -> None:
+    """Check that no row trains with code that the file of the study names, unless the options trust it."""
+    for image_set in study.sets:
+        for row in study.rows_on(image_set):
+            settings = settings_on(row, image_set)
+            # {NAME} stands for the run of a row
+            specs = [spec for name in TrainConfig.extractors if isinstance(spec := settings.get(name), str)]
+            for spec in specs:
+                if not spec.startswith("{"):
+                    require_no_code(spec, trust_encoder=options.trust_encoder)
 
 
 def _announce(work: Work, result: Mapping[str, Any] | None, say: Callable[[str], object]) -> None:

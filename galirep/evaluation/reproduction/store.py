@@ -34,12 +34,14 @@ class Options:
     """Where a study finds its images and leaves its runs and results.
 
     `data` are key -> SPEC or path for the keys that its sets name; `workdir` holds runs, `results` one JSON file for
-    each row and seed. `keep_runs` False deletes nothing yet: runs are what a later column is measured on.
+    each row and seed. `keep_runs` False deletes nothing yet: runs are what a later column is measured on. With
+    `trust_encoder` the file of a study may name code as M(.) or as the body of E.
     """
 
     data: Mapping[str, str]
     workdir: Path
     results: Path
+    trust_encoder: bool = False
 
 
 def work_of(study: Study) -> list[Work]:
