@@ -15,6 +15,7 @@ from galirep.features.gali import GaliEncoder
 from galirep.features.protocol import FeatureExtractor, describe
 from galirep.features.registry import load_extractor
 from galirep.game.variant import Variant
+from galirep.networks.header import RunHeader, check_header
 from galirep.networks.parts import Encoder, Generator, Shapes
 from galirep.networks.saved import load_autoencoder, load_network
 
@@ -129,6 +130,7 @@ def baseline_subject(name: str, baseline: Baseline, size: int, channels: int) ->
 def _load_run(path: Path, device: torch.device, layers: Sequence[str] | None) -> Subject:
     encoder, generator, header = load_autoencoder(path, device, body=load_body)
     _, generator_header = load_network(path, "generator", device)
+    check_header(header, RunHeader, path)
     # the sets of BatchNorm statistics that the export has; the first is what was loaded
     available = tuple(header.get("statistics") or ("whole",))
     encoders = {available[0]: encoder}

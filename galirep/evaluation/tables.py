@@ -1,6 +1,5 @@
 """Tables of measured runs: collect their evaluation.json files, group them, write Markdown between two marks."""
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -8,6 +7,7 @@ from typing import Any
 from galirep.errors import ConfigError, DataError
 from galirep.metrics.intervals import format_interval, mean_interval
 from galirep.system.files import write_text
+from galirep.system.reading.documents import read_json
 
 FILE = "evaluation.json"
 """Name of the file with the measures of one run: a JSON object, one key a measure or a description."""
@@ -21,10 +21,7 @@ def collect_evaluations(folder: Path) -> list[dict[str, Any]]:
     """
     rows = []
     for file in sorted(folder.glob(f"*/{FILE}")):
-        try:
-            row = json.loads(file.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as err:
-            raise DataError(f"cannot read {file}: {err}") from None
+        row = read_json(file, DataError, f"cannot read {file}: it")
         if not isinstance(row, dict):
             raise DataError(f"{file} must be a JSON object, not {type(row).__name__}")
         rows.append(row)

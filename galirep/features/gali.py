@@ -15,6 +15,7 @@ from galirep.features.protocol import FeatureExtractor
 from galirep.networks.body import BodyEncoder
 from galirep.networks.export_file import load_export, sha256_tensors
 from galirep.networks.families import family
+from galirep.networks.header import NamedHeader, check_header
 from galirep.networks.layers import PAPER, LayerReader, LoadTrunk, defaults_of
 from galirep.networks.parts import Encoder, Shapes
 from galirep.networks.saved import load_image_trunk, load_network
@@ -140,6 +141,7 @@ def load_run(run: str | Path, *, body: str | Path | FeatureExtractor | None = No
     if not run.is_dir():
         raise CheckpointError(f"the run directory {run} does not exist")
     encoder, header = load_network(run, "encoder", body=load_body if body is None else body_by_hand(body))
+    check_header(header, NamedHeader, run)
     assert isinstance(encoder, Encoder)
     return GaliEncoder(
         encoder,

@@ -55,13 +55,13 @@ def parse_yaml(text: str) -> Any:
     return yaml.load(text, _Loader)
 
 
-def read_toml(path: Path, error: type[GalirepError]) -> dict[str, Any]:
-    """Read a TOML file.
+def read_toml(path: Path, error: type[GalirepError], what: str = "") -> dict[str, Any]:
+    """Read a TOML file; `what` stands for its path where it cannot be read.
 
     Raises:
         GalirepError: of the type `error`: it cannot be read, is not TOML, or is too large or too deep.
     """
-    content = read_bytes(path, str(path), error, SETTINGS_BYTES)
+    content = read_bytes(path, what or str(path), error, SETTINGS_BYTES)
     with parsing(f"{path} is not valid TOML", error):
         text = content.decode("utf-8")
         value: dict[str, Any] = tomllib.loads(text)

@@ -200,6 +200,8 @@ def _read_mapping(value: Any, hint: Any, place: str, loose: bool) -> Any:
 
 def _build(record: Any, values: Any, place: str, loose: bool) -> Any:
     """Read a dataclass or a TypedDict."""
+    if dataclasses.is_dataclass(record) and isinstance(values, record):  # type: ignore[arg-type]
+        return values
     if not isinstance(values, Mapping) or not all(isinstance(key, str) for key in values):
         raise _MisfitError(f"{place or 'it'} = {quoted(values)} must be a table")
     hints = typing.get_type_hints(record, include_extras=True)
