@@ -8,8 +8,10 @@ from typing import Any, TypedDict
 
 from galirep.data.memory import Images
 from galirep.errors import ConfigError
+from galirep.evaluation.measures.registry import MEASURES
 from galirep.system.files import require_free, write_json
 from galirep.system.reading.documents import read_json
+from galirep.system.reading.files import parsing
 from galirep.system.reading.records import check, quoted
 from galirep.system.results import ResultMapping
 
@@ -157,6 +159,8 @@ class _Row(TypedDict):
 
 
 class _Entry(TypedDict):
+    mean: float | None
+    std: float | None
     settings: dict[str, Any]
     warnings: list[str]
 
@@ -169,4 +173,8 @@ def _read(path: Path) -> list[dict[str, Any]]:
     for row in checked:
         for name, entry in read_metrics(row).items():
             check(entry, _Entry, f"{foreign}: {quoted(name)}", ConfigError)
+            if name in MEASURES:
+                # what a metric adds is known to it alone: it must be able to say it
+                with parsing(f"{foreign}: {name}", ConfigError):
+                    MEASURES[name].line(entry)
     return checked

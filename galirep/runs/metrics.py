@@ -83,7 +83,12 @@ class MetricsRow:
             CheckpointError: a value that every row has is missing, or one is of another type.
         """
         where = f"the metrics of step {quoted(row.get('step', '?'))}"
-        return read_record(cls, row, where, CheckpointError, ignore_unknown=True, fault="are incomplete or damaged")
+        read = read_record(cls, row, where, CheckpointError, ignore_unknown=True, fault="are incomplete or damaged")
+        if any(len(line) != len(read.probs) for line in read.probs):
+            raise CheckpointError(f"{where} are damaged: probs is not square")
+        if missing := {"E", "G", "D"} - (read.weight_norms.keys() & read.gradient_norms.keys()):
+            raise CheckpointError(f"{where} are damaged: no norm of {min(missing)}")
+        return read
 
     def is_finite(self, *, gradients: bool = True) -> bool:
         """Return True if losses, norms and evaluation are finite; `gradients=False` leaves out the gradient norms."""

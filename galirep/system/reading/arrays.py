@@ -41,7 +41,7 @@ class Npz:
             require_inflated(info.file_size, max(1, info.compress_size), what, DataError)
             if info.compress_type == zipfile.ZIP_STORED and info.file_size > self._path.stat().st_size:
                 raise DataError(f"{what} declares {info.file_size:,} bytes, more than the file has")
-            head = _read_head(member, what, info.file_size)
+            head = _read_head(member, what, info.file_size, name)
             return _fill(member, head, what)
 
 
@@ -81,7 +81,9 @@ def map_npy(path: Path) -> NDArray[Any]:
         return np.memmap(path, dtype, "r", offset, shape, "F" if fortran else "C")
 
 
-def _read_head(file: IO[bytes], what: str, size: int) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
+def _read_head(
+    file: IO[bytes], what: str, size: int, name: str = "array"
+) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
     """Read the header of an npy stream of `size` bytes."""
     version = npy.read_magic(file)
     if version not in ((1, 0), (2, 0), (3, 0)):
@@ -90,7 +92,7 @@ def _read_head(file: IO[bytes], what: str, size: int) -> tuple[tuple[int, ...], 
     read = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
     shape, fortran, dtype = read(file)
     if dtype.hasobject:
-        raise DataError(f"{what} are Python objects, which are not unpickled: save them with astype(str), or numbers")
+        raise DataError(f"{what} are Python objects, which are not unpickled: save {name}.astype(str), or numbers")
     if len(shape) > _MAX_AXES or any(not isinstance(n, int) or isinstance(n, bool) or n < 0 for n in shape):
         raise DataError(f"{what} declares the shape {str(shape)[:100]}")
     # without the header, which is short beside it

@@ -9,7 +9,7 @@ import math
 import reprlib
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -29,6 +29,7 @@ class Range:
 INT64 = 2**63 - 1
 Count = Annotated[int, Range(0, 2**53)]
 Size = Annotated[int, Range(1, 2**31)]
+_LISTS = (list, tuple, Sequence)
 _PLAIN = {
     str: "a text",
     int: "a whole number",
@@ -94,7 +95,7 @@ def describe(hint: Any) -> str:
         return " or ".join(map(repr, arguments))
     if origin in (types.UnionType, typing.Union):
         return " or ".join(dict.fromkeys(map(describe, arguments)))
-    if origin in (list, tuple) or (isinstance(origin, type) and issubclass(origin, list | tuple)):
+    if origin in _LISTS:
         if origin is tuple and Ellipsis not in arguments:
             return f"a list of {len(arguments)}: {', '.join(map(describe, arguments))}"
         return f"a list, each item {describe(arguments[0])}"
@@ -133,7 +134,7 @@ def _read(value: Any, hint: Any, place: str, loose: bool) -> Any:
         return value
     if origin is None and (dataclasses.is_dataclass(hint) or typing.is_typeddict(hint)):
         return _build(hint, value, place, loose)
-    if origin in (list, tuple) or hint in (list, tuple):
+    if origin in _LISTS or hint in _LISTS:
         return _read_sequence(value, hint, place, loose)
     if origin is not None or hint in (dict, Mapping):
         return _read_mapping(value, hint, place, loose)
@@ -173,6 +174,7 @@ def _read_union(value: Any, hint: Any, place: str, loose: bool) -> Any:
 
 def _read_sequence(value: Any, hint: Any, place: str, loose: bool) -> Any:
     arguments, kind = typing.get_args(hint), typing.get_origin(hint) or hint
+    kind = list if kind is Sequence else kind
     if not isinstance(value, list | tuple):
         raise _misfit(value, hint, place)
     if not arguments:
