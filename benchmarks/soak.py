@@ -15,7 +15,7 @@ import warnings
 from importlib import import_module
 from pathlib import Path
 
-from soak_parts.tally import table
+from soak_parts.tally import COLUMNS, table
 
 PARTS = ("readers", "kills", "pairs", "disks")
 
@@ -37,14 +37,16 @@ def main() -> int:
         for part in args.part or PARTS:
             count = {"readers": args.inputs, "kills": args.kills}.get(part, 1)
             soak = getattr(import_module(f"soak_parts.{part}"), f"soak_{part}")
-            tallies += soak(work, count, args.seed, args.only)
+            for tally in soak(work, count, args.seed, args.only):
+                tallies.append(tally)
+                counts = ", ".join(f"{name} {tally.counts[name]}" for name in COLUMNS if tally.counts[name])
+                print(f"{tally.part} {tally.subject}: {counts}", file=sys.stderr, flush=True)
+                for place, number in tally.places.most_common(40):
+                    print(f"  {number} x {place}", file=sys.stderr, flush=True)
     if args.json:
         print(json.dumps([tally.to_dict() for tally in tallies], indent=2))
     else:
         print(table(tallies))
-        for tally in tallies:
-            for place, count in tally.places.most_common(40):
-                print(f"{tally.part} {tally.subject}: {count} x {place}")
     return 0 if all(tally.clean for tally in tallies) else 1
 
 

@@ -2,19 +2,21 @@
 
 import random
 import resource
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from soak_parts.jobs import Job, jobs_and_samples, names_in, run_in_child, stage, strangers, whole
+from soak_parts.jobs import Job, jobs_and_samples, names_in, stage, strangers, whole
+from soak_parts.processes import run_in_child
 from soak_parts.tally import Tally
 
 LIMITS = 10
 
 
-def soak_disks(work: Path, rounds: int, seed: int = 0, only: list[str] | None = None) -> list[Tally]:
+def soak_disks(work: Path, rounds: int, seed: int = 0, only: list[str] | None = None) -> Iterator[Tally]:
     """Let each command meet `LIMITS` times the number of rounds limits, up to the size of its largest file."""
     jobs, samples = jobs_and_samples(work, only or [])
-    return [_fill(job, work, samples, LIMITS * rounds, random.Random(f"{seed} {job.name}")) for job in jobs]
+    for job in jobs:
+        yield _fill(job, work, samples, LIMITS * rounds, random.Random(f"{seed} {job.name}"))
 
 
 def _fill(job: Job, work: Path, samples: Path, rounds: int, draw: random.Random) -> Tally:

@@ -2,25 +2,19 @@
 
 import random
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
-from soak_parts.jobs import (
-    Job,
-    jobs_and_samples,
-    names_in,
-    run_in_child,
-    stage,
-    start_in_child,
-    strangers,
-    whole,
-)
+from soak_parts.jobs import Job, jobs_and_samples, names_in, stage, strangers, whole
+from soak_parts.processes import run_in_child, start_in_child
 from soak_parts.tally import Tally
 
 
-def soak_kills(work: Path, kills: int, seed: int = 0, only: list[str] | None = None) -> list[Tally]:
+def soak_kills(work: Path, kills: int, seed: int = 0, only: list[str] | None = None) -> Iterator[Tally]:
     """Kill each command so often, half of the time where there is an earlier output to replace."""
     jobs, samples = jobs_and_samples(work, only or [])
-    return [_kill_job(job, work, samples, kills, random.Random(f"{seed} {job.name}")) for job in jobs]
+    for job in jobs:
+        yield _kill_job(job, work, samples, kills, random.Random(f"{seed} {job.name}"))
 
 
 def _kill_job(job: Job, work: Path, samples: Path, kills: int, draw: random.Random) -> Tally:

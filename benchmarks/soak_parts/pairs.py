@@ -2,27 +2,21 @@
 
 import random
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
-from soak_parts.jobs import (
-    Job,
-    jobs_and_samples,
-    names_in,
-    run_in_child,
-    stage,
-    start_in_child,
-    strangers,
-    whole,
-)
+from soak_parts.jobs import Job, jobs_and_samples, names_in, stage, strangers, whole
+from soak_parts.processes import run_in_child, start_in_child
 from soak_parts.tally import Tally
 
 ROUNDS = 5
 
 
-def soak_pairs(work: Path, rounds: int, seed: int = 0, only: list[str] | None = None) -> list[Tally]:
+def soak_pairs(work: Path, rounds: int, seed: int = 0, only: list[str] | None = None) -> Iterator[Tally]:
     """Start each command twice at once, `ROUNDS` times the number of rounds, the second up to half a run later."""
     jobs, samples = jobs_and_samples(work, only or [])
-    return [_pair_job(job, work, samples, ROUNDS * rounds, random.Random(f"{seed} {job.name}")) for job in jobs]
+    for job in jobs:
+        yield _pair_job(job, work, samples, ROUNDS * rounds, random.Random(f"{seed} {job.name}"))
 
 
 def _pair_job(job: Job, work: Path, samples: Path, rounds: int, draw: random.Random) -> Tally:

@@ -4,7 +4,7 @@ import os
 import random
 import shutil
 import stat
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -12,7 +12,7 @@ from typing import Any
 
 from click.testing import CliRunner
 
-from soak_parts import damage
+from soak_parts import damage, damage_data
 from soak_parts.children import Attempt, place_of, survey
 from soak_parts.samples import make_samples
 from soak_parts.tally import Tally
@@ -30,6 +30,7 @@ class Case:
 
 _SMALL = "--steps 1 --batch-size 8 --networks compact --width 4 --latent-dim 4 --image-size 8 --channels 1 --holdout 0"
 _RESUME = "train --resume --out run"
+_INFO = "info --num-workers 0 "
 _STUDY = "reproduce study.toml --data digits=sklearn:digits --out OUT"
 READERS: dict[str, tuple[Case, ...]] = {
     "embedding file": (
@@ -56,12 +57,12 @@ READERS: dict[str, tuple[Case, ...]] = {
     "checkpoint": (
         Case(
             "run/checkpoints/last.pt",
-            (damage.bytes_of, damage.zip_of, damage.checkpoint_of, damage.checkpoint_of),
+            (damage.bytes_of, damage_data.zip_of, damage.checkpoint_of, damage.checkpoint_of),
             ("info run/checkpoints/last.pt", _RESUME, f"train --init-from run --data images {_SMALL} --out OUT"),
         ),
         Case(
             "classifier/checkpoints/last.pt",
-            (damage.zip_of, damage.checkpoint_of),
+            (damage_data.zip_of, damage.checkpoint_of),
             ("info classifier/checkpoints/last.pt", "train-classifier --resume --out classifier"),
         ),
     ),
@@ -85,12 +86,16 @@ READERS: dict[str, tuple[Case, ...]] = {
         ),
     ),
     "arrays": (
-        Case("plain.npz", (damage.bytes_of, damage.npz_of, damage.zip_of), ("info npz:plain.npz --num-workers 0",)),
-        Case("packed.npz", (damage.bytes_of, damage.npz_of), ("info npz:packed.npz --num-workers 0",)),
+        Case(
+            "plain.npz",
+            (damage.bytes_of, damage_data.npz_of, damage_data.zip_of),
+            ("info npz:plain.npz --num-workers 0",),
+        ),
+        Case("packed.npz", (damage.bytes_of, damage_data.npz_of), ("info npz:packed.npz --num-workers 0",)),
         Case("tables/img_emb/img_emb_0000.npy", (damage.bytes_of,), ("export tables --out OUT",)),
         Case(
             "tables/metadata/metadata_0000.parquet",
-            (damage.bytes_of, damage.parquet_of),
+            (damage.bytes_of, damage_data.parquet_of),
             ("export tables --out OUT",),
             needs="pyarrow",
         ),
@@ -99,10 +104,10 @@ READERS: dict[str, tuple[Case, ...]] = {
     "image sets": (
         Case(
             "images.tar",
-            (damage.bytes_of, damage.tar_of, damage.tar_of, damage.add_to_tar),
+            (damage.bytes_of, damage_data.tar_of, damage_data.tar_of, damage_data.add_to_tar),
             ("info images.tar --num-workers 0",),
         ),
-        Case("list.csv", (damage.bytes_of, damage.csv_of), ("info csv:list.csv --num-workers 0",)),
+        Case("list.csv", (damage.bytes_of, damage_data.csv_of), ("info csv:list.csv --num-workers 0",)),
         Case("images/class0/000.png", (damage.bytes_of,), ("info images --num-workers 0",)),
     ),
     "settings": (
@@ -200,21 +205,19 @@ def _sign_index(folder: Path) -> None:
     sidecar.write_text(json.dumps(info))
 
 
-def soak_readers(work: Path, inputs: int, seed: int = 0, only: Sequence[str] = ()) -> list[Tally]:
+def soak_readers(work: Path, inputs: int, seed: int = 0, only: Sequence[str] = ()) -> Iterator[Tally]:
     """Try so many inputs of each reader (or of those named)."""
     samples = work / "samples"
     if not samples.exists():
         make_samples(samples)
         _make_result(samples)
-    tallies = []
     for name in only or READERS:
         reader = Reader(name, samples, work, seed)
         tally = Tally("readers", name)
         survey(tally, inputs, reader.attempt)
-        tallies.append(tally)
         for rest in work.glob("[0-9]*"):
             shutil.rmtree(rest, ignore_errors=True)
-    return tallies
+        yield tally
 
 
 def _make_result(samples: Path) -> None:
