@@ -1,6 +1,5 @@
 """Images that are stored as arrays: in memory, in npz and HDF5 files, and scikit-learn's digits."""
 
-import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,11 @@ from galirep.data.picture import PixelArray, from_unit
 from galirep.data.report import DataReport
 from galirep.data.sources import ImageSource, row_numbers
 from galirep.errors import DataError, unknown
-from galirep.system.hdf5 import require_own_links, require_own_storage
+from galirep.system.reading.arrays import is_npy
+from galirep.system.reading.arrays import open_npz as read_npz
+from galirep.system.reading.files import parsing, require_regular
+from galirep.system.reading.hdf5 import require_stored
+from galirep.system.reading.own_data import require_own_links, require_own_storage
 
 IMAGE_NAMES = ("images", "x", "arr_0")
 LABEL_NAMES = ("labels", "y", "arr_1")
@@ -31,25 +34,31 @@ class Hdf5Source(ImageSource):
     def __init__(self, spec: str, path: Path, dataset: str | None = None) -> None:
         self._path = str(path)
         self._open: Any = None
-        try:
-            with h5py.File(self._path, "r", locking="best-effort") as file:
-                require_own_links(file, spec)
-                top = [name for name, item in file.items() if isinstance(item, h5py.Dataset)]
-                found = [dataset] if dataset else require_names(spec, "array", top, IMAGE_NAMES[:2])
-                self._dataset = found[0]
-                images = file.get(self._dataset)
-                if not isinstance(images, h5py.Dataset):
-                    raise DataError(f"{spec}: " + unknown("dataset", self._dataset, _dataset_names(file)))
-                self._rows = RowReader(spec, require_own_storage(images, spec).shape, images.dtype)
-                group = images.parent
-                beside = [name for name, item in group.items() if isinstance(item, h5py.Dataset) and item != images]
-                label_found = match_names(spec, "arrays", beside, LABEL_NAMES[:2])
-                values = require_own_storage(group[label_found[0]], spec)[()] if label_found else None
-                # where the array was named, only those beside it could be meant as its labels
-                names = beside if dataset else _dataset_names(file)
-                notes = note_names("arrays", names, [found, label_found], "labels are an array labels or y")
-        except OSError as err:
-            raise DataError(f"{spec} is not a readable HDF5 file: {err}") from err
+        require_regular(path, spec, DataError)
+        with (
+            parsing(f"{spec} is not a readable HDF5 file", DataError),
+            h5py.File(self._path, "r", locking="best-effort") as file,
+        ):
+            require_own_links(file, spec)
+            top = [name for name, item in file.items() if isinstance(item, h5py.Dataset)]
+            found = [dataset] if dataset else require_names(spec, "array", top, IMAGE_NAMES[:2])
+            self._dataset = found[0]
+            images = file.get(self._dataset)
+            if not isinstance(images, h5py.Dataset):
+                raise DataError(f"{spec}: " + unknown("dataset", self._dataset, _dataset_names(file)))
+            self._rows = RowReader(spec, require_own_storage(images, spec).shape or (), images.dtype)
+            require_stored(images, len(images), path.stat().st_size)
+            group = images.parent
+            beside = [name for name, item in group.items() if isinstance(item, h5py.Dataset) and item != images]
+            label_found = match_names(spec, "arrays", beside, LABEL_NAMES[:2])
+            if label_found:
+                require_stored(
+                    require_own_storage(group[label_found[0]], spec), len(group[label_found[0]]), path.stat().st_size
+                )
+            values = group[label_found[0]][()] if label_found else None
+            # where the array was named, only those beside it could be meant as its labels
+            names = beside if dataset else _dataset_names(file)
+            notes = note_names("arrays", names, [found, label_found], "labels are an array labels or y")
         ids = row_numbers(self._rows.count)
         if values is None:
             super().__init__(spec, ids)
@@ -98,20 +107,17 @@ def open_npz(spec: str, path: Path) -> ImageSource:
     Raises:
         DataError: the file is not npz or has no such array, or as for `ArraySource`.
     """
-    try:
-        file = np.load(path, allow_pickle=False)
-        if isinstance(file, np.ndarray):
-            raise DataError(
-                f"{spec} is a single array without a name: save it with numpy.savez(file, images=..., labels=...)"
-            )
-        with file:
-            names = list(file)
-            found = require_names(spec, "array", names, IMAGE_NAMES)
-            label_found = match_names(spec, "arrays", names, LABEL_NAMES)
-            images = file[found[0]]
-            labels = _read_npz_labels(spec, file, label_found[0] if label_found else None)
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as err:
-        raise DataError(f"{spec} is not a readable npz file: {err}") from err
+    require_regular(path, spec, DataError)
+    if is_npy(path):
+        raise DataError(
+            f"{spec} is a single array without a name: save it with numpy.savez(file, images=..., labels=...)"
+        )
+    with read_npz(path, spec) as file:
+        names = file.names
+        found = require_names(spec, "array", names, IMAGE_NAMES)
+        label_found = match_names(spec, "arrays", names, LABEL_NAMES)
+        images = file.read(found[0])
+        labels = file.read(label_found[0]) if label_found else None
     source = ArraySource(spec, images, labels)
     notes = note_names("arrays", names, [found, label_found], "labels are an array labels, y or arr_1")
     source.tell(source.report.adding(notes=notes))
@@ -119,15 +125,6 @@ def open_npz(spec: str, path: Path) -> ImageSource:
         # one bad value means another convention: report it now, not as 60,000 unreadable images
         from_unit(images)
     return source
-
-
-def _read_npz_labels(spec: str, file: Any, name: str | None) -> Any:
-    try:
-        return None if name is None else file[name]
-    except ValueError as err:
-        raise DataError(
-            f"the labels of {spec} are Python objects, which are not unpickled: save {name}.astype(str), or numbers"
-        ) from err
 
 
 def open_digits(spec: str, split: str | None) -> ImageSource:

@@ -7,7 +7,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from galirep.errors import format_list
+from galirep.errors import DataError, format_list
+from galirep.system.reading.records import read_record
 
 _log = logging.getLogger("galirep.data")
 _FIRST = 5  # names that are kept of each reason
@@ -84,18 +85,12 @@ class DataReport:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "DataReport":
-        """Read what `to_dict` returned; keys that a later version added are ignored."""
-        return cls(
-            spec=values["spec"],
-            split=values.get("split"),
-            splits=tuple(values.get("splits", ())),
-            images=int(values.get("images", 0)),
-            left_out=tuple(LeftOut(e["reason"], e["count"], tuple(e["first"])) for e in values.get("left_out", ())),
-            notes=tuple(values.get("notes", ())),
-            classes=dict(values.get("classes", {})),
-            classes_lost=tuple(values.get("classes_lost", ())),
-            other_files=dict(values.get("other_files", {})),
-        )
+        """Read what `to_dict` returned; keys that a later version added are ignored.
+
+        Raises:
+            DataError: a value is missing or of another type.
+        """
+        return read_record(cls, values, "the data report", DataError, ignore_unknown=True)
 
     def short_dict(self, limit: int) -> dict[str, Any]:
         """Return the report as a JSON object of at most `limit` characters, 8,000 or more.

@@ -13,10 +13,13 @@ from pathlib import Path
 import h5py
 import numpy as np
 
+from galirep.embeddings.integrity.structure import require_structure
 from galirep.embeddings.schema import FORMAT, SCHEMA_VERSION, StoreMeta, partial_path, read_meta
 from galirep.errors import ConfigError, DataError
 from galirep.system.files import below, require_free
-from galirep.system.hdf5 import require_own_links, require_own_storage, require_sources
+from galirep.system.reading.files import kind_of
+from galirep.system.reading.hdf5 import attribute, reading
+from galirep.system.reading.own_data import require_own_links, require_own_storage, require_sources
 from galirep.version import __version__
 
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -32,8 +35,8 @@ def open_file(path: Path, mode: str = "r", *, locking: bool | None = None) -> h5
     """
     if not path.exists():
         raise DataError(f"{path}: no such file")
-    if not path.is_file():
-        raise DataError(f"{path} is a directory, not an embedding file")
+    if kind := kind_of(path):
+        raise DataError(f"{path} is {kind}, not an embedding file")
     try:
         file = h5py.File(path, mode, locking=locking)
     except OSError as err:
@@ -81,18 +84,23 @@ def require_own_data(file: h5py.File, path: Path, above: tuple[Path, ...] = ()) 
 def _check_schema(file: h5py.File, path: Path) -> None:
     """Check that an open file is an embedding file of this schema with all its parts."""
     attributes = file.attrs
-    if attributes.get("format") != FORMAT:
+    with reading(path):
+        is_ours = attribute(file, "format", "") == FORMAT
+    if not is_ours:
         raise DataError(
             f"{path} is an HDF5 file, but not an embedding file of galirep; to read images from it, --data hdf5:{path}"
         )
     require_own_data(file, path)
-    version = int(attributes.get("schema_version", 0))
+    with reading(path):
+        version = attribute(file, "schema_version", 0)
     if version != SCHEMA_VERSION:
-        writer = json.loads(attributes.get("versions", "{}")).get("galirep", "an unknown version")
+        with reading(path):
+            writer = dict(json.loads(attribute(file, "versions", "{}"))).get("galirep", "an unknown version")
         raise DataError(
             f"{path} has schema version {version}, galirep {__version__} reads version {SCHEMA_VERSION}: "
             f"read it with galirep {writer}, which wrote it"
         )
+    require_structure(file, path)
     try:
         meta = read_meta(file)
         rows = int(attributes["n_written"])

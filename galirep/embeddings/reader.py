@@ -10,9 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from galirep.embeddings.file_access import open_file
+from galirep.embeddings.integrity.structure import require_labels
 from galirep.embeddings.schema import partial_path, read_errors, read_meta
 from galirep.errors import ConfigError, DataError
 from galirep.system.layer_names import check_layer_names
+from galirep.system.reading.hdf5 import reading
 
 _BLOCK_BYTES = 1 << 24
 
@@ -61,31 +63,38 @@ class Embeddings:
     def _file_rows(self) -> NDArray[np.int64]:
         """The row of the file for each row of this object."""
         written = int(self._file.attrs["n_written"])
-        return np.flatnonzero(self._file["valid"][:written]) if self._valid_only else np.arange(written)
+        if not self._valid_only:
+            return np.arange(written)
+        with reading(self.path):
+            return np.flatnonzero(self._file["valid"][:written])
 
     @cached_property
     def ids(self) -> NDArray[np.object_]:
         """The id of each row: (N,) str."""
-        return np.asarray(self._column(self._file["ids"].asstr()), dtype=object)
+        with reading(self.path):
+            return np.asarray(self._column(self._file["ids"].asstr()), dtype=object)
 
     def utf8_ids(self, start: int, stop: int) -> NDArray[np.object_]:
         """Read only ids[start:stop], as UTF-8 bytes (all ids of a million rows would take 100 MB)."""
         rows = self._file_rows[start:stop]
         if not len(rows):
             return np.empty(0, dtype=object)
-        ids: NDArray[np.object_] = self._file["ids"][rows[0] : rows[-1] + 1][rows - rows[0]]
+        with reading(self.path):
+            ids: NDArray[np.object_] = self._file["ids"][rows[0] : rows[-1] + 1][rows - rows[0]]
         return ids
 
     @cached_property
     def labels(self) -> NDArray[np.int64] | None:
         """The label of each row: (N,) int64, -1 for none; or None if no row has a label."""
-        labels: NDArray[np.int64] = self._column(self._file["labels"])
+        with reading(self.path):
+            labels: NDArray[np.int64] = self._column(self._file["labels"]).astype(np.int64, copy=False)
         return labels if (labels >= 0).any() else None
 
     @cached_property
     def errors(self) -> list[tuple[str, str]]:
         """(id, reason) of each image that could not be read."""
-        return read_errors(self._file)
+        with reading(self.path):
+            return read_errors(self._file)
 
     @property
     def features(self) -> "FeatureArray":
@@ -133,9 +142,10 @@ class Embeddings:
         """Read rows of the file, in the order given, in the chosen columns."""
         if not len(rows):
             return np.empty((0, self.dim), np.float32)
-        if (np.diff(rows) == 1).all():
-            return self._read_consecutive(rows[0], rows[-1] + 1)
-        return self._read_scattered(rows)
+        with reading(self.path):
+            if (np.diff(rows) == 1).all():
+                return self._read_consecutive(rows[0], rows[-1] + 1)
+            return self._read_scattered(rows)
 
     def _read_consecutive(self, start: int, stop: int) -> NDArray[np.float32]:
         dataset = self._file["features"]
@@ -214,7 +224,11 @@ def load_embeddings(
             raise DataError(
                 f"{path} is not complete ({written} of {expected} rows): run the command that made it with --resume"
             )
-        return Embeddings(path, file, layers, valid_only)
+        embeddings = Embeddings(path, file, layers, valid_only)
+        if not incomplete and embeddings.labels is not None:
+            # whoever looks into an incomplete or damaged file wants to see it as it is
+            require_labels(embeddings.labels, len(embeddings.label_names), path)
+        return embeddings
     except BaseException:
         file.close()
         raise

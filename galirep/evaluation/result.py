@@ -4,11 +4,15 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 from galirep.data.memory import Images
-from galirep.errors import ConfigError, DataError
+from galirep.errors import ConfigError
+from galirep.evaluation.measures.registry import MEASURES
 from galirep.system.files import require_free, write_json
+from galirep.system.reading.documents import read_json
+from galirep.system.reading.files import parsing
+from galirep.system.reading.records import check, quoted
 from galirep.system.results import ResultMapping
 
 _NOT_METRICS = ("run", "data", "warnings")
@@ -135,16 +139,42 @@ def _identity(row: Mapping[str, Any]) -> dict[str, Any]:
     return {"kind": run["kind"], "sha256": hashes} if hashes else {"kind": run["kind"], "name": run["path"]}
 
 
+class _RunFacts(TypedDict, total=False):
+    sha256: str | dict[str, str] | None
+    name: str
+
+
+class _Run(_RunFacts):
+    kind: str
+    path: str
+
+
+class _Data(TypedDict):
+    fingerprint: str
+
+
+class _Row(TypedDict):
+    run: _Run
+    data: _Data
+
+
+class _Entry(TypedDict):
+    mean: float | None
+    std: float | None
+    settings: dict[str, Any]
+    warnings: list[str]
+
+
 def _read(path: Path) -> list[dict[str, Any]]:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        rows = content.get("runs", [content])
-        for row in rows:
-            _identity(row), row["data"]["fingerprint"]
-    except OSError as err:
-        raise DataError(f"cannot read {path}: {err.strerror}") from None
-    except (ValueError, KeyError, TypeError, AttributeError):
-        raise ConfigError(
-            f"{path} exists and is not a result of galirep evaluate: choose another --out or pass --overwrite"
-        ) from None
-    return list(rows)
+    foreign = f"{path} exists and is not a result of galirep evaluate: choose another --out or pass --overwrite"
+    content = read_json(path, ConfigError, f"{foreign}: it")
+    rows = content.get("runs", [content]) if isinstance(content, dict) else content
+    checked: list[dict[str, Any]] = check(rows, list[_Row], foreign, ConfigError)
+    for row in checked:
+        for name, entry in read_metrics(row).items():
+            check(entry, _Entry, f"{foreign}: {quoted(name)}", ConfigError)
+            if name in MEASURES:
+                # what a metric adds is known to it alone: it must be able to say it
+                with parsing(f"{foreign}: {name}", ConfigError):
+                    MEASURES[name].line(entry)
+    return checked

@@ -16,6 +16,7 @@ from galirep.features.gali import GaliEncoder
 from galirep.features.protocol import FeatureExtractor, describe
 from galirep.features.registry import load_extractor
 from galirep.game.variant import Variant
+from galirep.networks.header import RunHeader, check_header
 from galirep.networks.parts import Encoder, Generator, Shapes
 from galirep.networks.saved import load_autoencoder, load_network
 
@@ -138,6 +139,7 @@ def _load_run(path: Path, device: torch.device, layers: Sequence[str] | None, tr
     body = partial(load_body, trust_encoder=trust_encoder)
     encoder, generator, header = load_autoencoder(path, device, body=body)
     _, generator_header = load_network(path, "generator", device)
+    check_header(header, RunHeader, path)
     # the sets of BatchNorm statistics that the export has; the first is what was loaded
     available = tuple(header.get("statistics") or ("whole",))
     encoders = {available[0]: encoder}

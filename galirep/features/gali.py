@@ -16,6 +16,7 @@ from galirep.features.protocol import FeatureExtractor
 from galirep.networks.body import BodyEncoder
 from galirep.networks.export_file import load_export, sha256_tensors
 from galirep.networks.families import family
+from galirep.networks.header import NamedHeader, check_header
 from galirep.networks.layers import PAPER, LayerReader, LoadTrunk, defaults_of
 from galirep.networks.parts import Encoder, Shapes
 from galirep.networks.saved import load_image_trunk, load_network
@@ -153,6 +154,7 @@ def load_run(
         raise CheckpointError(f"the run directory {run} does not exist")
     loader = partial(load_body, trust_encoder=trust_encoder) if body is None else body_by_hand(body)
     encoder, header = load_network(run, "encoder", body=loader)
+    check_header(header, NamedHeader, run)
     assert isinstance(encoder, Encoder)
     return GaliEncoder(
         encoder,

@@ -12,11 +12,8 @@ from typing import Any
 
 from galirep.errors import SpecError
 from galirep.game.expression import LEAVES, OPERATORS, Expr, parse, projection, shortened
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
+from galirep.system.reading.documents import read_toml
+from galirep.system.reading.records import quoted
 
 VIEW_LOSSES = ("vicreg", "info-nce")
 DISTANCES = ("l1", "l2", *VIEW_LOSSES)
@@ -98,7 +95,7 @@ class Variant:
                 raise SpecError(f"unknown distance {name!r} of a penalty; known: {', '.join(DISTANCES)}")
             number = isinstance(p.weight, int | float) and not isinstance(p.weight, bool)
             if not (number and 0 <= p.weight <= sys.float_info.max):
-                weight = shortened(repr(p.weight))
+                weight = quoted(p.weight)
                 raise SpecError(f"the weight of a penalty must be a number of 0 or more, not {weight}")
             written = f"the penalty on {shortened(p.left)} and {shortened(p.right)}"
             if left.kind != right.kind or left.kind in ("mask", "view"):
@@ -201,7 +198,7 @@ class Variant:
         Raises:
             SpecError: a key is unknown, missing or of the wrong type, or the variant cannot be trained.
         """
-        name = shortened(str(data.get("name", default_name)))
+        name = shortened(_text(data.get("name", default_name)))
         if unknown := sorted(set(data) - {*_KEYS, "origin"}):
             raise SpecError(f"variant {name!r}: unknown key {shortened(unknown[0])!r}; known: {', '.join(_KEYS)}")
         classes: Any = data.get("classes")
@@ -220,8 +217,8 @@ class Variant:
             tuple(map(tuple, classes)),
             tuple(where.items()),
             tuple(Penalty(*row) for row in penalties),
-            str(data.get("about", "")),
-            str(data.get("origin", "")),
+            _text(data.get("about", "")),
+            _text(data.get("origin", "")),
         )
 
     @classmethod
@@ -232,15 +229,15 @@ class Variant:
             SpecError: the file does not exist, is not TOML or is not a variant; the message names the file.
         """
         path = Path(path)
+        values = read_toml(path, SpecError, f"the variant file {path}")
         try:
-            return cls.from_dict(tomllib.loads(path.read_text(encoding="utf-8")), default_name=path.stem)
-        except OSError as err:
-            raise SpecError(f"cannot read the variant file {path}: {err.strerror}") from None
+            return cls.from_dict(values, default_name=path.stem)
         except SpecError as err:
             raise SpecError(f"{path}: {err}") from None
-        # beside TOML's own errors, deep nesting, numbers of thousands of digits and bytes that are no UTF-8
-        except (ValueError, RecursionError) as err:
-            raise SpecError(f"{path} is not valid TOML: {err}") from None
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else quoted(value)
 
 
 def _is_class(row: Any) -> bool:

@@ -8,18 +8,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 
 from galirep.data.catalog import SPECS
 from galirep.data.files.formats import is_picture
 from galirep.embeddings.reader import load_embeddings
 from galirep.embeddings.schema import partial_path
-from galirep.errors import CheckpointError, ConfigError, DataError
+from galirep.errors import ConfigError, DataError
 from galirep.inspection.data import DataOptions, describe_data
 from galirep.networks.export_file import load_export
 from galirep.runs.checkpoint import load_checkpoint
 from galirep.runs.directory import RunDirectory
 from galirep.search.index_file import is_index, read_info
+from galirep.system.reading.files import require_regular
 
 _HDF5, _ZIP = b"\x89HDF\r\n\x1a\n", b"PK\x03\x04"
 
@@ -62,6 +62,7 @@ def _describe(spec: str, path: Path, options: DataOptions) -> dict[str, Any]:
     if not path.exists():
         hint = f"; an interrupted run left {partial_path(path)}" if partial_path(path).exists() else ""
         raise DataError(f"{path}: no such file or directory{hint}")
+    require_regular(path, str(path), DataError)
     with path.open("rb") as file:
         first_bytes = file.read(8)
     if first_bytes == _HDF5:
@@ -102,12 +103,7 @@ def _describe_folder(path: Path, options: DataOptions) -> dict[str, Any]:
 
 
 def _describe_run(run: RunDirectory) -> dict[str, Any]:
-    try:
-        config = yaml.safe_load(run.config_file.read_text(encoding="utf-8"))
-        run_info = run.info()
-        metrics = run.metrics()
-    except (ValueError, yaml.YAMLError) as err:
-        raise CheckpointError(f"{run.path}: a file of the run is damaged: {err}") from err
+    config, run_info, metrics = run.settings(), run.info(), run.metrics()
     checkpoints = sorted(run.last.parent.glob("*.pt"))
     return {
         "kind": "run",

@@ -10,7 +10,11 @@ import torch
 from torch import Tensor, nn
 
 from galirep.errors import CheckpointError
+from galirep.networks.header import ClassifierHeader, NetworkHeader, check_header
 from galirep.system.files import atomic_write
+from galirep.system.reading.documents import parse_json
+from galirep.system.reading.files import kind_of, parsing
+from galirep.system.reading.records import quoted
 
 FORMAT = 1
 
@@ -56,24 +60,25 @@ def load_export(run: Path, kind: str, device: str | torch.device = "cpu") -> tup
     Raises:
         CheckpointError: the file does not exist, is damaged, was not exported by galirep or has another format.
     """
-    from safetensors import SafetensorError, safe_open
+    from safetensors import safe_open
 
     path = export_folder(run) / f"{kind}.safetensors"
+    if kind_of_file := kind_of(path):
+        raise CheckpointError(f"{path} is {kind_of_file}, not a file")
     if not path.is_file():
         raise CheckpointError(
             f"{run} has no exported {kind} (export/{path.name}): a run has one from its first checkpoint on"
         )
-    try:
-        with safe_open(path, "pt", device=str(device)) as file:
-            text = (file.metadata() or {}).get("galirep")
-            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a mapping)
-    except (SafetensorError, OSError) as err:
-        raise CheckpointError(f"{path} is truncated or damaged: {err}") from None
-    header: dict[str, Any] = json.loads(text) if text else {}
-    if header.get("kind") != kind:
+    damaged = f"{path} is truncated or damaged"
+    with parsing(damaged, CheckpointError), safe_open(path, "pt", device=str(device)) as file:
+        text = (file.metadata() or {}).get("galirep")
+        tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a mapping)
+    header = parse_json(text, f"the header of {path}", CheckpointError) if text else {}
+    if not isinstance(header, dict) or header.get("kind") != kind:
         raise CheckpointError(f"{path} is not a galirep export of kind {kind!r}")
-    if header["format"] != FORMAT:
-        raise CheckpointError(f"{path} has export format {header['format']}; this galirep reads {FORMAT}")
+    if header.get("format") != FORMAT:
+        raise CheckpointError(f"{path} has export format {quoted(header.get('format'))}; this galirep reads {FORMAT}")
+    header = check_header(header, ClassifierHeader if kind == "classifier" else NetworkHeader, path)
     if sha256_tensors(tensors) != header["sha256"]:
         raise CheckpointError(f"{path} is damaged: its tensors do not match the SHA-256 in its header")
     return tensors, header

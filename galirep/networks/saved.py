@@ -12,8 +12,9 @@ from galirep.errors import CheckpointError, ConfigError
 from galirep.networks.body import BodyLoader
 from galirep.networks.export_file import export_folder, load_export, save_export
 from galirep.networks.families import NETWORKS
-from galirep.networks.parts import Encoder, Generator, Shapes
+from galirep.networks.parts import Encoder, Generator, Parts, Shapes
 from galirep.system.files import atomic_write, write_json, write_text
+from galirep.system.reading.files import parsing
 
 EXPORTED = ("encoder.safetensors", "generator.safetensors", "discriminator.safetensors", "encoder.json", "README.md")
 _OPTIONAL = "discriminator.safetensors"
@@ -86,7 +87,7 @@ def load_network(
             it; or see `load_export`.
     """
     tensors, header = load_export(run, kind, device)
-    first, *others = header.get("statistics", [_WHOLE])
+    first, *others = header.get("statistics") or [_WHOLE]
     if statistics not in (None, first, *others):
         raise CheckpointError(
             f"{run} has no BatchNorm statistics {statistics!r}: it has {' and '.join([first, *others])}"
@@ -96,16 +97,38 @@ def load_network(
         second = {name.removeprefix(prefix): tensors.pop(name) for name in list(tensors) if name.startswith(prefix)}
         if other == statistics:
             tensors |= second
-    shapes = Shapes(**header["shapes"])
-    parts = NETWORKS[header["networks"]].build(shapes)
-    by_kind = {"encoder": parts.encoder, "generator": parts.generator, "discriminator": parts.trunks["image"]}
-    net: nn.Module = by_kind[kind]
+    shapes, family = Shapes(**header["shapes"]), NETWORKS.get(header["networks"])
+    if family is None or not family.takes(shapes.size):
+        raise CheckpointError(
+            f"{run} has networks that this galirep has not: {header['networks']!r} of {shapes.size} pixels"
+        )
+    damaged = f"the {kind} of {run} is not what its header says"
+    with parsing(damaged, CheckpointError), torch.device("meta"):
+        # nothing is allocated before the sizes in the header are known to be those of the tensors
+        outline = family.build(shapes)
     if kind == "encoder" and (record := header.get("body")):
         if body is None:
             raise CheckpointError(f"the encoder of {run} stands on the body {record['name']!r}: load it as run:{run}")
-        net = body(record, export_folder(run)).encoder(parts, shapes)
-    net.load_state_dict(tensors)
+        net: nn.Module = body(record, export_folder(run)).encoder(outline, shapes)
+    else:
+        _require_shapes(tensors, _of_kind(outline, kind), damaged)
+        net = _of_kind(family.build(shapes), kind)
+    with parsing(damaged, CheckpointError):
+        net.load_state_dict(tensors)
     return net.requires_grad_(False).eval().to(device), header
+
+
+def _of_kind(parts: Parts, kind: str) -> nn.Module:
+    by_kind = {"encoder": parts.encoder, "generator": parts.generator, "discriminator": parts.trunks["image"]}
+    return by_kind[kind]
+
+
+def _require_shapes(tensors: Mapping[str, Tensor], net: nn.Module, damaged: str) -> None:
+    shapes = {name: tuple(value.shape) for name, value in net.state_dict().items()}
+    for name in sorted(shapes.keys() | tensors.keys()):
+        found = tuple(tensors[name].shape) if name in tensors else "not there"
+        if found != shapes.get(name, "unknown"):
+            raise CheckpointError(f"{damaged}: {name} is {found}, not {shapes.get(name, 'known')}")
 
 
 def load_image_trunk(run: Path, step: int) -> nn.Module:
@@ -120,9 +143,9 @@ def load_image_trunk(run: Path, step: int) -> nn.Module:
             "(galirep train --resume)"
         )
     trunk, header = load_network(run, "discriminator")
-    if header["step"] != step:
+    if header.get("step") != step:
         raise CheckpointError(
-            f"{run} has an encoder of step {step} and a discriminator of step {header['step']}: "
+            f"{run} has an encoder of step {step} and a discriminator of step {header.get('step')}: "
             "try again when the run has written both"
         )
     return trunk
@@ -169,7 +192,7 @@ def export_run(run: str | Path, out: str | Path, *, overwrite: bool = False) -> 
             load_export(path.parent, path.stem)
     names = [*EXPORTED, *(f"{BODY_FOLDER}/{name}" for name in read_export(folder / BODY_FOLDER))]
     if (folder / _OPTIONAL).is_file():
-        load_image_trunk(run, checked["step"])
+        load_image_trunk(run, checked.get("step", 0))
     else:
         names.remove(_OPTIONAL)
     out.mkdir(exist_ok=True)

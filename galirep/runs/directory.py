@@ -12,8 +12,12 @@ from typing import Any
 import yaml
 
 from galirep.errors import CheckpointError, ConfigError
+from galirep.runs.records import RunInfo, Step, TrainedInfo
 from galirep.system.files import atomic_write, write_json, write_text
 from galirep.system.printable import printable
+from galirep.system.reading.documents import parse_json, read_json
+from galirep.system.reading.files import require_regular
+from galirep.system.reading.records import check
 from galirep.system.settings import read_settings
 
 
@@ -89,12 +93,21 @@ class RunDirectory:
         """Read run.json.
 
         Raises:
-            CheckpointError: it is not a JSON object.
+            CheckpointError: it is not a JSON object, or a value is not of the type that `RunInfo` says.
         """
-        try:
-            info: dict[str, Any] = dict(json.loads(self.info_file.read_text(encoding="utf-8")))
-        except ValueError:
-            raise CheckpointError(f"{self.info_file} is not a JSON object, so {self.path} cannot be resumed") from None
+        value = read_json(self.info_file, CheckpointError)
+        if not isinstance(value, dict):
+            raise CheckpointError(f"{self.info_file} is not a JSON object, so {self.path} cannot be resumed")
+        info: dict[str, Any] = check(value, RunInfo, str(self.info_file), CheckpointError, "is damaged")
+        return info
+
+    def trained_info(self) -> dict[str, Any]:
+        """Read run.json of a run of `galirep train` that goes on.
+
+        Raises:
+            CheckpointError: as `info`; or it lacks something that such a run needs.
+        """
+        info: dict[str, Any] = check(self.info(), TrainedInfo, str(self.info_file), CheckpointError, "is damaged")
         return info
 
     def require_command(self, command: str) -> None:
@@ -124,12 +137,19 @@ class RunDirectory:
             file.write(json.dumps(row) + "\n")
 
     def metrics(self) -> list[dict[str, Any]]:
-        """Read metrics.jsonl; a last line that a kill cut short is left out."""
-        rows = []
+        """Read metrics.jsonl; a last line that a kill cut short is left out.
+
+        Raises:
+            CheckpointError: another line is no JSON object with a step.
+        """
+        rows: list[dict[str, Any]] = []
         if self.metrics_file.exists():
-            for line in self.metrics_file.read_text(encoding="utf-8").splitlines(keepends=True):
-                if line.endswith("\n"):
-                    rows.append(json.loads(line))
+            require_regular(self.metrics_file, str(self.metrics_file), CheckpointError)
+            with self.metrics_file.open("rb") as file:
+                for number, line in enumerate(file, 1):
+                    if line.endswith(b"\n"):
+                        where = f"{self.metrics_file}, line {number}"
+                        rows.append(check(parse_json(line, where, CheckpointError), Step, where, CheckpointError))
         return rows
 
     def rewind(self, step: int) -> None:

@@ -11,8 +11,9 @@ from torch import Tensor, nn
 from galirep.errors import CheckpointError, format_list
 from galirep.networks.body import BodyEncoder
 from galirep.networks.export_file import load_export, sha256_tensors
-from galirep.runs.checkpoint import load_checkpoint
+from galirep.runs.checkpoint import check_state, load_checkpoint
 from galirep.runs.directory import RunDirectory
+from galirep.runs.records import WithD
 
 State = Mapping[str, Tensor]
 _CLASSIFIER = "classifier:"
@@ -109,7 +110,7 @@ def load_initial_weights(source: str) -> InitialWeights:
     states: dict[str, State] = {"E": encoder, "G": load_export(run, "generator")[0]}
     last = RunDirectory(run).last
     if last.is_file():
-        states["D"] = load_checkpoint(last)["nets"]["D"]
+        states["D"] = check_state(load_checkpoint(last), WithD, last)["nets"]["D"]
     return InitialWeights(source, header["networks"], states, header.get("body"))
 
 
@@ -128,7 +129,7 @@ def _is_bias(name: str) -> bool:
 def _misfit(names: Iterable[str], state: State, own: State) -> str:
     """Return why the tensors of a layer cannot be taken from `state`; "" if they can."""
     for name in names:
-        if name not in state:
+        if not isinstance(state.get(name), Tensor):
             return "not there"
         if state[name].shape != own[name].shape:
             return f"{tuple(state[name].shape)}, not {tuple(own[name].shape)}"

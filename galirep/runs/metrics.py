@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from galirep.errors import CheckpointError
+from galirep.system.reading.records import quoted, read_record
 
 
 @dataclass(frozen=True)
@@ -79,26 +80,21 @@ class MetricsRow:
         """Read a row of metrics.jsonl; what this version does not know is ignored.
 
         Raises:
-            CheckpointError: a value that every row has is missing.
+            CheckpointError: a value that every row has is missing, or one is of another type.
         """
-        values = {name: row[name] for name in _names(cls) if name in row}
-        try:
-            if "evaluation" in values:
-                known = _names(Evaluation)
-                values["evaluation"] = Evaluation(**{k: v for k, v in row["evaluation"].items() if k in known})
-            return cls(**values)
-        except TypeError as err:
-            raise CheckpointError(f"the metrics of step {row.get('step', '?')} are incomplete: {err}") from None
+        where = f"the metrics of step {quoted(row.get('step', '?'))}"
+        read = read_record(cls, row, where, CheckpointError, ignore_unknown=True, fault="are incomplete or damaged")
+        if any(len(line) != len(read.probs) for line in read.probs):
+            raise CheckpointError(f"{where} are damaged: probs is not square")
+        if missing := {"E", "G", "D"} - (read.weight_norms.keys() & read.gradient_norms.keys()):
+            raise CheckpointError(f"{where} are damaged: no norm of {min(missing)}")
+        return read
 
     def is_finite(self, *, gradients: bool = True) -> bool:
         """Return True if losses, norms and evaluation are finite; `gradients=False` leaves out the gradient norms."""
         norms = [*self.weight_norms.values(), *(self.gradient_norms.values() if gradients else ())]
         evaluation = self.evaluation.to_dict().values() if self.evaluation else ()
         return all(math.isfinite(value) for value in (self.loss_d, self.loss_g, *norms, *evaluation))
-
-
-def _names(record: type) -> frozenset[str]:
-    return frozenset(f.name for f in dataclasses.fields(record))
 
 
 def _without_none(values: Mapping[str, Any]) -> dict[str, Any]:

@@ -11,11 +11,10 @@ _MAX_EVALUATIONS = 12  # shown in the table
 def summary(settings: Mapping[str, Any], info: Mapping[str, Any], history: Sequence[MetricsRow]) -> str:
     """Describe a finished run in Markdown; `info` is what run.json says, `history` the rows of metrics.jsonl."""
     rows = "".join(f"| {name} | {value} |\n" for name, value in settings.items() if value is not None)
-    last = history[-1]
+    losses = f"loss of D {history[-1].loss_d:.4f}, of G and E {history[-1].loss_g:.4f}" if history else "no metrics"
     return (
         f"# {settings['variant']} on {settings['data']}\n\n"
-        f"{last.step} updates on {info['data']['images']} images; "
-        f"loss of D {last.loss_d:.4f}, of G and E {last.loss_g:.4f}.\n\n"
+        f"{info['step']} updates on {info['data']['images']} images; {losses}.\n\n"
         "- `export/`: the averaged encoder and generator (`galirep embed --encoder` takes this directory)\n"
         f"{_best_line(info['best'])}"
         "- `samples/`: pictures over time; `metrics.jsonl`: numbers over time; "

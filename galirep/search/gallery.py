@@ -22,6 +22,7 @@ from galirep.search.nearest import FaissScan, Scan, Search, TorchScan
 from galirep.search.vectors import allocate_flat, read_vectors_into, view_flat
 from galirep.system.devices import device_of
 from galirep.system.layer_names import require_list
+from galirep.system.reading.files import parsing
 
 BACKENDS = ("auto", "faiss", "torch")
 
@@ -131,7 +132,8 @@ def _open_index(
     info = read_info(path)
     _require_built_with(path, info, metric, layers)
     index = read_index(path, info)
-    vectors = view_flat(index) if info.exact else None
+    with parsing(f"{path} is not the exact index that its sidecar says", DataError):
+        vectors = view_flat(index) if info.exact else None
     if nprobe is not None:
         _set_nprobe(path, index, info, nprobe)
     scan: Scan
@@ -144,7 +146,7 @@ def _open_index(
         )
     else:
         scan = FaissScan(index, info.metric, device)
-    ids, labels = read_rows(path)
+    ids, labels = read_rows(path, info.n)
     return Gallery(
         path=path,
         meta=info.embeddings,

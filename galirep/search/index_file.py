@@ -4,7 +4,6 @@ FILE.faiss is faiss's own file, FILE.faiss.rows.h5 has the id and label of each 
 the description (`IndexInfo`) with the checksums of the other two. The sidecar is written last.
 """
 
-import json
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,7 +20,11 @@ from galirep.errors import DataError
 from galirep.search.faiss_library import load_faiss
 from galirep.search.index_info import FORMAT, SCHEMA_VERSION, IndexInfo
 from galirep.system.files import atomic_write, require_free, sync, write_json
-from galirep.system.hdf5 import require_own_links, require_own_storage
+from galirep.system.reading.documents import read_json
+from galirep.system.reading.files import parsing
+from galirep.system.reading.hdf5 import dataset, reading, require_stored
+from galirep.system.reading.own_data import require_own_links, require_own_storage
+from galirep.system.reading.records import quoted
 
 # a checksum reads at most _MAX_PIECES pieces of _PIECE_BYTES
 _PIECE_BYTES = 1 << 20
@@ -159,22 +162,19 @@ def read_info(path: Path) -> IndexInfo:
 
 
 def _read_sidecar(sidecar: Path) -> IndexInfo:
-    try:
-        value = json.loads(sidecar.read_text(encoding="utf-8"))
-        if value["format"] != FORMAT:
-            raise KeyError("format")
-        version = value["schema_version"]
-        if version != SCHEMA_VERSION:
-            writer = value["versions"]["galirep"]
-            raise DataError(
-                f"{sidecar} has schema version {version}, not {SCHEMA_VERSION}: "
-                f"read it with galirep {writer}, which wrote it"
-            )
-        return IndexInfo.from_dict(value)
-    except (ValueError, KeyError, TypeError, AttributeError) as err:
+    foreign = f"{sidecar} is not the sidecar of an index that `galirep index` made"
+    value = read_json(sidecar, DataError)
+    if not isinstance(value, dict) or value.get("format") != FORMAT:
+        raise DataError(f"{foreign}: it does not say the format {FORMAT!r}")
+    version = value.get("schema_version")
+    if version != SCHEMA_VERSION:
+        versions = value.get("versions")
+        writer = versions.get("galirep") if isinstance(versions, dict) else None
         raise DataError(
-            f"{sidecar} is not the sidecar of an index that `galirep index` made: {type(err).__name__}: {err}"
-        ) from err
+            f"{sidecar} has schema version {quoted(version)}, not {SCHEMA_VERSION}: "
+            f"read it with galirep {quoted(writer)}, which wrote it"
+        )
+    return IndexInfo.from_dict(value, foreign)
 
 
 def read_index(path: Path, info: IndexInfo) -> Any:
@@ -185,24 +185,34 @@ def read_index(path: Path, info: IndexInfo) -> Any:
     """
     faiss = load_faiss()
     mapped = path.stat().st_size >= _MIN_MAPPED_BYTES
-    try:
+    with parsing(f"{path} cannot be read as a faiss index", DataError):
         index = faiss.read_index(str(path), getattr(faiss, "IO_FLAG_MMAP_IFC", faiss.IO_FLAG_MMAP) if mapped else 0)
-    except RuntimeError as err:
-        raise DataError(f"{path} cannot be read as a faiss index: {err}") from err
     if (index.d, index.ntotal) != (info.dim, info.n):
         raise DataError(
             f"{path} has {index.ntotal} rows of {index.d} columns, but its sidecar says {info.n} of {info.dim}"
         )
     if info.nprobe is not None:
-        faiss.extract_index_ivf(index).nprobe = info.nprobe
+        with parsing(f"{path} has no inverted lists, but its sidecar says nprobe {info.nprobe}", DataError):
+            faiss.extract_index_ivf(index).nprobe = info.nprobe
     return index
 
 
-def read_rows(path: Path) -> tuple[NDArray[np.object_], NDArray[np.int64] | None]:
-    """Return the (N,) ids and (N,) labels of the index `path`; None if no row has a label."""
-    rows = rows_path(path)
-    with h5py.File(rows, "r") as file:
-        require_own_links(file, rows)
-        for dataset in file.values():
-            require_own_storage(dataset, rows)
-        return file["ids"].asstr()[:], file["labels"][:] if "labels" in file else None
+def read_rows(path: Path, n: int) -> tuple[NDArray[np.object_], NDArray[np.int64] | None]:
+    """Return the (N,) ids and (N,) labels of the index `path`, of `n` rows; None if no row has a label.
+
+    Raises:
+        DataError: the file is damaged, or has another number of rows, or its values in other files.
+    """
+    file_path = rows_path(path)
+    size = file_path.stat().st_size
+    with reading(file_path), h5py.File(file_path, "r") as file:
+        require_own_links(file, file_path)
+        ids = require_own_storage(dataset(file, "ids", "O", 1), file_path)
+        require_stored(ids, len(ids), size)
+        labels = None
+        if "labels" in file:
+            labels = require_own_storage(dataset(file, "labels", "i", 1), file_path)
+            require_stored(labels, len(labels), size)
+        if any(column is not None and len(column) != n for column in (ids, labels)):
+            raise DataError(f"{file_path} has {len(ids)} ids, but its sidecar says {n} rows")
+        return ids.asstr()[:], None if labels is None else labels[:].astype(np.int64)

@@ -4,8 +4,12 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
+from galirep.embeddings.integrity.structure import read_json_meta
 from galirep.embeddings.reader import Embeddings
 from galirep.embeddings.schema import StoreMeta
+from galirep.errors import DataError
+from galirep.search.distances import METRICS
+from galirep.system.reading.records import Size, check, quoted, read_record
 
 FORMAT = "galirep-index"
 SCHEMA_VERSION = 1
@@ -43,14 +47,21 @@ class IndexInfo:
         return value
 
     @classmethod
-    def from_dict(cls, value: Mapping[str, Any]) -> "IndexInfo":
-        """Rebuild the description from what `to_dict` returned."""
-        fields = {name: value[name] for name in cls.__dataclass_fields__}
-        meta: dict[str, Any] = {
-            name: tuple(item) if isinstance(item, list) else item for name, item in fields["embeddings"].items()
-        }
-        meta["layers"] = tuple(meta["layers"].items())
-        return cls(**{**fields, "embeddings": StoreMeta(**meta)})
+    def from_dict(cls, value: Mapping[str, Any], where: str) -> "IndexInfo":
+        """Rebuild the description from what `to_dict` returned.
+
+        Raises:
+            DataError: a value is missing, of another type or out of range; `where` begins the message.
+        """
+        embeddings = value.get("embeddings")
+        if not isinstance(embeddings, dict):
+            raise DataError(f"{where}: it has no embeddings")
+        meta = read_json_meta(embeddings, where)
+        info = read_record(cls, {**value, "embeddings": meta}, where, DataError, ignore_unknown=True)
+        check([info.n, info.dim, info.nprobe or 1], list[Size], f"{where}: n, dim and nprobe", DataError)
+        if info.metric not in METRICS or info.dim != meta.dim:
+            raise DataError(f"{where}: metric {quoted(info.metric)}, {info.dim} columns for layers of {meta.dim}")
+        return info
 
 
 def selected_meta(embeddings: Embeddings) -> StoreMeta:

@@ -1,21 +1,26 @@
 """`classifier:DIR`: a net of `galirep train-classifier` as a feature extractor, and the files of its export."""
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 
-from galirep.errors import PluginError
+from galirep.errors import CheckpointError, PluginError
 from galirep.features.frozen import freeze
 from galirep.features.gali import GaliEncoder
 from galirep.features.network import NetworkExtractor
 from galirep.networks.export_file import load_export, save_export
 from galirep.networks.families import NETWORKS
+from galirep.networks.header import Accuracy, check_header
 from galirep.networks.parts import Encoder, Shapes
+from galirep.runs.checkpoint import require_like
 from galirep.supervised.config import SUPERVISED
 from galirep.supervised.nets import Classifier, EncoderTrunk, build_net, net_shapes
 from galirep.system.files import write_json, write_text
+from galirep.system.reading.files import parsing
 
 
 def export_classifier(folder: Path, net: Classifier, facts: Mapping[str, Any]) -> None:
@@ -42,8 +47,17 @@ def load_classifier(folder: Path) -> tuple[Classifier, dict[str, Any]]:
     shapes = net_shapes(header["net"], header["image_size"], header["channels"])
     if "shapes" in header:
         shapes = Shapes(**header["shapes"])
-    net = build_net(header["net"], shapes, classes=len(header["names"]), projector=header.get("projector", 0))
-    net.load_state_dict(tensors)
+    build = partial(
+        build_net, header["net"], shapes, classes=len(header["names"]), projector=header.get("projector", 0)
+    )
+    damaged = f"the classifier of {folder} is not what its header says"
+    with parsing(damaged, CheckpointError):
+        with torch.device("meta"):
+            require_like(tensors, build().state_dict())
+        net = build()
+        net.load_state_dict(tensors)
+    if _supervised(header):
+        check_header(header["report"], Accuracy, folder)
     return freeze(net), header
 
 
@@ -63,7 +77,7 @@ def build(argument: str, *, download: bool = False) -> NetworkExtractor | GaliEn
     name, tag, origin = f"classifier-{header['net']}", _tag(header), _origin(header)
     if isinstance(net.trunk, EncoderTrunk):
         shapes = Shapes(**header["shapes"])
-        encoder = NETWORKS[header["networks"]].build(shapes).encoder
+        encoder = NETWORKS[header["net"]].build(shapes).encoder
         encoder.blocks = net.trunk.blocks
         return _HiddenLayers(encoder, shapes, name=name, tag=tag, origin=origin)
     extractor = NetworkExtractor(

@@ -11,8 +11,9 @@ import torch
 from galirep.data.sources import ImageSource
 from galirep.networks.families import NETWORKS
 from galirep.runs.active import ActiveRun
-from galirep.runs.checkpoint import load_checkpoint, save_checkpoint
+from galirep.runs.checkpoint import check_state, fitting, load_checkpoint, save_checkpoint
 from galirep.runs.directory import RunDirectory
+from galirep.runs.records import TaskState
 from galirep.supervised.config import ClassifierConfig
 from galirep.supervised.extractor import export_classifier
 from galirep.supervised.learning import Supervised
@@ -82,7 +83,9 @@ def train_classifier(
     # begin or resume
     if resume:
         run = ActiveRun.resume(directory, _differences(directory, prepared), device)
-        task.load_state_dict(load_checkpoint(directory.last, device))
+        state = check_state(load_checkpoint(directory.last, device), TaskState, directory.last)
+        with fitting(directory.last):
+            task.load_state_dict(state)
         directory.rewind(task.step)
         run.write_status("running")
     else:
@@ -161,9 +164,9 @@ def _differences(directory: RunDirectory, prepared: Prepared) -> list[str]:
         CheckpointError: the run was not made by train-classifier.
     """
     directory.require_command("train-classifier")
-    info = directory.info()
+    recorded = directory.info().get("identity", {})
     differences = prepared.config.differences(ClassifierConfig.from_dict(directory.settings()))
     for name, value in prepared.identity.items():
-        if value != info["identity"][name]:
+        if value != recorded.get(name):
             differences.append(f"{name}: its content is not that of the run")
     return differences

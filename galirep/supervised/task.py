@@ -13,6 +13,7 @@ from torch.optim.swa_utils import update_bn
 
 from galirep.data.tensors import image_blocks, to_float
 from galirep.errors import ConfigError, DataError
+from galirep.runs.checkpoint import load_optimizer, require_like
 from galirep.supervised.config import EPOCHS, ClassifierConfig
 from galirep.supervised.learning import Learning, SelfSupervised, Supervised
 from galirep.supervised.nets import build_net, has_batch_statistics, net_shapes
@@ -168,7 +169,10 @@ class ClassifierTask:
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Load what `state_dict` returned."""
-        for name in _MODULES:
-            getattr(self, name).load_state_dict(state[name])
+        if state["best"]:
+            require_like(state["best"], self.net.state_dict())
+        self.net.load_state_dict(state["net"])
+        load_optimizer(self.optimizer, state["optimizer"])
+        self.scaler.load_state_dict(state["scaler"])
         for name in _PLAIN:
             setattr(self, name, state[name])

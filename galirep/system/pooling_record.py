@@ -1,11 +1,25 @@
 """What an extractor's `preprocessing` records of how its layers were pooled, and how two such records are compared."""
 
 from collections.abc import Collection, Mapping
-from typing import Any
+from typing import Any, TypedDict
 
 POOLING = "pooling"
 EARLIER = "earlier"
 """The key of a layer that versions before this record pooled otherwise; its value says how."""
+
+
+class Pooled(TypedDict, total=False):
+    """How one layer was pooled; either what it is, or also how an earlier version did it."""
+
+    pooled: str
+    shape: str
+    earlier: str
+
+
+class Preprocessing(TypedDict, total=False):
+    """What the rules here read of an extractor's record."""
+
+    pooling: dict[str, Pooled]
 
 
 def comparable(preprocessing: Mapping[str, Any]) -> dict[str, Any]:
@@ -33,6 +47,5 @@ def pooling_differences(first: Mapping[str, Any], second: Mapping[str, Any], lay
 def _describe(pooled: Mapping[str, Any] | None, other: Mapping[str, Any] | None) -> str:
     """Say how a layer was pooled; one without a record is as earlier versions did it, which the other side says."""
     if pooled is not None:
-        return f"{pooled['pooled']} of {pooled['shape']}"
-    assert other is not None
-    return f"{other[EARLIER]} (by a version before this one: embed again)"
+        return f"{pooled.get('pooled', 'pooling')} of {pooled.get('shape', 'unknown shape')}"
+    return f"{(other or {}).get(EARLIER, 'layer of another time')} (by a version before this one: embed again)"

@@ -8,9 +8,10 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
-import yaml
-
 from galirep.errors import ConfigError, similar, unknown
+from galirep.system.reading.documents import parse_yaml, read_yaml
+from galirep.system.reading.files import parsing
+from galirep.system.reading.records import INT64, quoted
 
 Self = TypeVar("Self", bound="Settings")
 
@@ -55,7 +56,7 @@ class Settings:
         kinds = setting_types(type(self))
         for name, (kind, _) in kinds.items():
             value = getattr(self, name)
-            if kind is float and isinstance(value, int) and not isinstance(value, bool):
+            if kind is float and isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**1023:
                 # whole numbers are floats where floats are meant, as everywhere in Python
                 object.__setattr__(self, name, float(value))
         checked = [_fault(f, *kinds[f.name], getattr(self, f.name)) for f in dataclasses.fields(self)]
@@ -120,7 +121,7 @@ def _to_number(kind: type, value: Any) -> Any:
     if kind is float and isinstance(value, int | str) and not isinstance(value, bool):
         try:
             return float(value)
-        except ValueError:
+        except (ValueError, OverflowError):
             return value
     return value
 
@@ -130,7 +131,11 @@ def _fault(field: "dataclasses.Field[Any]", kind: type, optional: bool, value: A
     if value is None and optional:
         return None
     if not isinstance(value, kind) or (kind is not bool and isinstance(value, bool)):
-        return f"{field.name} {value!r}: must be {kind.__name__}{' or null' if optional else ''}"
+        return f"{field.name} {quoted(value)}: must be {kind.__name__}{' or null' if optional else ''}"
+    if isinstance(value, int) and abs(value) > INT64:
+        return f"{field.name} {quoted(value)}: must be a whole number of 64 bits"
+    if isinstance(value, str) and "\0" in value:
+        return f"{field.name} {quoted(value)}: must be a text without zero bytes"
     choices = field.metadata["choices"]
     if choices and value not in choices:
         if kind is int:
@@ -160,19 +165,16 @@ def _bounds_in_words(field: "dataclasses.Field[Any]") -> str:
 
 
 def read_settings(path: Path) -> dict[str, Any]:
-    """Read the settings in a YAML file, unchecked.
+    """Read the settings in a YAML file, by name, their values unchecked.
 
     Raises:
-        ConfigError: the file cannot be read or is not a YAML mapping.
+        ConfigError: the file cannot be read or is not a YAML mapping of names (see `documents.read_yaml`).
     """
-    try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as err:
-        raise ConfigError(f"cannot read {path}: {err.strerror}") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as err:
-        raise ConfigError(f"{path} is not valid YAML: {' '.join(str(err).split())}") from None
+    values = read_yaml(path, ConfigError)
     if not isinstance(values, dict):
         raise ConfigError(f"{path} must contain settings as 'name: value' lines, not {type(values).__name__}")
+    if wrong := next((key for key in values if not isinstance(key, str)), None):
+        raise ConfigError(f"{path}: {quoted(wrong)} is not the name of a setting")
     return values
 
 
@@ -188,8 +190,9 @@ def parse_assignments(assignments: Iterable[str]) -> dict[str, Any]:
         if not equals:
             raise ConfigError(f"--set {item!r}: write KEY=VALUE")
         try:
-            parsed = yaml.safe_load(value)
-        except yaml.YAMLError:
+            with parsing("", ConfigError):
+                parsed = parse_yaml(value)
+        except ConfigError:
             parsed = value
         values[key.strip().replace("-", "_")] = parsed
     return values

@@ -7,6 +7,7 @@ from torch import nn
 
 from galirep.game.step import Game
 from galirep.networks.body import BodyEncoder
+from galirep.runs.checkpoint import load_optimizer
 from galirep.training.config import TrainConfig
 
 D_RATE = 2.0
@@ -71,8 +72,8 @@ class Optimizers:
 
     def load_state_dict(self, state: dict[str, dict[str, object]]) -> None:
         """Load what `state_dict` returned."""
-        self._both.load_state_dict(state["EG"])
-        self._d.load_state_dict(state["D"])
+        load_optimizer(self._both, state["EG"])
+        load_optimizer(self._d, state["D"])
         self.scaler.load_state_dict(state["scaler"])
 
 

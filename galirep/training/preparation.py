@@ -58,7 +58,7 @@ def prepare(
     Raises:
         GalirepError: a setting, the data or the adapter does not fit.
     """
-    stored = None if resumed is None else resumed.info()
+    stored = None if resumed is None else resumed.trained_info()
     variant, device = variant or _variant(config, stored), device_of(config.device)
     # a precision that the device cannot do is refused before any image is decoded
     autocast_of(device, config.precision)

@@ -14,10 +14,11 @@ from galirep.networks.layers import defaults_of
 from galirep.networks.saved import export_networks
 from galirep.runs.active import ActiveRun
 from galirep.runs.board import Board
-from galirep.runs.checkpoint import load_checkpoint, save_checkpoint
+from galirep.runs.checkpoint import check_state, fitting, load_checkpoint, save_checkpoint
 from galirep.runs.directory import RunDirectory
 from galirep.runs.initial_weights import describe_initial
 from galirep.runs.metrics import MetricsRow
+from galirep.runs.records import SessionState
 from galirep.runs.summary import summary
 from galirep.system.files import write_text
 from galirep.system.pooling_record import comparable
@@ -58,13 +59,14 @@ class TrainingRun:
         """
         config, session = prepared.plan.config, prepared.session
         before = TrainConfig.from_dict(directory.settings())
-        differences = [*config.differences(before), *_fact_differences(prepared.facts, directory.info())]
+        differences = [*config.differences(before), *_fact_differences(prepared.facts, directory.trained_info())]
         active = ActiveRun.resume(directory, differences, session.batches.device)
         if directory.last.exists():
-            state = load_checkpoint(directory.last)
+            state = check_state(load_checkpoint(directory.last), SessionState, directory.last)
             if differences := config.differences(TrainConfig.from_dict(state["config"])):
                 raise CheckpointError(f"{directory.last} is a checkpoint of another run: {'; '.join(differences)}")
-            session.load_state_dict(state)
+            with fitting(directory.last):
+                session.load_state_dict(state)
         directory.rewind(session.step)
         if config.steps != before.steps:
             directory.write_settings(config.to_dict())

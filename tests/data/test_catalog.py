@@ -84,7 +84,7 @@ def test_npz_and_hdf5(tmp_path, images, expected, names):
         ({"images": GREY, "labels": [1, 2]}, "expected 5, one for each image"),
         ({"images": GREY, "labels": [0.5] * 5}, "whole numbers or names, but that of row 0 is 0.5"),
         ({"images": GREY, "labels": [0, 1, 2, 3, -2]}, "go down to -2"),
-        ({"images": np.array([{}] * 3)}, "is not a readable npz file"),
+        ({"images": np.array([{}] * 3)}, "are Python objects, which are not unpickled"),
     ],
 )
 def test_npz_errors(tmp_path, arrays, message):

@@ -251,7 +251,7 @@ def test_foreign_and_damaged_files(path, tmp_path):
 def test_columns_that_do_not_fit_the_layers(path):
     with h5py.File(path, "r+") as file:
         file.attrs["layers"] = '{"mu": [0, 9]}'
-    with pytest.raises(DataError, match="is damaged: it records 300 rows of 9 columns, features has fewer"):
+    with pytest.raises(DataError, match="is damaged: its layers have 9 columns, its features 8"):
         load_embeddings(path)
 
 

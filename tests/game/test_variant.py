@@ -220,7 +220,7 @@ def test_a_variant_that_cannot_be_trained_is_refused_with_its_name(classes, wher
         ),
         ("classes = [['x', 'E(x'], ['G(z)', 'z']]", "in 'E(x': write calls of E, mu, G"),
         ("classes = [['x' 'E(x)']]", "is not valid TOML"),
-        ("classes = " + "[" * 100_000 + "]" * 100_000, "is not valid TOML: maximum recursion"),
+        ("classes = " + "[" * 100_000 + "]" * 100_000, "is not valid TOML: it is nested too deeply"),
         ("penalties = [['l2', 'x', 'G(z)', " + "9" * 5000 + "]]", "is not valid TOML: "),
         ("x" * 5000 + " = 1", "unknown key 'xxx"),
         ("name = '" + "n" * 5000 + "'\nclasses = 3", "nnn...': classes must be a list"),

@@ -41,7 +41,7 @@ def test_a_row_is_read_as_it_was_written():
 def test_rows_of_other_versions():
     row = ROW.to_dict()
     assert MetricsRow.from_dict({**row, "entropy": 1.0, "evaluation": {**row["evaluation"], "fid": 3.0}}) == ROW
-    with pytest.raises(CheckpointError, match=r"the metrics of step 3 are incomplete: .*'loss_d'"):
+    with pytest.raises(CheckpointError, match="the metrics of step 3 are incomplete or damaged: loss_d is missing"):
         MetricsRow.from_dict({name: value for name, value in row.items() if name != "loss_d"})
 
 

@@ -180,7 +180,7 @@ def test_a_checkpoint_that_cannot_be_resumed_from_is_told_and_nothing_changes(da
     says = {
         "truncated": "truncated or damaged",
         "foreign": "is not a checkpoint of galirep",
-        "no run.json": "is not a JSON object",
+        "no run.json": "is not valid JSON",
     }.get(damage, "width: 4, not 8; lr")
     with pytest.raises(CheckpointError, match=says):
         train(config(), tiny(), out=run, resume=True)

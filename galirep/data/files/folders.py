@@ -1,7 +1,6 @@
 """Folders of images: listing their files, hidden and housekeeping ones for the report, and opening them."""
 
 import contextlib
-import json
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -11,6 +10,9 @@ from galirep.data.files.listing import Listing, housekeeping
 from galirep.data.report import DataReport
 from galirep.data.sources import ImageSource, PathSource
 from galirep.errors import DataError
+from galirep.system.reading.documents import parse_json
+from galirep.system.reading.files import read_bytes
+from galirep.system.reading.limits import JSON_BYTES
 
 
 def open_folder(spec: str, folder: Path, split: str | None, splits: str) -> ImageSource:
@@ -23,7 +25,7 @@ def open_folder(spec: str, folder: Path, split: str | None, splits: str) -> Imag
     lister.list(str(folder), "", (), left_out=False)
 
     def read(name: str) -> bytes:
-        return (folder / name).read_bytes()
+        return read_bytes(folder / name, name, DataError, JSON_BYTES)
 
     listing = Listing(
         lister.files,
@@ -53,8 +55,8 @@ def report_of(index: FileIndex) -> DataReport:
 
 def is_run(folder: str, read: Callable[[str], bytes]) -> bool:
     """Return whether galirep wrote the run.json of a folder; `read` returns the content of a file by its name."""
-    with contextlib.suppress(OSError, ValueError):
-        info = json.loads(read(f"{folder}/run.json" if folder else "run.json"))
+    with contextlib.suppress(OSError, DataError):
+        info = parse_json(read(f"{folder}/run.json" if folder else "run.json"), "run.json", DataError)
         return isinstance(info, dict) and "galirep" in info
     return False
 

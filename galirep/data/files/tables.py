@@ -10,6 +10,8 @@ from pathlib import Path
 from galirep.data.labels import as_read
 from galirep.data.picture import one_line
 from galirep.errors import DataError, format_list
+from galirep.system.reading.files import require_regular
+from galirep.system.reading.limits import MISSING_CELLS
 
 _DELIMITERS = {",": "commas", "\t": "tabs", ";": "semicolons", "|": "bars"}
 # the first line by which Excel is told the delimiter
@@ -41,6 +43,7 @@ def read_table(what: str, path: Path, key: str | None = None, unreadable: str = 
         DataError: the file is no text, a quote is not closed (`unreadable` says it), or a row has more cells than
             columns; `what` begins the message.
     """
+    require_regular(path, what, DataError)
     try:
         content = path.read_bytes()
         text = content.decode(_BOMS.get(content[:2], "utf-8-sig"))
@@ -56,7 +59,7 @@ def read_table(what: str, path: Path, key: str | None = None, unreadable: str = 
     skipped = 1 if sep else 0
     reader = csv.reader(stream, delimiter=delimiter, skipinitialspace=True, strict=True)
     columns: tuple[str, ...] = ()
-    rows, lines, n_empty, n_short = [], [], 0, 0
+    rows, lines, n_empty, n_short, n_missing = [], [], 0, 0, 0
     try:
         for cells in reader:
             stripped = [cell.strip() for cell in cells]
@@ -66,6 +69,9 @@ def read_table(what: str, path: Path, key: str | None = None, unreadable: str = 
                 columns = _trim(stripped)
             else:
                 n_short += len(stripped) < len(columns)
+                # short rows are filled up: a few bytes could become a table of any size
+                n_missing += max(0, len(columns) - len(stripped))
+                MISSING_CELLS.require(n_missing, f"{what}: its short rows lack too much", DataError)
                 rows.append(_fit(what, stripped, columns, reader.line_num + skipped))
                 lines.append(reader.line_num + skipped)
     except csv.Error as err:

@@ -5,8 +5,8 @@ import tarfile
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from galirep.data.picture import one_line
 from galirep.errors import DataError, format_list
+from galirep.system.reading.files import parsing, require_regular
 
 _MAX_LINKS = 40  # that one name may lead through, as in Linux
 _BLOCK = 1 << 20
@@ -41,20 +41,31 @@ def list_tar(spec: str, path: Path) -> TarListing:
     """
     members = _Members()
     listing = TarListing()
-    try:
-        with tarfile.open(path, "r:") as tar:
-            for member in tar:
-                listing.rooted = listing.rooted and (member.name == "." or member.name.startswith("./"))
-                _add(members, member, listing)
-            end = tar.offset
-    except tarfile.TarError as err:
-        raise DataError(f"{spec} is not a readable tar: {one_line(err)}") from err
+    require_regular(path, spec, DataError)
+    with parsing(f"{spec} is not a readable tar", DataError), tarfile.open(path, "r:", tarinfo=_Member) as tar:
+        for member in tar:
+            listing.rooted = listing.rooted and (member.name == "." or member.name.startswith("./"))
+            if member.size < 0:
+                raise DataError(f"{spec} is a damaged tar: {member.name[:100]!r} declares {member.size} bytes")
+            _add(members, member, listing)
+        end = tar.offset
     _require_end(spec, path, end, len(members.files))
     members.walk("", "", (), listing)
     if renamed := listing.renamed:
         first = format_list((f"{old!r} as {new!r}" for old, new in renamed.items()), 3)
         listing.notes.append(f"members whose names begin with '/' or have '..' are read under other names: {first}")
     return listing
+
+
+class _Member(tarfile.TarInfo):
+    """A member whose header does not declare a negative size, which would lead tarfile round for ever."""
+
+    @classmethod
+    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> "_Member":
+        member = super().frombuf(buf, encoding, errors)
+        if member.size < 0:
+            raise tarfile.HeaderError("a member has a negative size")
+        return member
 
 
 def _add(members: "_Members", member: tarfile.TarInfo, listing: TarListing) -> None:

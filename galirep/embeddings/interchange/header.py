@@ -1,18 +1,29 @@
 """galirep.json, beside the files of an exported folder: metadata, unreadable images and what was not exported."""
 
 import dataclasses
-import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 from numpy.typing import NDArray
 
+from galirep.embeddings.integrity.structure import read_json_meta
 from galirep.embeddings.reader import Embeddings
 from galirep.embeddings.schema import StoreMeta
 from galirep.errors import DataError, format_list
+from galirep.system.reading.documents import read_json
+from galirep.system.reading.records import check
 
 HEADER = "galirep.json"
+
+
+class _Error(TypedDict):
+    id: str
+
+
+class _Header(TypedDict):
+    # folders of earlier versions have no notes
+    errors: list[_Error]
 
 
 def note_unreadable(ids: Sequence[str]) -> tuple[str, ...]:
@@ -47,17 +58,10 @@ def read_header(folder: Path, rows: int, array: NDArray[Any]) -> tuple[StoreMeta
             source=str(folder),
         )
         return meta, ()
-    try:
-        header = json.loads(path.read_text(encoding="utf-8"))
-        # folders of earlier versions have the errors and no notes
-        notes = note_unreadable([str(error["id"]) for error in header.pop("errors")])
-        header.pop("notes", None)
-        header["layers"] = tuple((name, width) for name, width in header["layers"])
-        header["label_names"] = tuple(header["label_names"])
-        header["argv"] = tuple(header["argv"])
-        meta = StoreMeta(**{**header, "n_expected": rows, "dtype": dtype})
-    except (ValueError, TypeError, KeyError) as err:
-        raise DataError(f"{path} is damaged: {err}") from err
+    header = check(read_json(path, DataError), _Header, str(path), DataError, "is damaged")
+    notes = note_unreadable([error["id"] for error in header["errors"]])
+    own = {name: value for name, value in header.items() if name not in ("errors", "notes")}
+    meta = read_json_meta({**own, "n_expected": rows, "dtype": dtype}, str(path))
     if meta.dim != array.shape[1]:
         raise DataError(f"{folder}: the .npy files have {array.shape[1]} columns, but {HEADER} says {meta.dim}")
     return meta, notes

@@ -14,7 +14,6 @@ import numpy as np
 from numpy.lib import format as npy_format
 from numpy.typing import NDArray
 
-from galirep.data.picture import one_line
 from galirep.embeddings.file_access import explain_full_disk
 from galirep.embeddings.interchange.header import HEADER, make_header, note_unreadable, read_header
 from galirep.embeddings.interchange.labels import match_columns, note_columns, read_column, read_table_labels
@@ -22,6 +21,9 @@ from galirep.embeddings.reader import Embeddings, load_embeddings
 from galirep.embeddings.writer import atomic_writer
 from galirep.errors import ConfigError, DataError, format_list
 from galirep.system.files import atomic_folder, write_json
+from galirep.system.reading.arrays import map_npy
+from galirep.system.reading.files import parsing, require_regular
+from galirep.system.reading.limits import require_inflated
 
 FEATURES, METADATA = "img_emb", "metadata"
 # the names in clip-retrieval for images from files, webdataset and img2dataset
@@ -156,10 +158,7 @@ def _metadata_columns(embeddings: Embeddings, rows: slice, arrow: Any) -> dict[s
 
 
 def _open_npy(path: Path) -> NDArray[Any]:
-    try:
-        array: NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (ValueError, OSError, EOFError) as err:
-        raise DataError(f"{path} is not a readable .npy file: {err}") from err
+    array = map_npy(path)
     if array.ndim != 2 or array.dtype not in (np.float32, np.float16):
         raise DataError(f"{path} contains {array.dtype} {array.shape}, not rows of float32 or float16")
     return array
@@ -182,10 +181,13 @@ def _check_shapes(folder: Path, arrays: Sequence[NDArray[Any]], tables: Sequence
 
 
 def _read_parquet(parquet: Any, file: Path) -> Any:
-    try:
+    require_regular(file, str(file), DataError)
+    with parsing(f"{file} is not a readable .parquet file", DataError):
+        metadata = parquet.read_metadata(file)
+        groups = [metadata.row_group(i).total_byte_size for i in range(metadata.num_row_groups)]
+        require_inflated(sum(groups), file.stat().st_size, str(file), DataError)
         table = parquet.read_table(file)
-    except (ValueError, OSError) as err:
-        raise DataError(f"{file} is not a readable .parquet file: {one_line(err)}") from err
+        table.validate(full=True)
     return match_columns(str(file), table, ID_COLUMNS)
 
 

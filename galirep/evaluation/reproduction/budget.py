@@ -1,15 +1,21 @@
 """What a trained row may spend: updates, epochs, or minutes of one core, which become updates by a trial."""
 
-import json
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
+from galirep.errors import DataError
 from galirep.evaluation.reproduction.study import ImageSet
 from galirep.system.files import write_json
+from galirep.system.reading.documents import read_json
+from galirep.system.reading.records import Size, check
 
 _COST_UPDATES = (20, 120)  # lengths of two runs; the difference in CPU time is that of 100 updates
+
+
+class _Plan(TypedDict):
+    steps: Size
 
 
 def spend(
@@ -34,7 +40,7 @@ def spend(
         else:
             steps = of_epochs()
         write_json(plan, {"steps": steps})
-    steps = json.loads(plan.read_text())["steps"]
+    steps = check(read_json(plan, DataError), _Plan, str(plan), DataError)["steps"]
     resumed, before = (folder / "run").exists(), time.process_time()
     run(folder / "run", steps, resume=resumed)
     # a resumed run's time is not known

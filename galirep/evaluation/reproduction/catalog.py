@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from galirep.errors import ConfigError, unknown
-from galirep.evaluation.reproduction.study import Study, read_toml
+from galirep.evaluation.reproduction.study import Study
+from galirep.system.reading.documents import read_toml
 
 _FOLDER = Path(__file__).parent / "tables"
 TABLES = ("reconstruction", "representation", "generation", "inpainting", "ablations")
@@ -41,7 +42,7 @@ def _load(name: str | Path, what: str, known: tuple[str, ...]) -> Study:
         path = _FOLDER / f"{name}.toml"
     else:
         raise ConfigError(unknown(what, str(name), known) + "; or a .toml file")
-    values = read_toml(path)
+    values = read_toml(path, ConfigError)
     try:
         rows = values.get("rows", [])
         if isinstance(rows, list):
@@ -60,4 +61,4 @@ def _row(name: str) -> Mapping[str, Any]:
 
 @cache
 def _rows() -> dict[str, Mapping[str, Any]]:
-    return {row["name"]: row for row in read_toml(_FOLDER / "rows.toml")["rows"]}
+    return {row["name"]: row for row in read_toml(_FOLDER / "rows.toml", ConfigError)["rows"]}

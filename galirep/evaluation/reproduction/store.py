@@ -4,11 +4,13 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 from galirep.errors import ConfigError, DataError
 from galirep.evaluation.reproduction.measures import COLUMNS
 from galirep.evaluation.reproduction.study import ImageSet, Row, Study, settings_on
+from galirep.system.reading.documents import read_json
+from galirep.system.reading.records import Count, check
 
 # of a set: what does not change the result of a row
 _BUDGETS = ("minutes", "updates", "epochs")
@@ -85,11 +87,8 @@ def load_result(study: Study, work: Work, options: Options) -> dict[str, Any] | 
     path = result_path(work, options)
     if not path.exists():
         return None
-    try:
-        result: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        made = result["identity"]
-    except (OSError, ValueError, KeyError, TypeError) as err:
-        raise DataError(f"{path} is not a result of a study: {err}") from None
+    result = _read(path)
+    made = result["identity"]
     wanted = identity(study, work)
     if made != wanted:
         differing = sorted(key for key in {*made, *wanted} if made.get(key) != wanted.get(key))
@@ -99,7 +98,37 @@ def load_result(study: Study, work: Work, options: Options) -> dict[str, Any] | 
     return result if all(column in result for column in study.columns) else None
 
 
+class _Provenance(TypedDict):
+    date: str
+
+
+class _Result(TypedDict):
+    set: str
+    row: str
+    seed: int | None
+    identity: dict[str, Any]
+    provenance: _Provenance
+
+
+class _Updates(TypedDict, total=False):
+    updates: Count | None
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """Read a stored result; its columns are numbers or null.
+
+    Raises:
+        DataError: it is not one.
+    """
+    where = f"{path} is not a result of a study"
+    result: dict[str, Any] = check(read_json(path, DataError, f"{where}: it"), _Result, where, DataError)
+    check(result, _Updates, where, DataError)
+    for name in COLUMNS:
+        check(result.get(name), float | None, f"{where}: {name}", DataError)
+    return result
+
+
 def measured(path: Path) -> dict[str, Any]:
     """Return the columns, and their details, that a stored result has."""
-    stored = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    stored = _read(path) if path.exists() else {}
     return {key: value for key, value in stored.items() if key.partition(":")[0] in COLUMNS}

@@ -4,23 +4,18 @@ The paper's tables are studies without sets (what is compared), a scale is a stu
 nothing but sets (on what, for how long); a file of your own may hold both.
 """
 
-import sys
 from collections.abc import Iterable, Mapping
-from dataclasses import MISSING, dataclass, field, fields, replace
-from pathlib import Path
-from types import UnionType
-from typing import Any, TypeVar, get_args, get_origin, get_type_hints
+from dataclasses import dataclass, field, replace
+from typing import Any, TypeVar
 
 from galirep.errors import ConfigError, unknown
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
+from galirep.system.reading.records import quoted, read_record
 
 KINDS = ("train", "views", "untrained", "pixels", "mean-image", "pca", "autoencoder", "inverter", "knowledge")
 """What a row is: a GALI run, a self-supervised run of `train-classifier`, or a baseline."""
 _TRAINED = ("train", "views", "autoencoder", "inverter")
+_LONGEST = 100
+"""Characters of a name."""
 T = TypeVar("T")
 
 
@@ -128,6 +123,10 @@ class Study:
         names = [row.name for row in self.rows]
         _once("row", names)
         _once("set", [s.name for s in self.sets])
+        for name in (*names, *(s.name for s in self.sets)):
+            # they name folders and files of the results
+            if not name or name[0] in ".-" or not name.isprintable() or "/" in name or len(name) > _LONGEST:
+                raise ConfigError(f"{quoted(name)} cannot name a row or set, as it cannot name a file")
         known = list(columns)
         _known("column", self.columns, known)
         for row in self.rows:
@@ -182,59 +181,10 @@ def settings_on(row: Row, image_set: ImageSet) -> dict[str, Any]:
     return {**common, **row.settings, **image_set.row_settings.get(row.name, {})}
 
 
-def read_toml(path: Path) -> dict[str, Any]:
-    """Read a TOML file.
-
-    Raises:
-        ConfigError: it cannot be read or is not TOML; the message names it.
-    """
-    try:
-        values: dict[str, Any] = tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as err:
-        raise ConfigError(f"cannot read {path}: {err.strerror}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as err:
-        raise ConfigError(f"{path} is not valid TOML: {err}") from None
-    return values
-
-
 def _build(record: type[T], values: Mapping[str, Any], where: str) -> T:
     """Build a record from plain data: unknown keys and values of another type are refused, lists become tuples."""
-    hints = get_type_hints(record)
-    who = f"{where} {values['name']!r}" if "name" in values else where
-    for key, value in values.items():
-        if key not in hints:
-            raise ConfigError(f"{who}: {unknown('key', key, hints)}")
-        if not _fits(value, hints[key]):
-            raise ConfigError(f"{who}: {key} = {value!r} must be {_describe(hints[key])}")
-    needed = [f.name for f in fields(record) if f.default is MISSING and f.default_factory is MISSING]  # type: ignore[arg-type]
-    if missing := [key for key in needed if key not in values]:
-        raise ConfigError(f"{who}: {missing[0]} is missing")
-    return record(**{key: tuple(value) if isinstance(value, list) else value for key, value in values.items()})
-
-
-_WORDS = {str: "a text", int: "a whole number", float: "a number"}
-
-
-def _describe(hint: Any) -> str:
-    if hint in _WORDS:
-        return _WORDS[hint]
-    if get_origin(hint) is tuple:
-        return f"a list, each item {_describe(get_args(hint)[0])}"
-    kinds = [part for part in get_args(hint) if part is not type(None)]
-    return _describe(kinds[0]) if get_origin(hint) is UnionType else "a table"
-
-
-def _fits(value: Any, hint: Any) -> bool:
-    """Return whether a value of a TOML file is of the type that a field's annotation names."""
-    if hint is float:
-        return isinstance(value, int | float) and not isinstance(value, bool)
-    if isinstance(hint, type) and get_origin(hint) is None:
-        return isinstance(value, hint) and not (hint is int and isinstance(value, bool))
-    if get_origin(hint) is UnionType:
-        return any(_fits(value, part) for part in get_args(hint))
-    if get_origin(hint) is tuple:
-        return isinstance(value, list | tuple) and all(_fits(item, get_args(hint)[0]) for item in value)
-    return isinstance(value, Mapping)
+    who = f"{where} {quoted(values['name'])}" if "name" in values else where
+    return read_record(record, values, who, ConfigError)
 
 
 def _known(what: str, names: Iterable[str], known: Iterable[str]) -> None:
