@@ -12,7 +12,7 @@ import pytest
 import galirep
 
 ROOT = Path(__file__).parents[1]
-PAGES = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md")])
+PAGES = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "SECURITY.md", *(ROOT / "docs").glob("*.md")])
 (POINT,) = entry_points(group="console_scripts", name="galirep")
 GROUP = POINT.load()
 
