@@ -207,11 +207,14 @@ def read_rows(path: Path, n: int) -> tuple[NDArray[np.object_], NDArray[np.int64
     size = file_path.stat().st_size
     with reading(file_path), h5py.File(file_path, "r") as file:
         require_own_links(file, file_path)
-        ids = require_own_storage(dataset(file, "ids", "O", 1), file_path)
+        for item in file.values():
+            if isinstance(item, h5py.Dataset):
+                require_own_storage(item, file_path)
+        ids = dataset(file, "ids", "O", 1)
         require_stored(ids, len(ids), size)
         labels = None
         if "labels" in file:
-            labels = require_own_storage(dataset(file, "labels", "i", 1), file_path)
+            labels = dataset(file, "labels", "i", 1)
             require_stored(labels, len(labels), size)
         if any(column is not None and len(column) != n for column in (ids, labels)):
             raise DataError(f"{file_path} has {len(ids)} ids, but its sidecar says {n} rows")

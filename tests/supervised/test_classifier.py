@@ -236,7 +236,7 @@ def test_attributes_by_the_command(cli, faces):
         (["--lr", 0], 1, "lr 0.0: must be more than 0"),
         (["--val-fraction", 1], 1, "val_fraction 1"),
         (["--net", "digit"], 2, "'digit'"),
-        (["--labels", "missing.csv"], 1, "missing.csv cannot be read as a CSV file of attributes"),
+        (["--labels", "missing.csv"], 1, "cannot read missing.csv: No such file"),
         (["--test-labels", "a.csv"], 1, "name the split too, --test-split"),
         (["--test-split", "tset"], 1, "tset"),
         (["--resume"], 1, "is not a run, so it cannot be resumed"),

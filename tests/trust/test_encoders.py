@@ -1,6 +1,5 @@
 """What a file names as its encoder is not run: code needs --trust-encoder or the same spec by hand."""
 
-import dataclasses
 import json
 import shutil
 import warnings
@@ -188,15 +187,15 @@ def test_a_study_names_no_code_either(tmp_path, mark, monkeypatch):
     study = Study(
         "strange", rows=rows, columns=("pixel_mse",), sets=(ImageSet("tiny", data="d", image_size=8, updates=1),)
     )
-    options = Options({"d": "sklearn:digits"}, tmp_path / "runs", tmp_path / "results")
+    where = {"data": {"d": "sklearn:digits"}, "out": tmp_path / "runs", "results": tmp_path / "results"}
     with pytest.raises(PluginError, match="is not run unasked"):
-        reproduce(study, options)
+        reproduce(study, **where)
     assert not mark.exists()
     made = []
     monkeypatch.setattr(Laboratory, "result", lambda self, work: made.append((work.row.name, self.options)))
-    trusting = dataclasses.replace(options, trust_encoder=True)
-    reproduce(study, trusting)
-    assert made == [("body", trusting)]
+    reproduce(study, **where, trust_encoder=True)
+    options = Options(where["data"], where["out"], where["results"], trust_encoder=True)
+    assert made == [("body", options)]
 
 
 def test_torchscript_is_a_program(tmp_path):

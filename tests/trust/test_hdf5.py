@@ -122,7 +122,7 @@ def test_the_rows_of_an_index(trick, name, galleries, secret, tmp_path):
     value = json.loads(sidecar.read_text())
     from galirep.search.index_info import IndexInfo
 
-    write_sidecar(tmp_path / "x.faiss", IndexInfo.from_dict(value))
+    write_sidecar(tmp_path / "x.faiss", IndexInfo.from_dict(value, "x"))
     read_info(tmp_path / "x.faiss")
     with pytest.raises(DataError, match=r"not followed|not read"):
         galirep.retrieve(tmp_path / "x.faiss", galleries[1], k=1)
