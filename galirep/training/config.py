@@ -136,9 +136,7 @@ class TrainConfig(Settings):
     device: str = setting("auto", "auto, cpu, cuda or cuda:N.", free=True)
     precision: str = setting("fp32", "Arithmetic of the networks.", choices=("fp32", "bf16", "fp16"))
     compile: bool = setting(False, "Compile the networks with torch.compile.", free=True)
-    num_workers: int | None = setting(
-        None, "Decoding workers (default: by the number of cores).", low=0, high=256, free=True
-    )
+    num_workers: int | None = setting(None, "Decoding workers (default: by the cores).", low=0, high=256, free=True)
     # evaluation
     holdout: int | None = setting(
         None,

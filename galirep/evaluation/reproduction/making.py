@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from galirep.data.memory import Images
-from galirep.errors import ConfigError, PluginError
+from galirep.errors import ConfigError
 from galirep.evaluation import baselines
 from galirep.evaluation.reproduction.budget import spend
 from galirep.evaluation.reproduction.made import Made
@@ -126,20 +126,13 @@ def layer_sets(extractor: FeatureExtractor) -> dict[str, FeatureExtractor]:
         return {"own": extractor}
     known = list(extractor.known_layers)
     blocks = [name for name in known if re.fullmatch(r"d\d+", name)]
-    paper = _papers_layers(extractor)
+    # a self-supervised E has no mu, so not the papers' layers
+    paper = [PAPER] if "mu" in known else list(extractor.layers)
     names = {"paper": paper, "first of E": [_fine(extractor, known[0])]}
     if len(blocks) > 3:
         second = _fine(extractor, blocks[1])
         names |= {"d2": [second], "d2 to d4": [second, *blocks[2:4]], "paper and d2": [*paper, second]}
     return {name: extractor.with_layers(chosen) for name, chosen in names.items()}
-
-
-def _papers_layers(extractor: GaliEncoder) -> list[str]:
-    try:
-        return list(extractor.with_layers([PAPER]).layers)
-    except PluginError:
-        # a self-supervised E has no mu
-        return list(extractor.layers)
 
 
 def _fine(extractor: GaliEncoder, layer: str) -> str:
