@@ -1,5 +1,6 @@
 """How each kind of row is made: trained within its budget, fitted, or taken from its folder if it is there."""
 
+import contextlib
 import math
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -10,7 +11,7 @@ from typing import Any
 import torch
 
 from galirep.data.memory import Images
-from galirep.errors import ConfigError
+from galirep.errors import ConfigError, PluginError
 from galirep.evaluation import baselines
 from galirep.evaluation.reproduction.budget import spend
 from galirep.evaluation.reproduction.made import Made
@@ -21,7 +22,6 @@ from galirep.features.protocol import FeatureExtractor, describe
 from galirep.features.registry import load_extractor
 from galirep.game.variants import get_variant
 from galirep.networks.families import family
-from galirep.networks.layers import PAPER
 from galirep.networks.parts import Encoder, Shapes
 from galirep.networks.saved import load_autoencoder
 from galirep.runs.directory import RunDirectory
@@ -126,8 +126,10 @@ def layer_sets(extractor: FeatureExtractor) -> dict[str, FeatureExtractor]:
         return {"own": extractor}
     known = list(extractor.known_layers)
     blocks = [name for name in known if re.fullmatch(r"d\d+", name)]
-    # a self-supervised E has no mu, so not the papers' layers
-    paper = [PAPER] if "mu" in known else list(extractor.layers)
+    paper = [name for name in known if name not in blocks and name != "mu"][-3:]
+    with contextlib.suppress(PluginError):
+        # a self-supervised E has no mu that was trained
+        paper = list(extractor.with_layers([*paper, "mu"]).layers)
     names = {"paper": paper, "first of E": [_fine(extractor, known[0])]}
     if len(blocks) > 3:
         second = _fine(extractor, blocks[1])

@@ -10,8 +10,10 @@ import pytest
 import galirep
 from galirep.errors import ConfigError
 from galirep.evaluation.reproduction import laboratory
+from galirep.evaluation.reproduction.making import layer_sets
 from galirep.evaluation.reproduction.report import write_report
 from galirep.evaluation.reproduction.study import Study
+from galirep.features.registry import load_extractor
 from galirep.networks.saved import load_autoencoder
 
 STUDY = {
@@ -214,3 +216,27 @@ def _inline(value: Any) -> str:
     if isinstance(value, dict):
         return "{ " + ", ".join(f"{key} = {_inline(v)}" for key, v in value.items()) + " }"
     return json.dumps(value)
+
+
+def test_the_sets_of_layers_are_one_rule_for_every_row(tmp_path: Path) -> None:
+    untrained = layer_sets(load_extractor("random:compact,size=16,channels=1"))
+    assert {name: list(chosen.layers) for name, chosen in untrained.items()} == {
+        "paper": ["conv2", "conv3", "fc1", "mu"],
+        "first of E": ["conv1:flat"],
+        "d2": ["d2:flat"],
+        "d2 to d4": ["d2:flat", "d3", "d4"],
+        "paper and d2": ["conv2", "conv3", "fc1", "mu", "d2:flat"],
+    }
+    # 32 channels of 16 x 16 would be more columns than a probe of a thousand rows should read
+    large = layer_sets(load_extractor("random:compact,size=32,channels=1"))
+    assert list(large["first of E"].layers) == ["conv1:8x8"]
+    settings = {"data": "sklearn:digits", "objective": "vicreg", "net": "compact", "image_size": 8, "width": 4}
+    galirep.train_classifier(
+        galirep.ClassifierConfig(**settings, steps=1, batch_size=8, num_workers=0), out=tmp_path / "m"
+    )
+    own = layer_sets(load_extractor(f"classifier:{tmp_path / 'm'}"))
+    assert {name: list(chosen.layers) for name, chosen in own.items()} == {
+        "paper": ["conv1", "conv2", "fc1"],
+        "first of E": ["conv1:flat"],
+    }
+    assert list(layer_sets(load_extractor("pixels:8"))) == ["own"]
