@@ -1,6 +1,5 @@
 """Atomic writes of files and folders (temporary name, fsync, rename), and SHA-256 helpers."""
 
-import errno
 import hashlib
 import json
 import os
@@ -12,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from galirep.errors import ConfigError, DataError
+from galirep.system.writing.full_disk import is_full_disk
 
 
 def require_free(path: Path, overwrite: bool) -> None:
@@ -47,7 +47,7 @@ def atomic_write(path: Path, overwrite: bool = True, *, synced: bool = True) -> 
             sync(temporary)
         temporary.replace(path)
     except OSError as err:
-        if err.errno == errno.ENOSPC:
+        if is_full_disk(err):
             raise DataError(
                 f"no space left on the device while writing {path}; what was there before is untouched"
             ) from err

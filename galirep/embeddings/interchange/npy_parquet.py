@@ -14,7 +14,6 @@ import numpy as np
 from numpy.lib import format as npy_format
 from numpy.typing import NDArray
 
-from galirep.embeddings.file_access import explain_full_disk
 from galirep.embeddings.interchange.header import HEADER, make_header, note_unreadable, read_header
 from galirep.embeddings.interchange.labels import match_columns, note_columns, read_column, read_table_labels
 from galirep.embeddings.reader import Embeddings, load_embeddings
@@ -24,6 +23,7 @@ from galirep.system.files import atomic_folder, write_json
 from galirep.system.reading.arrays import map_npy
 from galirep.system.reading.files import parsing, require_regular
 from galirep.system.reading.limits import require_inflated
+from galirep.system.writing.full_disk import explain_full_disk
 
 FEATURES, METADATA = "img_emb", "metadata"
 # the names in clip-retrieval for images from files, webdataset and img2dataset
