@@ -106,7 +106,7 @@ def _faiss(_: Path) -> Check:
     try:
         faiss = load_faiss()
     except GalirepError as err:
-        found, _, fix = str(err).partition(": ")
+        found, fix = str(err).rsplit(": ", 1)
         return Check("faiss", "FAIL", found, fix)
     vectors = np.eye(4, dtype=np.float32)
     index = faiss.IndexFlatL2(4)
