@@ -28,7 +28,7 @@ class CheckpointError(GalirepError):
 
 
 class InUseError(GalirepError):
-    """An output that another process writes, or may write; `alive`: it is known to run, so that it can be waited for."""
+    """An output that another process writes, or may write; `alive`: that process is known to run."""
 
     def __init__(self, message: str, *, alive: bool = False) -> None:
         super().__init__(message)

@@ -15,7 +15,7 @@ from galirep.networks.families import NETWORKS
 from galirep.networks.parts import Encoder, Generator, Parts, Shapes
 from galirep.system.files import atomic_write, explaining_full_disk, sync, write_json, write_text
 from galirep.system.outputs.folders import replacing_folder
-from galirep.system.outputs.locks import locks_outputs
+from galirep.system.outputs.holding import locks_outputs
 from galirep.system.reading.files import parsing
 
 EXPORTED = ("encoder.safetensors", "generator.safetensors", "discriminator.safetensors", "encoder.json", "README.md")
@@ -173,7 +173,13 @@ def load_autoencoder(
 
 
 @locks_outputs("out")
-def export_run(run: str | Path, out: str | Path, *, overwrite: bool = False, force_unlock: bool = False) -> list[Path]:
+def export_run(
+    run: str | Path,
+    out: str | Path,
+    *,
+    overwrite: bool = False,
+    force_unlock: bool = False,  # noqa: ARG001 (of the lock)
+) -> list[Path]:
     """Check the export of a run (or of its folder `best`) and copy it into the folder `out`; return the files written.
 
     They are the encoder, the generator, D's image trunk if the run exported it, encoder.json and the model card, and
@@ -185,7 +191,7 @@ def export_run(run: str | Path, out: str | Path, *, overwrite: bool = False, for
         CheckpointError: see `load_network`.
         ConfigError: `out` exists, unless `overwrite`.
         DataError: no space is left.
-        InUseError: another process writes `out` (see `galirep.system.outputs.locks`; `force_unlock`).
+        InUseError: another process writes the output (see `galirep.train`, also for `force_unlock`).
     """
     run, out = Path(run), Path(out)
     if out.exists() and (not out.is_dir() or any(out.iterdir())) and not overwrite:

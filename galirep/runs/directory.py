@@ -29,8 +29,8 @@ _SETTINGS = {"data", "seed", "batch_size"}
 class RunDirectory:
     """The files of one run.
 
-    config.yaml, run.json, train.log, metrics.jsonl, tb/, checkpoints/, samples/, export/, best/, summary.md. They are in
-    `folder`: that is `path`, or while a run that replaces another has no checkpoint yet a hidden folder beside it.
+    config.yaml, run.json, train.log, metrics.jsonl, tb/, checkpoints/, samples/, export/, best/, summary.md. They are
+    in `folder`: that is `path`, or while a run that replaces another has no checkpoint yet a hidden folder beside it.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -66,7 +66,7 @@ class RunDirectory:
         own: tuple[Path, ...] = ()
         if self.exists:
             own = (self.config_file, self.info_file, self.log_file, self.metrics_file)
-        elif self.config_file.is_file() and _SETTINGS <= read_settings(self.config_file).keys():
+        elif self.config_file.is_file() and read_settings(self.config_file).keys() >= _SETTINGS:
             own = (self.config_file,)
         files = (path for path in self.folder.rglob("*") if not path.is_dir() and not is_temporary(path.name))
         return all(path in own or (self.exists and path.parent == self.folder / "tb") for path in files)

@@ -20,7 +20,7 @@ from galirep.supervised.learning import Supervised
 from galirep.supervised.preparation import Prepared, ReportedSplit, prepare
 from galirep.supervised.task import ClassifierTask
 from galirep.system.devices import autocast_of, device_of
-from galirep.system.outputs.locks import locks_outputs
+from galirep.system.outputs.holding import locks_outputs
 from galirep.system.signals import stop_signals
 
 
@@ -56,7 +56,7 @@ def train_classifier(
     resume: bool = False,
     overwrite: bool = False,
     download: bool = False,
-    force_unlock: bool = False,
+    force_unlock: bool = False,  # noqa: ARG001 (of the lock)
     on_epoch: Callable[[Mapping[str, Any]], None] | None = None,
 ) -> ClassifierResult:
     """Train a net on labels, or without, and leave a run directory at `out`: settings, metrics, checkpoint, export.

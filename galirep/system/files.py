@@ -29,6 +29,18 @@ def require_free(path: Path, overwrite: bool) -> None:
         raise ConfigError(f"cannot write {path}: the folder {path.parent} does not exist")
 
 
+def require_free_folder(path: Path, overwrite: bool) -> None:
+    """Check that an output folder can be made: it does not exist (or may be overwritten), and the one above does.
+
+    Raises:
+        ConfigError: `path` exists and `overwrite` is false, or it is no directory, or its parent is not a directory.
+    """
+    if path.exists() and not (overwrite and path.is_dir()):
+        raise ConfigError(f"{path} exists: choose another name" + (" or pass --overwrite" if path.is_dir() else ""))
+    if not path.parent.is_dir():
+        raise ConfigError(f"cannot write {path}: the folder {path.parent} does not exist")
+
+
 @contextmanager
 def atomic_write(path: Path, overwrite: bool = True, *, synced: bool = True) -> Iterator[Path]:
     """Yield a temporary path beside `path` that replaces it on a clean exit and is removed on any error.
@@ -64,7 +76,9 @@ def explaining_full_disk(path: Path) -> Iterator[None]:
     except OSError as err:
         if err.errno not in NO_SPACE:
             raise
-        raise DataError(f"no space left on the device while writing {path}; what was there before is untouched") from err
+        raise DataError(
+            f"no space left on the device while writing {path}; what was there before is untouched"
+        ) from err
 
 
 def sync(path: Path) -> None:

@@ -12,7 +12,7 @@ from galirep.data.sources import ImageSource
 from galirep.data.tensors import ImageFunction
 from galirep.features.protocol import FeatureExtractor
 from galirep.runs.directory import RunDirectory
-from galirep.system.outputs.locks import locks_outputs
+from galirep.system.outputs.holding import locks_outputs
 from galirep.system.signals import stop_signals
 from galirep.training.config import TrainConfig
 from galirep.training.preparation import prepare
@@ -49,7 +49,7 @@ def train(
     overwrite: bool = False,
     download: bool = False,
     trust_encoder: bool = False,
-    force_unlock: bool = False,
+    force_unlock: bool = False,  # noqa: ARG001 (of the lock)
 ) -> TrainResult:
     """Train E, G and D and leave a run directory at `out`.
 

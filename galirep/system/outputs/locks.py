@@ -1,29 +1,23 @@
 """Locks of outputs: one process at a time writes a file or folder, and whoever comes second is told who does.
 
-A lock is the file `.NAME.lock` beside the output, which says whose it is: process number and start time, host, and since
-when. It appears whole and in one step (a hard link to a file that is written before), which also network file systems
-promise. `flock` and `fcntl` locks are not used: on network file systems they are missing, local to a host or lost with a
-connection, depending on mount options that a program cannot see; and they do not say who holds them. The price is that
-a kill leaves the file behind. Therefore the next process looks whether the owner still runs (`Process.state`) and takes
-over a lock of one that does not. Of another host it cannot know that: it raises, unless it is told that the owner is
-gone (`--force-unlock`).
+A lock is the file `.NAME.lock` beside the output, which says whose it is: process number and start time, host, and
+since when. It appears whole and in one step (a hard link to a file that is written before), which also network file
+systems promise. `flock` and `fcntl` locks are not used: on network file systems they are missing, local to a host or
+lost with a connection, depending on mount options that a program cannot see; and they do not say who holds them. The
+price is that a kill leaves the file behind. Therefore the next process looks whether the owner still runs
+(`Process.state`) and takes over a lock of one that does not. Of another host it cannot know that: it raises, unless it
+is told that the owner is gone (`--force-unlock`).
 """
 
 import contextlib
 import errno
-import functools
 import hashlib
-import inspect
 import json
 import os
 import secrets
-import time
-from collections.abc import Callable, Iterator
-from contextvars import ContextVar
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import ParamSpec, TypeVar
 
 from galirep.errors import ConfigError, DataError, InUseError
 from galirep.system.outputs.processes import Process, State, this_process
@@ -32,12 +26,8 @@ from galirep.system.reading.files import read_bytes
 from galirep.system.reading.limits import Limit
 from galirep.system.reading.records import read_record
 
-P = ParamSpec("P")
-R = TypeVar("R")
-_HELD: ContextVar[frozenset[Path]] = ContextVar("galirep_locks", default=frozenset())
 _NO_LINKS = (errno.EPERM, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EMLINK)
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-_WAIT = 0.2  # seconds between two looks
 
 
 @dataclass(frozen=True)
@@ -114,63 +104,6 @@ def acquire(path: str | Path, *, force: bool = False, parents: bool = False) -> 
             raise DataError(f"no space left to write {path}: {err.strerror}") from err
         raise ConfigError(f"cannot write {path}: {err.strerror or err}") from err
     return OutputLock(path, owner, made)
-
-
-@contextlib.contextmanager
-def hold(*paths: str | Path, force: bool = False, parents: bool = False, wait: bool = False) -> Iterator[None]:
-    """Hold the locks of outputs, but for those that a call around this one holds.
-
-    `wait` waits for living processes of this host, however long they take.
-
-    Raises:
-        InUseError, ConfigError, DataError: see `acquire`.
-    """
-    held = _HELD.get()
-    todo = dict.fromkeys(path for path in map(output_path, map(Path, paths)) if path not in held)
-    with contextlib.ExitStack() as stack:
-        for path in todo:
-            stack.callback(_acquire_in_time(path, force, parents, wait).release)
-        token = _HELD.set(held | set(todo))
-        try:
-            yield
-        finally:
-            _HELD.reset(token)
-
-
-def is_held(path: str | Path) -> bool:
-    """Return whether a call around this one holds the lock of an output, see `hold`."""
-    return output_path(Path(path)) in _HELD.get()
-
-
-def locks_outputs(*names: str, parents: bool = False) -> Callable[[Callable[P, R]], Callable[P, R]]:
-    """Make a function hold the locks of the outputs that its parameters `names` name (None: no output).
-
-    Its parameter `force_unlock` says whether locks of processes that cannot be looked at are taken over.
-    """
-
-    def decorate(function: Callable[P, R]) -> Callable[P, R]:
-        signature = inspect.signature(function)
-
-        @functools.wraps(function)
-        def locked(*args: P.args, **kwargs: P.kwargs) -> R:
-            given = signature.bind(*args, **kwargs).arguments
-            outputs = [given[name] for name in names if given.get(name) is not None]
-            with hold(*outputs, force=bool(given.get("force_unlock")), parents=parents):
-                return function(*args, **kwargs)
-
-        return locked
-
-    return decorate
-
-
-def _acquire_in_time(path: Path, force: bool, parents: bool, wait: bool) -> OutputLock:
-    while True:
-        try:
-            return acquire(path, force=force, parents=parents)
-        except InUseError as err:
-            if not (wait and err.alive):
-                raise
-            time.sleep(_WAIT)
 
 
 def _make_parents(path: Path) -> tuple[Path, ...]:

@@ -70,6 +70,11 @@ def is_temporary(name: str) -> bool:
     return re.fullmatch(_pattern(".+"), name) is not None
 
 
+def is_temporary_of(path: Path, output: Path) -> bool:
+    """Return whether a path is a temporary name of an output."""
+    return path.parent == output.parent and re.fullmatch(_pattern(re.escape(output.name)), path.name) is not None
+
+
 def remove(path: Path) -> None:
     """Remove a file or a folder with all that is in it, if it is there and may be removed."""
     if path.is_dir() and not path.is_symlink():
