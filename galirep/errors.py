@@ -61,3 +61,8 @@ def format_list(items: Iterable[object], limit: int = 5, separator: str = ", ") 
     texts = list(map(str, items))
     omitted = len(texts) - limit
     return separator.join(texts[:limit]) + (f" and {omitted} more" if omitted > 0 else "")
+
+
+def plural(count: int, noun: str) -> str:
+    """Return `1 image`, `2 images`."""
+    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"

@@ -173,7 +173,7 @@ def restricted(
     if seeds:
         changes["seeds"] = tuple(seeds)
     if minutes is not None or updates is not None:
-        changes |= {"minutes": minutes, "updates": updates}
+        changes |= {"minutes": minutes, "updates": updates, "epochs": None}
     left = {row.name for row in kept}
     claims = tuple(c for c in study.claims if left.issuperset((c.better, *c.than)))
     chosen = tuple(replace(s, **changes) for s in study.sets if not sets or s.name in sets)
