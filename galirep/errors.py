@@ -27,6 +27,14 @@ class CheckpointError(GalirepError):
     """A checkpoint or run directory that is missing, corrupt, foreign or of another configuration."""
 
 
+class InUseError(GalirepError):
+    """An output that another process writes, or may write; `alive`: that process is known to run."""
+
+    def __init__(self, message: str, *, alive: bool = False) -> None:
+        super().__init__(message)
+        self.alive = alive
+
+
 class PluginError(GalirepError):
     """A feature extractor that is unknown, cannot be built, or does not follow the extractor protocol."""
 

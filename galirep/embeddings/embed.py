@@ -21,6 +21,7 @@ from galirep.features.extraction import build_extractor
 from galirep.features.pipeline import BATCH_SIZE, BatchExtractor, read_batches
 from galirep.features.protocol import Description, FeatureExtractor
 from galirep.system.devices import autocast_of, device_of
+from galirep.system.outputs.holding import locks_outputs
 
 
 @dataclass(frozen=True)
@@ -87,6 +88,7 @@ class _Output:
             return embeddings.errors
 
 
+@locks_outputs("out")
 def embed(  # noqa: PLR0913
     encoder: str | Path | FeatureExtractor,
     data: str | Path | ImageSource,
@@ -103,6 +105,7 @@ def embed(  # noqa: PLR0913
     seed: int = 0,
     resume: bool = False,
     overwrite: bool = False,
+    force_unlock: bool = False,  # noqa: ARG001 (of the lock)
     on_error: Literal["fail", "skip"] = "fail",
     max_errors: int | None = None,
     max_upscale: float = 2.0,
@@ -125,6 +128,7 @@ def embed(  # noqa: PLR0913
     shows a bar on a terminal.
 
     Raises:
+        InUseError: another process writes the output (see `galirep.train`, also for `force_unlock`).
         ConfigError: an option has a wrong value, or the output exists.
         DataError: there are no images, or unreadable ones; features are NaN or overflow float16; the .partial was made
             with other settings; no space is left.

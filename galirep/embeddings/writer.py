@@ -21,6 +21,8 @@ from galirep.embeddings.layout import append_errors, create_features, write_outl
 from galirep.embeddings.schema import DTYPES, StoreMeta, differences, partial_path, read_errors, read_meta
 from galirep.errors import ConfigError, DataError, format_list, unknown
 from galirep.system.files import atomic_write, sync
+from galirep.system.outputs.holding import own_lock
+from galirep.system.outputs.locks import OutputLock
 
 RESUME = (*StoreMeta.ENCODER, "dtype", "precision", "fingerprint", "n_expected", "label_names")
 """The fields of `StoreMeta` that must agree for a file to be resumed."""
@@ -41,8 +43,8 @@ class EmbeddingWriter:
     `n_written` are complete. (A power cut may lose what the system had not written to the disk.)
     """
 
-    def __init__(self, path: Path, file: h5py.File, meta: StoreMeta) -> None:
-        self.path, self.meta = path, meta
+    def __init__(self, path: Path, file: h5py.File, meta: StoreMeta, lock: OutputLock | None = None) -> None:
+        self.path, self.meta, self._lock = path, meta, lock
         self.n_written = int(file.attrs["n_written"])
         self._file, self._features, self._valid = file, file["features"], file["valid"]
 
@@ -55,6 +57,7 @@ class EmbeddingWriter:
         labels: ArrayLike | None = None,
         *,
         overwrite: bool = False,
+        force_unlock: bool = False,
         locking: bool | None = None,
     ) -> "EmbeddingWriter":
         """Start a file for these images, with their labels if they have any (-1: none).
@@ -63,32 +66,40 @@ class EmbeddingWriter:
 
         Raises:
             ConfigError: `path` or its .partial exists and `overwrite` is false, or its folder does not exist.
-            DataError: another process writes the .partial, or there is not enough space for all rows.
+            InUseError: another process writes `path` (see `galirep.train`, also for `force_unlock`).
+            DataError: another process has the .partial open, or there is not enough space for all rows.
         """
-        path, partial = Path(path), partial_path(path)
-        require_startable(path, overwrite=overwrite)
-        if meta.dtype not in DTYPES:
-            raise ConfigError(unknown("dtype", meta.dtype, DTYPES))
-        require_not_in_use(partial)
-        require_space(path, meta)
-        # under another name until its outline is written, so that every .partial can be resumed
-        new = partial.with_name(f"{partial.name}.new")
-        with explain_full_disk(partial):
-            file = h5py.File(new, "w", locking=locking)
-            try:
-                write_outline(file, meta, ids, labels)
-                create_features(file, meta)
-                file.flush()
-                new.replace(partial)
-            except BaseException:
-                _close(file)
-                new.unlink(missing_ok=True)
-                raise
-        return cls(path, file, meta)
+        with own_lock(path, force=force_unlock) as lock:
+            path, partial = Path(path), partial_path(path)
+            require_startable(path, overwrite=overwrite)
+            if meta.dtype not in DTYPES:
+                raise ConfigError(unknown("dtype", meta.dtype, DTYPES))
+            require_not_in_use(partial)
+            require_space(path, meta)
+            # under another name until its outline is written, so that every .partial can be resumed
+            new = partial.with_name(f"{partial.name}.new")
+            with explain_full_disk(partial):
+                file = h5py.File(new, "w", locking=locking)
+                try:
+                    write_outline(file, meta, ids, labels)
+                    create_features(file, meta)
+                    file.flush()
+                    new.replace(partial)
+                except BaseException:
+                    _close(file)
+                    new.unlink(missing_ok=True)
+                    raise
+            return cls(path, file, meta, lock)
 
     @classmethod
     def resume(
-        cls, path: str | Path, meta: StoreMeta, *, multiple_of: int = 1, locking: bool | None = None
+        cls,
+        path: str | Path,
+        meta: StoreMeta,
+        *,
+        multiple_of: int = 1,
+        force_unlock: bool = False,
+        locking: bool | None = None,
     ) -> "EmbeddingWriter":
         """Continue the .partial of `path` after its last finished row.
 
@@ -97,20 +108,22 @@ class EmbeddingWriter:
         Raises:
             DataError: the .partial does not exist, cannot be read, or is of another encoder, source ...: each
                 difference is listed.
+            InUseError: another process writes `path` (see `galirep.train`, also for `force_unlock`).
         """
-        partial = partial_path(path)
-        file = open_file(partial, "r+", locking=locking)
-        if mismatches := differences(read_meta(file), meta, RESUME):
-            file.close()
-            raise DataError(
-                f"{partial} cannot be resumed: {'; '.join(mismatches)}; "
-                "use the settings of the first run, or pass --overwrite"
-            )
-        writer = cls(Path(path), file, meta)
-        if not writer.complete:
-            writer.n_written = writer.n_written // multiple_of * multiple_of
-            file.attrs.modify("n_written", writer.n_written)
-        return writer
+        with own_lock(path, force=force_unlock) as lock:
+            path, partial = Path(path), partial_path(path)
+            file = open_file(partial, "r+", locking=locking)
+            if mismatches := differences(read_meta(file), meta, RESUME):
+                file.close()
+                raise DataError(
+                    f"{partial} cannot be resumed: {'; '.join(mismatches)}; "
+                    "use the settings of the first run, or pass --overwrite"
+                )
+            writer = cls(path, file, meta, lock)
+            if not writer.complete:
+                writer.n_written = writer.n_written // multiple_of * multiple_of
+                file.attrs.modify("n_written", writer.n_written)
+            return writer
 
     @property
     def errors(self) -> list[tuple[str, str]]:
@@ -181,11 +194,14 @@ class EmbeddingWriter:
             self._file.close()
             sync(partial)
             partial.replace(self.path)
+        self.close()
         return self.path
 
     def close(self) -> None:
         """Close the file; without `finish` before, the .partial stays and can be resumed."""
         _close(self._file)
+        if self._lock is not None:
+            self._lock.release()
 
     def discard_if_empty(self) -> None:
         """Close the file and remove the .partial if it has no row of a readable image."""
