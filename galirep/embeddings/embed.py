@@ -1,6 +1,5 @@
 """`embed`: run an extractor over a set of images into an embedding file; resumable, in bounded memory."""
 
-import logging
 import sys
 import time
 from collections.abc import Sequence
@@ -16,15 +15,14 @@ from galirep.embeddings.encoder_of import encoder_fields
 from galirep.embeddings.file_access import require_startable
 from galirep.embeddings.reader import load_embeddings
 from galirep.embeddings.schema import MAX_REPORT, StoreMeta, differences, partial_path
-from galirep.embeddings.storage.resuming import NO_CHECKSUMS
+from galirep.embeddings.storage.resuming import check_complete
 from galirep.embeddings.writer import RESUME, EmbeddingWriter
 from galirep.errors import ConfigError, DataError
 from galirep.features.extraction import build_extractor
 from galirep.features.pipeline import BATCH_SIZE, BatchExtractor, read_batches
 from galirep.features.protocol import Description, FeatureExtractor
 from galirep.system.devices import autocast_of, device_of
-
-_log = logging.getLogger(__name__)
+from galirep.system.outputs.holding import locks_outputs
 
 
 @dataclass(frozen=True)
@@ -88,16 +86,10 @@ class _Output:
                     f"{self.path} is complete, but of another job: {'; '.join(mismatches)}; "
                     "choose another name or pass --overwrite"
                 )
-            # what is reported as complete must be what was written
-            embeddings.require_intact()
-            notes = (
-                (f"{self.path.name} {NO_CHECKSUMS}: its rows are not checked",)
-                if embeddings.schema_version == 1
-                else ()
-            )
-            return embeddings.errors, notes
+            return embeddings.errors, check_complete(embeddings)
 
 
+@locks_outputs("out")
 def embed(  # noqa: PLR0913
     encoder: str | Path | FeatureExtractor,
     data: str | Path | ImageSource,
@@ -114,6 +106,7 @@ def embed(  # noqa: PLR0913
     seed: int = 0,
     resume: bool = False,
     overwrite: bool = False,
+    force_unlock: bool = False,  # noqa: ARG001 (of the lock)
     on_error: Literal["fail", "skip"] = "fail",
     max_errors: int | None = None,
     max_upscale: float = 2.0,
@@ -136,6 +129,7 @@ def embed(  # noqa: PLR0913
     shows a bar on a terminal.
 
     Raises:
+        InUseError: another process writes the output (see `galirep.train`, also for `force_unlock`).
         ConfigError: an option has a wrong value, or the output exists.
         DataError: there are no images, or unreadable ones; features are NaN or overflow float16; the .partial was made
             with other settings; no space is left.
@@ -173,11 +167,9 @@ def embed(  # noqa: PLR0913
     # Resume or create the file, and run the pipeline unless it is complete already.
     if resume and output.path.exists() and not output.partial.exists():
         resumed_from, errors, notes = len(source), *output.check_complete(meta)
-        _tell(notes)
     else:
         with output.open_writer(meta, source, batch_size) as writer:
             resumed_from, notes = writer.n_written, writer.notes
-            _tell(notes)
             try:
                 batches = read_batches(
                     source,
@@ -208,11 +200,6 @@ def embed(  # noqa: PLR0913
         data_report=source.report,
         notes=notes,
     )
-
-
-def _tell(notes: Sequence[str]) -> None:
-    for note in notes:
-        _log.warning("%s", note)
 
 
 def _check_options(output: _Output, policy: ErrorPolicy, batch_size: int, max_upscale: float) -> None:

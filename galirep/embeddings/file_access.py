@@ -17,10 +17,10 @@ from galirep.embeddings.integrity.structure import require_structure
 from galirep.embeddings.schema import FORMAT, READABLE_VERSIONS, StoreMeta, partial_path, read_meta, read_progress
 from galirep.errors import ConfigError, DataError
 from galirep.system.files import below, require_free
+from galirep.system.outputs.hdf5 import HDF5Output
 from galirep.system.reading.files import kind_of
 from galirep.system.reading.hdf5 import attribute, reading
 from galirep.system.reading.own_data import require_own_links, require_own_storage, require_sources
-from galirep.system.writing.hdf5 import HDF5Output
 from galirep.version import __version__
 
 _Opened = TypeVar("_Opened", h5py.File, HDF5Output)

@@ -19,8 +19,9 @@ from galirep.embeddings.storage.virtual import link_features
 from galirep.embeddings.writer import EmbeddingWriter, atomic_writer
 from galirep.errors import ConfigError, DataError, format_list
 from galirep.system.files import atomic_write, below, sha256_json
-from galirep.system.writing.full_disk import explain_full_disk
-from galirep.system.writing.hdf5 import writing_hdf5
+from galirep.system.outputs.full_disk import explain_full_disk
+from galirep.system.outputs.hdf5 import writing_hdf5
+from galirep.system.outputs.holding import locks_outputs
 
 SAME = (*StoreMeta.ENCODER, "dtype", "precision")
 """The fields of `StoreMeta` in which all parts must agree."""
@@ -40,12 +41,14 @@ class MergeResult:
         return {**vars(self), "path": str(self.path), "parts": [str(part) for part in self.parts]}
 
 
+@locks_outputs("out")
 def merge(
     paths: Sequence[str | Path],
     out: str | Path,
     *,
     virtual: bool = False,
     overwrite: bool = False,
+    force_unlock: bool = False,  # noqa: ARG001 (of the lock)
     file_locking: bool | None = None,
 ) -> MergeResult:
     """Join embedding files into `out`, one after the other, with the rows of unreadable images.
@@ -55,6 +58,7 @@ def merge(
     when `out` is opened, and must be in its folder or below. `out` is written in one step.
 
     Raises:
+        InUseError: another process writes the output (see `galirep.train`, also for `force_unlock`).
         DataError: a part cannot be read or does not have its checksums, or differs in encoder, layers, preprocessing,
             dtype or precision (each difference is listed); ids occur twice (listed); labels are numbers in one part and
             names in another; no space is left.

@@ -19,14 +19,16 @@ from galirep.embeddings.schema import (
     read_meta,
     read_progress,
 )
-from galirep.embeddings.storage.layout import create_features, seal, write_outline
+from galirep.embeddings.storage.layout import create_output
 from galirep.embeddings.storage.resuming import find_start
 from galirep.embeddings.storage.rows import row_store
 from galirep.errors import ConfigError, DataError, format_list, unknown
 from galirep.system.files import atomic_write, sync
+from galirep.system.outputs.full_disk import explain_full_disk
+from galirep.system.outputs.hdf5 import HDF5Output
+from galirep.system.outputs.holding import own_lock
+from galirep.system.outputs.locks import OutputLock
 from galirep.system.reading.hdf5 import reading
-from galirep.system.writing.full_disk import explain_full_disk
-from galirep.system.writing.hdf5 import HDF5Output
 
 RESUME = (*StoreMeta.ENCODER, "dtype", "precision", "fingerprint", "n_expected", "label_names")
 """The fields of `StoreMeta` that must agree for a file to be resumed."""
@@ -49,8 +51,8 @@ class EmbeddingWriter:
     `notes` says what `resume` found that whoever asked for it should know.
     """
 
-    def __init__(self, path: Path, output: HDF5Output, meta: StoreMeta) -> None:
-        self.path, self.meta = path, meta
+    def __init__(self, path: Path, output: HDF5Output, meta: StoreMeta, lock: OutputLock | None = None) -> None:
+        self.path, self.meta, self._lock = path, meta, lock
         self.notes: tuple[str, ...] = ()
         self.n_written = read_progress(output.file).n_written
         self._output, self._file = output, output.file
@@ -66,6 +68,7 @@ class EmbeddingWriter:
         labels: ArrayLike | None = None,
         *,
         overwrite: bool = False,
+        force_unlock: bool = False,
         locking: bool | None = None,
     ) -> "EmbeddingWriter":
         """Start a file for these images, with their labels if they have any (-1: none).
@@ -74,34 +77,29 @@ class EmbeddingWriter:
 
         Raises:
             ConfigError: `path` or its .partial exists and `overwrite` is false, or its folder does not exist.
-            DataError: another process writes the .partial, or there is not enough space for all rows.
+            InUseError: another process writes `path` (see `galirep.train`, also for `force_unlock`).
+            DataError: another process has the .partial open, or there is not enough space for all rows.
         """
-        path, partial = Path(path), partial_path(path)
-        require_startable(path, overwrite=overwrite)
-        if meta.dtype not in DTYPES:
-            raise ConfigError(unknown("dtype", meta.dtype, DTYPES))
-        require_not_in_use(partial)
-        require_space(path, meta)
-        # under another name until its outline is written, so that every .partial can be resumed
-        new = partial.with_name(f"{partial.name}.new")
-        with explain_full_disk(partial):
-            output = HDF5Output(new, "w", locking=locking)
-            try:
-                write_outline(output.file, meta, ids, labels)
-                create_features(output.file, meta)
-                seal(output.file)
-                output.reserve()
-                new.replace(partial)
-            except BaseException:
-                output.close()
-                new.unlink(missing_ok=True)
-                output.raise_error()
-                raise
-        return cls(path, output, meta)
+        with own_lock(path, force=force_unlock) as lock:
+            path, partial = Path(path), partial_path(path)
+            require_startable(path, overwrite=overwrite)
+            if meta.dtype not in DTYPES:
+                raise ConfigError(unknown("dtype", meta.dtype, DTYPES))
+            require_not_in_use(partial)
+            require_space(path, meta)
+            with explain_full_disk(partial):
+                output = create_output(partial, meta, ids, labels, locking=locking)
+            return cls(path, output, meta, lock)
 
     @classmethod
     def resume(
-        cls, path: str | Path, meta: StoreMeta, *, multiple_of: int = 1, locking: bool | None = None
+        cls,
+        path: str | Path,
+        meta: StoreMeta,
+        *,
+        multiple_of: int = 1,
+        force_unlock: bool = False,
+        locking: bool | None = None,
     ) -> "EmbeddingWriter":
         """Continue the .partial of `path` after its last finished row.
 
@@ -111,25 +109,27 @@ class EmbeddingWriter:
         Raises:
             DataError: the .partial does not exist, cannot be read or is damaged outside its rows, or is of another
                 encoder, source ...: each difference is listed.
+            InUseError: another process writes `path` (see `galirep.train`, also for `force_unlock`).
         """
-        partial = partial_path(path)
-        output = open_output(partial, locking=locking)
-        try:
-            if mismatches := differences(read_meta(output.file), meta, RESUME):
-                raise DataError(
-                    f"{partial} cannot be resumed: {'; '.join(mismatches)}; "
-                    "use the settings of the first run, or pass --overwrite"
-                )
-            writer = cls(Path(path), output, meta)
-            start, writer.notes = find_start(output.file, partial, meta.n_expected, multiple_of)
-            if start < writer.n_written:
-                with explain_full_disk(partial):
-                    writer._store.set_progress(start)
-                writer.n_written = start
-        except BaseException:
-            output.close()
-            raise
-        return writer
+        with own_lock(path, force=force_unlock) as lock:
+            path, partial = Path(path), partial_path(path)
+            output = open_output(partial, locking=locking)
+            try:
+                if mismatches := differences(read_meta(output.file), meta, RESUME):
+                    raise DataError(
+                        f"{partial} cannot be resumed: {'; '.join(mismatches)}; "
+                        "use the settings of the first run, or pass --overwrite"
+                    )
+                writer = cls(path, output, meta, lock)
+                start, writer.notes = find_start(output.file, partial, meta.n_expected, multiple_of)
+                if start < writer.n_written:
+                    with explain_full_disk(partial):
+                        writer._store.set_progress(start)
+                    writer.n_written = start
+            except BaseException:
+                output.close()
+                raise
+            return writer
 
     @property
     def errors(self) -> list[tuple[str, str]]:
@@ -193,11 +193,14 @@ class EmbeddingWriter:
             self._output.raise_error()
             sync(partial)
             partial.replace(self.path)
+        self.close()
         return self.path
 
     def close(self) -> None:
         """Close the file; without `finish` before, the .partial stays and can be resumed."""
         self._output.close()
+        if self._lock is not None:
+            self._lock.release()
 
     def discard_if_empty(self) -> None:
         """Close the file and remove the .partial if it has no row of a readable image."""

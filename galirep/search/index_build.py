@@ -19,6 +19,7 @@ from galirep.search.index_info import IndexInfo, selected_meta
 from galirep.search.index_recall import RecallSample, choose_nprobe
 from galirep.search.vectors import MAX_HELD_BYTES, PreparedVectors, allocate_flat, no_progress, read_vectors_into
 from galirep.system.devices import device_of
+from galirep.system.outputs.holding import locks_outputs
 from galirep.version import __version__
 
 # rows up to which `auto` takes exact search
@@ -44,6 +45,7 @@ def auto_factory(n: int, dim: int) -> str:
     return f"{rotation}{lists},PQ{dim // 8}"
 
 
+@locks_outputs("out")
 def build_index(
     source: str | Path,
     out: str | Path,
@@ -54,6 +56,7 @@ def build_index(
     device: str = "auto",
     seed: int = 0,
     overwrite: bool = False,
+    force_unlock: bool = False,  # noqa: ARG001 (of the lock)
     progress: Callable[[int], object] = no_progress,
 ) -> IndexInfo:
     """Build a faiss index of the embedding file `source` at `out`.
@@ -68,6 +71,7 @@ def build_index(
     with the number of rows added.
 
     Raises:
+        InUseError: another process writes the output (see `galirep.train`, also for `force_unlock`).
         ConfigError: an unknown metric, a factory that faiss refuses, faiss is not installed, or an output exists.
         DataError: `source` is not an embedding file, an unknown layer, NaN, zero vectors under cosine, no space left.
     """

@@ -12,6 +12,7 @@ from galirep.data.sources import ImageSource
 from galirep.data.tensors import ImageFunction
 from galirep.features.protocol import FeatureExtractor
 from galirep.runs.directory import RunDirectory
+from galirep.system.outputs.holding import locks_outputs
 from galirep.system.signals import stop_signals
 from galirep.training.config import TrainConfig
 from galirep.training.preparation import prepare
@@ -36,6 +37,7 @@ class TrainResult:
         return {"run": str(self.run), "steps": self.steps, **losses, "data_report": self.data_report}
 
 
+@locks_outputs("out", parents=True)
 def train(
     config: TrainConfig,
     data: Images | ImageSource | None = None,
@@ -47,8 +49,12 @@ def train(
     overwrite: bool = False,
     download: bool = False,
     trust_encoder: bool = False,
+    force_unlock: bool = False,  # noqa: ARG001 (of the lock)
 ) -> TrainResult:
     """Train E, G and D and leave a run directory at `out`.
+
+    With `overwrite` an earlier run is replaced when the new one has its first checkpoint. With `force_unlock` the lock
+    of a process on another host, which cannot be looked at, is taken over (see `galirep.system.outputs.locks`).
 
     `data` replaces `config.data` where it is given, `adapter` (images in [-1, 1] -> features (B, d)) `config.adapter`,
     `body` (an extractor with name and dim; the run's encoder is loaded with it in hand) `config.body`. With
@@ -64,11 +70,12 @@ def train(
             for good.
         CheckpointError: `resume` with other settings or data than the run's (each difference is listed), or a
             checkpoint that cannot be read.
+        InUseError: another process trains at `out`.
         KeyboardInterrupt: the run was interrupted, after saving.
     """
     directory = RunDirectory(out)
     directory.require(resume, overwrite)
-
+    resume = directory.to_resume(resume)
     if resume:
         directory.require_command("train")
 

@@ -270,12 +270,13 @@ def test_a_file_in_use_says_so(tmp_path):
     with EmbeddingWriter.create(tmp_path / "x.h5", meta(), IDS) as writer:
         writer.append(FEATURES[:10])
         code = (
-            "import sys; from galirep.errors import DataError; from galirep.embeddings.reader import load_embeddings\n"
+            "import sys; from galirep.errors import GalirepError\n"
+            "from galirep.embeddings.reader import load_embeddings\n"
             "from galirep.embeddings.schema import StoreMeta\n"
             "from galirep.embeddings.writer import EmbeddingWriter\n"
             "def attempt(call):\n"
             "    try: print('got', call())\n"
-            "    except DataError as err: print(err)\n"
+            "    except GalirepError as err: print(err)\n"
             "part, meta = sys.argv[1] + '.partial', StoreMeta('toy', (('f', 1),), n_expected=1)\n"
             "attempt(lambda: load_embeddings(part, incomplete=True))\n"
             "attempt(lambda: EmbeddingWriter.create(sys.argv[1], meta, ['a'], overwrite=True))\n"
@@ -286,7 +287,7 @@ def test_a_file_in_use_says_so(tmp_path):
         )
     read, write_, unlocked = done.stdout.splitlines()
     assert "is locked: another process reads or writes it" in read and "HDF5_USE_FILE_LOCKING=FALSE" in read
-    assert "is being written by another process" in write_
+    assert "x.h5 is in use: process" in write_
     assert unlocked == "got 10"
 
 

@@ -8,6 +8,7 @@ checksums, and may not end when that is damaged.
 import secrets
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timezone
+from pathlib import Path
 from typing import Any
 
 import h5py
@@ -18,9 +19,37 @@ from galirep.data.labels import read_labels
 from galirep.embeddings.integrity.checksums import OUTLINE, hash_outline
 from galirep.embeddings.schema import ERROR, FORMAT, SCHEMA_VERSION, StoreMeta
 from galirep.errors import DataError, format_list
+from galirep.system.outputs.hdf5 import HDF5Output
 
 # reasons for which there is room from the start; it doubles when it is full
 _ROOM = 64
+
+
+def create_output(
+    partial: Path, meta: StoreMeta, ids: Sequence[str], labels: ArrayLike | None, *, locking: bool | None = None
+) -> HDF5Output:
+    """Create a file without rows at `partial`, with all its space, and leave it open. Raises as `write_outline`.
+
+    It has another name until its outline is written, so that every .partial can be resumed.
+
+    Raises:
+        OSError: it cannot be written, such as on a full disk.
+    """
+    new = partial.with_name(f"{partial.name}.new")
+    output = HDF5Output(new, "w", locking=locking)
+    try:
+        write_outline(output.file, meta, ids, labels)
+        create_room(output.file, "features", (meta.n_expected, meta.dim), np.dtype(meta.dtype))
+        seal(output.file)
+        output.reserve()
+        new.replace(partial)
+    except BaseException:
+        output.close()
+        new.unlink(missing_ok=True)
+        # the first error is the cause of those that HDF5 raises later
+        output.raise_error()
+        raise
+    return output
 
 
 def write_outline(file: h5py.File, meta: StoreMeta, ids: Sequence[str], labels: ArrayLike | None = None) -> None:
@@ -61,11 +90,6 @@ def write_outline(file: h5py.File, meta: StoreMeta, ids: Sequence[str], labels: 
     }
     for name, value in attributes.items():
         write_attribute(file, name, value)
-
-
-def create_features(file: h5py.File, meta: StoreMeta) -> None:
-    """Create /features, all zeros."""
-    create_room(file, "features", (meta.n_expected, meta.dim), np.dtype(meta.dtype))
 
 
 def seal(file: h5py.File) -> None:

@@ -1,15 +1,21 @@
-"""Where an interrupted embedding file is gone on with: what its checksums say of the rows that it has."""
+"""Where an interrupted embedding file is gone on with: what its checksums say of the rows that it has.
 
+What is found is logged as a warning, and returned as notes for results.
+"""
+
+import logging
 from pathlib import Path
 
 import h5py
 
 from galirep.embeddings.integrity.checksums import check_outline, describe_rows, find_damaged_rows
+from galirep.embeddings.reader import Embeddings
 from galirep.embeddings.schema import read_progress, schema_of
 from galirep.errors import DataError
 from galirep.system.reading.hdf5 import reading
 
-NO_CHECKSUMS = "is of schema 1, which has no checksums"
+_NO_CHECKSUMS = "is of schema 1, which has no checksums"
+_log = logging.getLogger(__name__)
 
 
 def find_start(file: h5py.File, partial: Path, n_expected: int, multiple_of: int) -> tuple[int, tuple[str, ...]]:
@@ -20,26 +26,40 @@ def find_start(file: h5py.File, partial: Path, n_expected: int, multiple_of: int
     Raises:
         DataError: the file is damaged outside its rows.
     """
-    written = read_progress(file).n_written
+    row, notes = read_progress(file).n_written, []
     if schema_of(file) == 1:
-        note = (
-            f"{partial.name} {NO_CHECKSUMS}: it is resumed as schema 1, and the rows that it has are not checked "
+        notes.append(
+            f"{partial.name} {_NO_CHECKSUMS}: it is resumed as schema 1, and the rows that it has are not checked "
             "(galirep merge writes a finished file as schema 2)"
         )
-        return _round(written, n_expected, multiple_of), (note,)
-    with reading(partial):
-        if not check_outline(file):
-            raise DataError(
-                f"{partial} is damaged: its metadata, ids or labels are not those that were written; "
-                "pass --overwrite to start again"
-            )
-        damaged = find_damaged_rows(file)
-    if not len(damaged):
-        return _round(written, n_expected, multiple_of), ()
-    start = _round(int(damaged[0]), n_expected, multiple_of)
-    rows = describe_rows(file, damaged)
-    return start, (f"{partial.name} is damaged: {rows} not have their checksums; rows from {start} on are made again",)
+    else:
+        with reading(partial):
+            if not check_outline(file):
+                raise DataError(
+                    f"{partial} is damaged: its metadata, ids or labels are not those that were written; "
+                    "pass --overwrite to start again"
+                )
+            damaged = find_damaged_rows(file)
+        row = int(damaged[0]) if len(damaged) else row
+    start = row if row == n_expected else row // multiple_of * multiple_of
+    if schema_of(file) > 1 and len(damaged):
+        rows = describe_rows(file, damaged)
+        notes.append(f"{partial.name} is damaged: {rows} not have their checksums; rows from {start} on are made again")
+    return start, _tell(notes)
 
 
-def _round(row: int, n_expected: int, multiple_of: int) -> int:
-    return row if row == n_expected else row // multiple_of * multiple_of
+def check_complete(embeddings: Embeddings) -> tuple[str, ...]:
+    """Check that a complete file is what was written, where it has checksums; return notes.
+
+    Raises:
+        DataError: it is not.
+    """
+    embeddings.require_intact()
+    old = embeddings.schema_version == 1
+    return _tell([f"{embeddings.path.name} {_NO_CHECKSUMS}: its rows are not checked"] if old else [])
+
+
+def _tell(notes: list[str]) -> tuple[str, ...]:
+    for note in notes:
+        _log.warning("%s", note)
+    return tuple(notes)

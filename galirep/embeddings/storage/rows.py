@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from galirep.embeddings.integrity.checksums import sum_features, sum_labels
 from galirep.embeddings.schema import StoreMeta, schema_of
 from galirep.embeddings.storage.layout import append_errors, cut_reason
-from galirep.system.writing.hdf5 import HDF5Output
+from galirep.system.outputs.hdf5 import HDF5Output
 
 
 class RowStore(Protocol):

@@ -32,6 +32,6 @@ def explain_full_disk(path: Path) -> Iterator[None]:
     except (OSError, RuntimeError, ValueError) as err:
         if is_full_disk(err):
             raise DataError(
-                f"no space left for {path}: free some and run again; a complete file from before is untouched"
+                f"no space left for {path}: free some and run again; what was there before is untouched"
             ) from err
         raise

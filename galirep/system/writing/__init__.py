@@ -1,1 +1,0 @@
-"""Writing files so that a full disk is one clear error and an older file stays whole."""
