@@ -1,6 +1,6 @@
 """What people hand over in Python as images: paths, Pillow images and arrays, read as the files of a data set are."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from os import PathLike
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -95,9 +95,14 @@ def split_images(images: Any) -> Sequence[Any] | NDArray[Any]:
         # as in a file of arrays: if both axes could be channels, it is the last one
         return array
     try:
-        return [_to_array(image) if _is_tensor(image) else image for image in images]
+        return as_items(images)
     except TypeError:
         raise DataError(f"images are arrays, Pillow images or paths, not {type(images).__name__}") from None
+
+
+def as_items(images: Iterable[Any]) -> list[Any]:
+    """Return single images, tensors as arrays."""
+    return [_to_array(image) if _is_tensor(image) else image for image in images]
 
 
 def range_of_floats(items: Sequence[Any] | NDArray[Any], value_range: ValueRange | None) -> ValueRange | None:
@@ -142,6 +147,8 @@ def to_pixels(image: Any, value_range: ValueRange | None) -> PixelArray:
     if isinstance(image, str | PathLike):
         try:
             return read_image(Path(image).read_bytes())
+        except IsADirectoryError:
+            raise DataError(f"{str(image)!r} is a folder: hand over galirep.open_data({str(image)!r})") from None
         except (OSError, DataError) as err:
             reason = (isinstance(err, OSError) and err.strerror) or one_line(err)
             raise DataError(f"{str(image)!r}: {reason}") from err
