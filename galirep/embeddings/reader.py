@@ -14,7 +14,7 @@ from galirep.embeddings.integrity.structure import require_labels
 from galirep.embeddings.schema import partial_path, read_errors, read_meta
 from galirep.errors import ConfigError, DataError
 from galirep.system.layer_names import check_layer_names
-from galirep.system.reading.hdf5 import reading
+from galirep.system.reading.hdf5 import attributes, reading
 
 _BLOCK_BYTES = 1 << 24
 
@@ -31,7 +31,8 @@ class Embeddings:
     def __init__(
         self, path: Path, file: h5py.File, layers: Sequence[str] | None = None, valid_only: bool = True
     ) -> None:
-        self.path, self.meta = path, read_meta(file)
+        with reading(path):
+            self.path, self.meta = path, read_meta(file)
         self._file, self._valid_only = file, valid_only
         file_columns = self.meta.columns
         chosen = check_layer_names(
@@ -54,10 +55,9 @@ class Embeddings:
 
     @property
     def attributes(self) -> dict[str, Any]:
-        """All root attributes of the file."""
-        return {
-            name: value.item() if isinstance(value, np.generic) else value for name, value in self._file.attrs.items()
-        }
+        """All root attributes of the file that are one value."""
+        with reading(self.path):
+            return attributes(self._file)
 
     @cached_property
     def _file_rows(self) -> NDArray[np.int64]:
