@@ -77,7 +77,9 @@ def _mutate_attribute(file: Any, name: str, draw: random.Random) -> None:
     if action < 0.2:
         del file.attrs[name]
     elif action < 0.6 and isinstance(value, str) and value[:1] in "[{":
-        file.attrs[name] = mutate_json(value, draw).decode(errors="replace").replace("\0", "?")[:60_000]
+        # a second mutation may meet what the first one left
+        with suppress(ValueError):
+            file.attrs[name] = mutate_json(value, draw).decode(errors="replace").replace("\0", "?")[:60_000]
     else:
         new = draw.choice(
             (0, -1, 2**62, 1.5, np.nan, "", "x", "[]", "{}", b"\xff\xfe", [1, 2], np.zeros((2, 2)), np.True_)

@@ -1,6 +1,7 @@
 """Images that are stored as arrays: in memory, in npz and HDF5 files, and scikit-learn's digits."""
 
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -80,18 +81,16 @@ class Hdf5Source(ImageSource):
 
     def read(self, index: int) -> PixelArray:
         """Read one row, see `ImageSource.read`."""
-        try:
+        with parsing(f"{self.ids[index]}: row {index} of {self.spec} cannot be read", DataError):
             row = self._row(index)
-        except OSError as err:
-            raise DataError(f"{self.ids[index]}: row {index} of {self.spec} cannot be read: {err}") from err
         return self._rows.image(row, self.ids[index])
 
     def content(self, index: int) -> bytes:
         """Return the row's type, shape and values."""
-        try:
+        # what HDF5 raises on a damaged file is of many types
+        with suppress(DataError), parsing(self.spec, DataError):
             return self._rows.content(self._row(index))
-        except OSError:
-            return b""
+        return b""
 
     def sizes(self) -> list[int]:
         """Return the number of bytes of each row."""

@@ -12,7 +12,7 @@ from galirep.errors import DataError, GalirepError
 from galirep.system.reading.files import parsing
 from galirep.system.reading.limits import require_inflated
 
-_MAX_TEXT = 1 << 20
+_SMALL_CHUNK = 1 << 28
 
 
 @contextmanager
@@ -85,6 +85,10 @@ def require_stored(found: h5py.Dataset, rows: int, size: int) -> None:
         ValueError: they cannot.
         DataError: they are compressed, and unpack to more than is allowed.
     """
+    if found.chunks:
+        # a chunk is read whole, however few of its rows are there
+        chunk = math.prod(found.chunks) * found.dtype.itemsize
+        require_inflated(chunk if chunk > _SMALL_CHUNK else 0, size, f"{found.file.filename}: {found.name}", DataError)
     row_bytes = int(np.prod(found.shape[1:], dtype=object)) * found.dtype.itemsize
     if found.compression is not None or found.scaleoffset is not None:
         require_inflated(rows * row_bytes, size, f"{found.file.filename}: {found.name}", DataError)
