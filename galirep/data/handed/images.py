@@ -12,7 +12,7 @@ from PIL import Image, ImageFile
 from galirep.data.files.formats import FORMATS
 from galirep.data.image_file.loading import turn_upright
 from galirep.data.picture import PixelArray, from_pillow, one_line, read_image
-from galirep.data.sources import ImageSource, row_numbers
+from galirep.data.sources import HANDED, ImageSource, row_numbers
 from galirep.errors import ConfigError, DataError
 
 ValueRange = Literal["0..1", "-1..1"]
@@ -42,7 +42,7 @@ class HandedImages(ImageSource):
         require_value_range(value_range)
         self._items = split_images(images)
         self._value_range = range_of_floats(self._items, value_range)
-        super().__init__("the images", row_numbers(len(self._items)))
+        super().__init__(HANDED, row_numbers(len(self._items)))
 
     @property
     def floats(self) -> NDArray[np.floating] | None:
