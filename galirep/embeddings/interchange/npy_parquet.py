@@ -14,7 +14,6 @@ import numpy as np
 from numpy.lib import format as npy_format
 from numpy.typing import NDArray
 
-from galirep.embeddings.file_access import explain_full_disk
 from galirep.embeddings.interchange.header import HEADER, make_header, note_unreadable, read_header
 from galirep.embeddings.interchange.labels import match_columns, note_columns, read_column, read_table_labels
 from galirep.embeddings.reader import Embeddings, load_embeddings
@@ -22,6 +21,7 @@ from galirep.embeddings.writer import atomic_writer
 from galirep.errors import ConfigError, DataError, format_list
 from galirep.system.files import require_free_folder, sync, write_json
 from galirep.system.outputs.folders import replacing_folder
+from galirep.system.outputs.full_disk import explain_full_disk
 from galirep.system.outputs.holding import locks_outputs
 from galirep.system.reading.arrays import map_npy
 from galirep.system.reading.files import parsing, require_regular
