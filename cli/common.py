@@ -105,6 +105,11 @@ _SHARED: dict[str, Any] = {
         help=f"Largest image that is decoded, in pixels.  [default: ${VARIABLE}, or {DEFAULT}]",
     ),
     "overwrite": click.option("--overwrite", is_flag=True, help="Replace an output that exists."),
+    "force-unlock": click.option(
+        "--force-unlock",
+        is_flag=True,
+        help="Take over the lock that a process of another host left on the output; make sure that it has ended.",
+    ),
     "splits": click.option(
         "--splits",
         default="auto",
@@ -127,10 +132,11 @@ _SHARED: dict[str, Any] = {
 
 
 def shared(*names: str) -> Callable[[F], F]:
-    """Add shared options: --json and --debug always, and those named in `_SHARED`."""
+    """Add shared options: --json and --debug always, and those named in `_SHARED`; overwrite brings force-unlock."""
+    outputs = ("force-unlock",) if "overwrite" in names else ()
 
     def decorate(function: F) -> F:
-        for name in reversed((*names, "json", "debug")):
+        for name in reversed((*names, *outputs, "json", "debug")):
             function = _SHARED[name](function)
         return function
 

@@ -25,6 +25,7 @@ def export_command(
     layers: list[str] | None,
     rows_per_file: int,
     overwrite: bool,
+    force_unlock: bool,
     as_json: bool,
 ) -> None:
     """Export the encoder of a run (safetensors), or embeddings in the layout of clip-retrieval and back.
@@ -49,14 +50,16 @@ def export_command(
     if layers is not None and output_format != "npy-parquet":
         raise click.UsageError(f"--layers chooses columns of a FILE.h5, which {path} is not")
     if output_format == "safetensors":
-        written = export_run(path, out, overwrite=overwrite)
+        written = export_run(path, out, overwrite=overwrite, force_unlock=force_unlock)
         names = ", ".join(file.name for file in written)
         emit(as_json, {"path": str(out), "files": [str(file) for file in written]}, f"{out}: {names}")
         return
     if output_format == "hdf5":
-        result = import_embeddings(path, out, overwrite=overwrite)
+        result = import_embeddings(path, out, overwrite=overwrite, force_unlock=force_unlock)
     else:
-        result = export_embeddings(path, out, layers=layers, rows_per_file=rows_per_file, overwrite=overwrite)
+        result = export_embeddings(
+            path, out, layers=layers, rows_per_file=rows_per_file, overwrite=overwrite, force_unlock=force_unlock
+        )
     pairs = f" in {result.files} pairs of files" if output_format == "npy-parquet" else ""
     notes = "".join(f"\nnote: {note}" for note in result.notes)
     emit(as_json, result.to_dict(), f"{result.path}: {result.rows} rows of {result.dim} columns{pairs}{notes}")

@@ -40,6 +40,7 @@ def index_command(
     seed: int,
     device: str,
     overwrite: bool,
+    force_unlock: bool,
     as_json: bool,
 ) -> None:
     """Build a FAISS index of the embedding file FILE.h5.
@@ -61,6 +62,7 @@ def index_command(
             device=device,
             seed=seed,
             overwrite=overwrite,
+            force_unlock=force_unlock,
             progress=bar.update,
         )
     result = {"out": out, "bytes": Path(out).stat().st_size, **info.to_dict()}

@@ -14,7 +14,13 @@ from .common import emit, shared
 @click.option("--no-file-locking", is_flag=True, help="Do without HDF5's file lock.")
 @shared("overwrite")
 def merge_command(
-    paths: tuple[str, ...], out: str, virtual: bool, overwrite: bool, no_file_locking: bool, as_json: bool
+    paths: tuple[str, ...],
+    out: str,
+    virtual: bool,
+    overwrite: bool,
+    force_unlock: bool,
+    no_file_locking: bool,
+    as_json: bool,
 ) -> None:
     """Join embedding files of one encoder into one.
 
@@ -24,6 +30,13 @@ def merge_command(
     """
     from galirep.embeddings.merge import merge
 
-    result = merge(paths, out, virtual=virtual, overwrite=overwrite, file_locking=False if no_file_locking else None)
+    result = merge(
+        paths,
+        out,
+        virtual=virtual,
+        overwrite=overwrite,
+        force_unlock=force_unlock,
+        file_locking=False if no_file_locking else None,
+    )
     linked = ", whose features it points at" if virtual else ""
     emit(as_json, result.to_dict(), f"{result.path}: {result.rows} rows of {len(result.parts)} files{linked}")

@@ -56,6 +56,7 @@ def probe_command(
     out: Path | None,
     seed: int,
     overwrite: bool,
+    force_unlock: bool,
     as_json: bool,
 ) -> None:
     """Fit a classifier on the embeddings TRAIN.h5 and report its error on TEST.h5.
@@ -68,25 +69,27 @@ def probe_command(
     """
     from galirep.probing.probe import probe
     from galirep.system.files import require_free, write_json
+    from galirep.system.outputs.holding import hold
     from galirep.system.settings import parse_assignments
 
-    if out:
-        require_free(out, overwrite)
-    result = probe(
-        train,
-        test,
-        protocol=protocol,
-        layers=layers,
-        choose_layers=choose_layers,
-        seed=seed,
-        settings=parse_assignments(settings),
-        min_per_class=min_per_class,
-        progress=sys.stderr.isatty(),
-    )
+    with hold(*([out] if out else []), force=force_unlock):
+        if out:
+            require_free(out, overwrite)
+        result = probe(
+            train,
+            test,
+            protocol=protocol,
+            layers=layers,
+            choose_layers=choose_layers,
+            seed=seed,
+            settings=parse_assignments(settings),
+            min_per_class=min_per_class,
+            progress=sys.stderr.isatty(),
+        )
+        if out:
+            write_json(out, result.to_dict(), overwrite)
     for report in (result.data_report or {}).values():
         show_report(report)
-    if out:
-        write_json(out, result.to_dict(), overwrite)
     emit(as_json, result.to_dict(), _format(result, out))
 
 

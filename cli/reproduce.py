@@ -57,7 +57,7 @@ def _list(_: click.Context, __: click.Parameter, value: str | None) -> tuple[str
     help="New file for the tables, or one with the lines <!-- TABLE --> and <!-- end TABLE -->.",
 )
 @click.option("-n", "--dry-run", is_flag=True, help="Print each row's command, updates and cost, and stop.")
-@shared("trust-encoder")
+@shared("trust-encoder", "force-unlock")
 def reproduce_command(
     studies: tuple[str, ...],
     scale: str | None,
@@ -69,6 +69,7 @@ def reproduce_command(
     markdown: Path | None,
     dry_run: bool,
     trust_encoder: bool,
+    force_unlock: bool,
     as_json: bool,
     **limits: Any,
 ) -> None:
@@ -89,6 +90,7 @@ def reproduce_command(
             jobs=jobs,
             dry_run=dry_run,
             trust_encoder=trust_encoder,
+            force_unlock=force_unlock,
             say=lambda line: click.echo(f"galirep: {line}", err=True),
             **limits,
         )
@@ -97,7 +99,9 @@ def reproduce_command(
     text = "\n\n".join(reproduction.text for reproduction in made)
     if markdown is not None and not dry_run:
         from galirep.evaluation.reproduction.report import write_report
+        from galirep.system.outputs.holding import hold
 
-        for reproduction in made:
-            write_report(markdown, reproduction.study.name, reproduction.text)
+        with hold(markdown, force=force_unlock):
+            for reproduction in made:
+                write_report(markdown, reproduction.study.name, reproduction.text)
     emit(as_json, [reproduction.to_dict() for reproduction in made], text)

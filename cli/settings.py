@@ -62,7 +62,8 @@ def build_settings(
         directory = RunDirectory(out)
         directory.require(resume=True, overwrite=False)
         directory.require_command(settings.command)
-        values = directory.settings()
+        # a run that ended before its first checkpoint may lack them
+        values = directory.settings() if directory.config_file.is_file() else {}
     if config_file is not None:
         values = settings.merge(values, read_settings(config_file))
     given = {name: value for name, value in options.items() if value is not None}

@@ -5,6 +5,7 @@ from typing import Any
 
 import click
 
+from galirep.errors import ConfigError
 from galirep.training.config import TrainConfig
 
 from .common import emit, shared
@@ -17,7 +18,7 @@ from .settings import build_settings, run_options, settings_options
     "--download", is_flag=True, help="Download a torchvision data set or pretrained weights that are missing."
 )
 @click.option("-n", "--dry-run", is_flag=True, help="Print the settings and the memory that an update takes, and stop.")
-@shared("max-pixels", "trust-encoder")
+@shared("max-pixels", "trust-encoder", "force-unlock")
 @settings_options(TrainConfig)
 def train_command(
     out: Path,
@@ -25,6 +26,7 @@ def train_command(
     assignments: tuple[str, ...],
     resume: bool,
     overwrite: bool,
+    force_unlock: bool,
     download: bool,
     dry_run: bool,
     trust_encoder: bool,
@@ -42,6 +44,8 @@ def train_command(
         trust_encoder=trust_encoder,
     )
     if dry_run:
+        if not config.data:
+            raise ConfigError("data: give a data set, e.g. --data sklearn:digits")
         import yaml
 
         from galirep.training.preparation import describe_memory
@@ -51,7 +55,15 @@ def train_command(
         return
     from galirep.training.loop import train
 
-    result = train(config, out=out, resume=resume, overwrite=overwrite, download=download, trust_encoder=trust_encoder)
+    result = train(
+        config,
+        out=out,
+        resume=resume,
+        overwrite=overwrite,
+        download=download,
+        trust_encoder=trust_encoder,
+        force_unlock=force_unlock,
+    )
     export, samples = result.run / "export", result.run / "samples"
     text = f"{result.run}: {result.steps} updates; encoder in {export}, pictures in {samples}"
     emit(as_json, result.to_dict(), text)

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     "--test-split", help="Split of the data to report the accuracy on, or the loss of an objective without labels."
 )
 @click.option("--test-labels", type=click.Path(), help="CSV file of the attributes of the test split.")
-@shared("data-root", "download", "max-pixels")
+@shared("data-root", "download", "max-pixels", "force-unlock")
 @settings_options(ClassifierConfig)
 def train_classifier_command(
     out: Path,
@@ -33,6 +33,7 @@ def train_classifier_command(
     test_labels: str | None,
     resume: bool,
     overwrite: bool,
+    force_unlock: bool,
     data_root: str | None,
     download: bool,
     as_json: bool,
@@ -57,6 +58,7 @@ def train_classifier_command(
         resume=resume,
         overwrite=overwrite,
         download=download,
+        force_unlock=force_unlock,
         on_epoch=_print_epoch,
     )
     emit(as_json, result.to_dict(), _text(result, test_split))

@@ -36,6 +36,7 @@ _HOME = {
     "evaluate": "galirep.evaluation.evaluate",
     "reproduce": "galirep.evaluation.reproduction.runner",
     "info": "galirep.inspection.paths",
+    "doctor": "galirep.inspection.doctor",
 }
 __all__ = ["__version__", *_HOME]
 
@@ -59,6 +60,7 @@ if TYPE_CHECKING:
     from galirep.features.sklearn_transformer import load_encoder as load_encoder
     from galirep.game.variant import Variant as Variant
     from galirep.game.variants import get_variant as get_variant
+    from galirep.inspection.doctor import doctor as doctor
     from galirep.inspection.paths import info as info
     from galirep.networks.saved import export_run as export_run
     from galirep.probing.probe import probe as probe

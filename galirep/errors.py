@@ -27,6 +27,14 @@ class CheckpointError(GalirepError):
     """A checkpoint or run directory that is missing, corrupt, foreign or of another configuration."""
 
 
+class InUseError(GalirepError):
+    """An output that another process writes, or may write; `alive`: that process is known to run."""
+
+    def __init__(self, message: str, *, alive: bool = False) -> None:
+        super().__init__(message)
+        self.alive = alive
+
+
 class PluginError(GalirepError):
     """A feature extractor that is unknown, cannot be built, or does not follow the extractor protocol."""
 
@@ -53,3 +61,8 @@ def format_list(items: Iterable[object], limit: int = 5, separator: str = ", ") 
     texts = list(map(str, items))
     omitted = len(texts) - limit
     return separator.join(texts[:limit]) + (f" and {omitted} more" if omitted > 0 else "")
+
+
+def plural(count: int, noun: str) -> str:
+    """Return `1 image`, `2 images`."""
+    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"

@@ -12,7 +12,7 @@ NAMES = {
     *("TrainConfig", "train", "ClassifierConfig", "train_classifier", "Variant", "get_variant", "open_data"),
     *("load_encoder", "load_extractor", "embed", "load_embeddings", "EmbeddingWriter", "StoreMeta"),
     *("merge", "verify", "export_embeddings", "import_embeddings", "export_run", "probe", "build_index", "retrieve"),
-    *("sample", "reconstruct", "inpaint", "interpolate", "evaluate", "reproduce", "info"),
+    *("sample", "reconstruct", "inpaint", "interpolate", "evaluate", "reproduce", "info", "doctor"),
 }
 FEATURES = {
     *("FeatureExtractor", "FrozenExtractor", "NetworkExtractor", "Description", "describe", "check", "freeze"),

@@ -197,7 +197,7 @@ def _sign_index(folder: Path) -> None:
     """Let the sidecar of the index have the checksum of its damaged list of ids, as whoever made it would."""
     import json
 
-    from galirep.search.index_file import checksum
+    from galirep.search.index_replacing import checksum
 
     sidecar = folder / "a.faiss.json"
     info = json.loads(sidecar.read_text())

@@ -219,7 +219,7 @@ class RowReader:
                 f"{spec} has shape {shape}: images are (N, H, W), (N, H, W, C) or (N, C, H, W) with C = 1 or 3"
             )
         if len(shape) == 3 and shape[2] == 3:
-            # as `image_input` refuses it
+            # as `handed.images` refuses it
             raise DataError(
                 f"{spec} has shape {shape}, which may be one image in colour or {shape[0]} grey ones of width 3: "
                 f"save images[None] for one, images[..., None] for {shape[0]}"

@@ -27,6 +27,10 @@ HASHED_BYTES = 1 << 28
 HASHED_IMAGES = 1024
 
 
+HANDED = "images from Python"
+"""What the spec of images that were handed over in Python begins with; it cannot be opened again."""
+
+
 class ImageSource(ABC):
     """A list of images that can be read one by one, in any order, from any process.
 

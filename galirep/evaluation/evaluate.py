@@ -13,6 +13,7 @@ from galirep.evaluation.result import EvaluationResult
 from galirep.evaluation.subjects import Subject
 from galirep.features.protocol import FeatureExtractor
 from galirep.probing.probe import DEFAULT_PROTOCOL
+from galirep.system.outputs.holding import locks_outputs
 
 Run = str | Path | Subject
 
@@ -38,6 +39,7 @@ def evaluate(  # noqa: PLR0913
     device: str = "auto",
     num_workers: int | None = None,
     overwrite: bool = False,
+    force_unlock: bool = False,
     progress: bool = False,
     data_root: str | None = None,
     download: bool = False,
@@ -61,6 +63,7 @@ def evaluate(  # noqa: PLR0913
     0.0231
 
     Raises:
+        InUseError: another process writes the output (see `galirep.train`, also for `force_unlock`).
         CheckpointError: the run has no export.
         ConfigError: a metric is unknown or cannot be had, or `out` has another run, other data or other settings.
         DataError: the data cannot be read, has no labels for `probe`, or too few images.
@@ -86,6 +89,7 @@ def evaluate(  # noqa: PLR0913
         device=device,
         num_workers=num_workers,
         overwrite=overwrite,
+        force_unlock=force_unlock,
         progress=progress,
         data_root=data_root,
         download=download,
@@ -93,6 +97,7 @@ def evaluate(  # noqa: PLR0913
     )[0]
 
 
+@locks_outputs("out", "save_values")
 def evaluate_runs(  # noqa: PLR0913
     runs: Sequence[Run],
     data: str | ImageSource | Images,
@@ -114,6 +119,7 @@ def evaluate_runs(  # noqa: PLR0913
     device: str = "auto",
     num_workers: int | None = None,
     overwrite: bool = False,
+    force_unlock: bool = False,  # noqa: ARG001 (of the lock)
     progress: bool = False,
     data_root: str | None = None,
     download: bool = False,

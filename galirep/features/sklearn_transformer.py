@@ -6,12 +6,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import ArrayLike, NDArray
-from PIL.Image import Image
+from numpy.typing import NDArray
 from sklearn.base import BaseEstimator, TransformerMixin
 from torch import Tensor
 
-from galirep.data.image_input import HandedImages, ValueRange, require_in_range, require_value_range
+from galirep.data.handed.datasets import handed_images
+from galirep.data.handed.images import HandedImages, ValueRange, require_in_range, require_value_range
+from galirep.data.sources import ImageSource
 from galirep.data.tensors import to_float
 from galirep.errors import DataError, format_list
 from galirep.features.extraction import extract
@@ -63,31 +64,46 @@ class ImageTransformer(TransformerMixin, BaseEstimator):  # type: ignore[misc]
             )
         return self._extractor
 
-    def __call__(self, images: Tensor) -> Tensor:
-        """Map (B, C, H, W) to (B, dim) float32 on the extractor's device, with gradients.
+    def __call__(self, images: Any) -> Tensor:
+        """Map images to (B, dim) float32 on the extractor's device.
 
-        uint8 is scaled; float is in [-1, 1], or in [0, 1] for `value_range="0..1"`, and of the extractor's size and
-        channels. Paths, Pillow images and arrays are for `transform`.
+        A tensor (B, C, H, W) of the extractor's size and channels goes to it as it is, with gradients: uint8 is scaled,
+        float is in [-1, 1], or in [0, 1] for `value_range="0..1"`. Everything else is read as by `transform`.
 
         Raises:
-            DataError: `images` is no such tensor, or its values are outside the range.
+            DataError: a float tensor has another size or number of channels, or values outside the range; or see
+                `transform`.
         """
-        if not isinstance(images, Tensor) or images.ndim != 4:
-            what = f"a tensor {tuple(images.shape)}" if isinstance(images, Tensor) else type(images).__name__
-            raise DataError(
-                f"an encoder is called on a tensor (B, C, H, W), not {what}: use transform for other images"
-            )
+        if not isinstance(images, Tensor) or images.ndim != 4 or not self._takes(images):
+            return torch.from_numpy(self.transform(images)).to(device_of(self.device))
         images = images.to(device_of(self.device))
         if images.dtype == torch.uint8:
             return self.extractor(to_float(images))
-        if not images.is_floating_point():
-            raise DataError(f"an encoder is called on uint8 or float, not {str(images.dtype).removeprefix('torch.')}")
         require_value_range(self.value_range)
         images = images.float()
         if images.numel():
             low, high = (float(value) for value in images.detach().aminmax())
             require_in_range(low, high, self.value_range or "-1..1")
         return self.extractor(images * 2 - 1 if self.value_range == "0..1" else images)
+
+    def _takes(self, images: Tensor) -> bool:
+        """Return whether a tensor (B, C, H, W) goes to the extractor as it is; raise DataError if it has to and cannot.
+
+        What `transform` would make of it has no gradient, so a float tensor is not left to it.
+        """
+        description = describe(self.extractor)
+        _, channels, *sides = images.shape
+        # other extractors resize by themselves
+        right_size = not description.exact_size or set(sides) == {description.image_size}
+        if right_size and channels == description.channels:
+            return images.dtype == torch.uint8 or images.is_floating_point()
+        if not images.is_floating_point():
+            return False
+        side = description.image_size if description.exact_size else "any"
+        raise DataError(
+            f"a float tensor {tuple(images.shape)} for an encoder of (B, {description.channels}, {side}, {side}): "
+            "resize it yourself, so that gradients pass, or use transform"
+        )
 
     def fit(self, X: Any = None, y: Any = None) -> "ImageTransformer":  # noqa: ARG002
         """Load the extractor, so that a wrong spec fails here; nothing is learned."""
@@ -97,20 +113,22 @@ class ImageTransformer(TransformerMixin, BaseEstimator):  # type: ignore[misc]
     def __sklearn_is_fitted__(self) -> bool:
         return True
 
-    def transform(self, X: ArrayLike | Tensor | Image | str | Path | Sequence[Any]) -> NDArray[np.float32]:
+    def transform(self, X: Any) -> NDArray[np.float32]:
         """Map images to (N, dim) float32, read as `galirep embed` reads the same pictures from files.
 
-        `X`: one path or Pillow image; an array or tensor (N, H, W), (N, H, W, C) or (N, C, H, W); or a sequence of
-        paths, Pillow images and arrays (H, W), (H, W, C) or (C, H, W), of any sizes. Arrays are uint8, or float as
-        `value_range` says.
+        `X`: one path or Pillow image; an array or tensor (N, H, W), (N, H, W, C) or (N, C, H, W); a sequence of paths,
+        Pillow images and arrays (H, W), (H, W, C) or (C, H, W), of any sizes; an `ImageSource` of `galirep.open_data`;
+        a torch Dataset or DataLoader whose items are images or begin with one. Arrays are uint8, or float as
+        `value_range` says; each float item of a Dataset is judged for itself.
 
         Raises:
             DataError: `X` is of another kind, shape, type or range, or images of it cannot be read.
         """
-        source = HandedImages(X, self.value_range)
+        source: ImageSource = handed_images(X, self.value_range)
         if not len(source):
             return np.empty((0, self.extractor.dim), np.float32)
-        if isinstance(floats := source.floats, np.ndarray) and self._fits(floats):
+        floats = source.floats if isinstance(source, HandedImages) else None
+        if floats is not None and self._fits(floats):
             return self._transform_floats(floats)
         features, errors = extract(
             self.extractor, source, batch_size=self.batch_size, num_workers=0, device=self.device

@@ -115,8 +115,8 @@ GALI_4_L2 = Variant(
 GALI_4_CYCLE = Variant(
     "gali-4-cycle",
     GALI_4.classes,
-    penalties=(*GALI_4_L2.penalties, Penalty("l2", "z", "mu(G(z))", 1.0)),
-    about="GALI-4 with weak squared penalties on both cycles, of images and of latents",
+    penalties=(Penalty("l2", "x", "G(mu(x))", 10.0), Penalty("l2", "z", "mu(G(z))", 1.0)),
+    about="GALI-4 with weak squared penalties on both cycles, of images and of latents, through the posterior's mean",
     origin="galirep",
 )
 

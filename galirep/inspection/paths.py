@@ -19,11 +19,13 @@ from galirep.networks.export_file import load_export
 from galirep.runs.checkpoint import load_checkpoint
 from galirep.runs.directory import RunDirectory
 from galirep.search.index_file import is_index, read_info
+from galirep.system.outputs.holding import locks_outputs
 from galirep.system.reading.files import require_regular
 
 _HDF5, _ZIP = b"\x89HDF\r\n\x1a\n", b"PK\x03\x04"
 
 
+@locks_outputs("out")
 def info(
     path: str | Path,
     *,
@@ -31,6 +33,7 @@ def info(
     splits: str | Sequence[str] | None = "auto",
     out: str | Path | None = None,
     overwrite: bool = False,
+    force_unlock: bool = False,  # noqa: ARG001 (of the lock)
     num_workers: int | None = None,
     data_root: str | Path | None = None,
     download: bool = False,
@@ -42,6 +45,7 @@ def info(
     splits are read, or `split` alone; `out` is a PNG file for a contact sheet. The other options are as in `open_data`.
 
     Raises:
+        InUseError: another process writes the output (see `galirep.train`, also for `force_unlock`).
         DataError, CheckpointError: the path does not exist, is neither images nor made by galirep, or is damaged.
         ConfigError: `out`, `split` or `splits` with something else than images, or `out` exists.
     """

@@ -13,7 +13,10 @@ from galirep.networks.body import BodyLoader
 from galirep.networks.export_file import export_folder, load_export, save_export
 from galirep.networks.families import NETWORKS
 from galirep.networks.parts import Encoder, Generator, Parts, Shapes
-from galirep.system.files import atomic_write, write_json, write_text
+from galirep.system.files import atomic_write, sync, write_json, write_text
+from galirep.system.outputs.folders import replacing_folder
+from galirep.system.outputs.full_disk import explain_full_disk
+from galirep.system.outputs.holding import locks_outputs
 from galirep.system.reading.files import parsing
 
 EXPORTED = ("encoder.safetensors", "generator.safetensors", "discriminator.safetensors", "encoder.json", "README.md")
@@ -39,26 +42,26 @@ def export_networks(
 
     `nets` may have `discriminator`, too: D's image trunk alone. `header` needs `networks`, `shapes` and `name`.
     `statistics` are E's BatchNorm statistics by what E is fed (default: those of E itself, of whole images); the first
-    must be those of E, the others are written beside them under `KIND.NAME`. `body_files` go to the folder `body`. Each
-    file is replaced atomically and can be read alone.
+    must be those of E, the others are written beside them under `KIND.NAME`. `body_files` go to the folder `body`. All
+    files take the place of earlier ones in one step; other files in the folder are kept.
     """
-    for name, content in (body_files or {}).items():
-        path = folder / BODY_FOLDER / name
-        # they never change
-        if not path.is_file():
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with atomic_write(path) as temporary:
-                temporary.write_bytes(content)
     first, *others = statistics or {_WHOLE: {}}
     header = {**header, "statistics": [first, *others]}
     extra = {f"{kind}.{name}": value for kind in others for name, value in (statistics or {})[kind].items()}
-    for kind, net in nets.items():
-        written_header = save_export(
-            folder / f"{kind}.safetensors", kind, net, header, extra if kind == "encoder" else None
-        )
-        if kind == "encoder":
-            write_json(folder / "encoder.json", written_header)
-    write_text(folder / "README.md", card)
+    with replacing_folder(folder, renewed=EXPORTED) as new:
+        # they never change, and what is there is kept
+        if any(not (folder / BODY_FOLDER / name).is_file() for name in body_files or {}):
+            for name, content in (body_files or {}).items():
+                path = new / BODY_FOLDER / name
+                path.parent.mkdir(parents=True, exist_ok=True)
+                with atomic_write(path) as temporary:
+                    temporary.write_bytes(content)
+        for kind, net in nets.items():
+            own = extra if kind == "encoder" else None
+            written_header = save_export(new / f"{kind}.safetensors", kind, net, header, own)
+            if kind == "encoder":
+                write_json(new / "encoder.json", written_header)
+        write_text(new / "README.md", card)
 
 
 def read_export(folder: Path) -> dict[str, bytes]:
@@ -160,20 +163,36 @@ def load_autoencoder(
 ) -> tuple[Encoder, Generator, dict[str, Any]]:
     """Load the exported E (with `statistics` as in `load_network`) and G, and E's header; raise as `load_network`."""
     encoder, header = load_network(run, "encoder", device, statistics, body=body)
-    generator, _ = load_network(run, "generator", device)
+    generator, other = load_network(run, "generator", device)
+    if header.get("step") != other.get("step"):
+        raise CheckpointError(
+            f"{run} has an encoder of step {header.get('step')} and a generator of step {other.get('step')}: "
+            "try again when the run has written both, or export it again"
+        )
     assert isinstance(encoder, Encoder) and isinstance(generator, Generator)
     return encoder, generator, header
 
 
-def export_run(run: str | Path, out: str | Path, *, overwrite: bool = False) -> list[Path]:
+@locks_outputs("out")
+def export_run(
+    run: str | Path,
+    out: str | Path,
+    *,
+    overwrite: bool = False,
+    force_unlock: bool = False,  # noqa: ARG001 (of the lock)
+) -> list[Path]:
     """Check the export of a run (or of its folder `best`) and copy it into the folder `out`; return the files written.
 
     They are the encoder, the generator, D's image trunk if the run exported it, encoder.json and the model card, and
     what the encoder stands on if the run has a copy of it.
 
+    It appears in one step. Other files in `out` are kept.
+
     Raises:
         CheckpointError: see `load_network`.
         ConfigError: `out` exists, unless `overwrite`.
+        DataError: no space is left.
+        InUseError: another process writes the output (see `galirep.train`, also for `force_unlock`).
     """
     run, out = Path(run), Path(out)
     if out.exists() and (not out.is_dir() or any(out.iterdir())) and not overwrite:
@@ -195,13 +214,10 @@ def export_run(run: str | Path, out: str | Path, *, overwrite: bool = False) -> 
         load_image_trunk(run, checked.get("step", 0))
     else:
         names.remove(_OPTIONAL)
-    out.mkdir(exist_ok=True)
-    # of the export that is overwritten
-    (out / _OPTIONAL).unlink(missing_ok=True)
-    written = []
-    for name in names:
-        (out / name).parent.mkdir(parents=True, exist_ok=True)
-        with atomic_write(out / name) as temporary:
-            shutil.copyfile(folder / name, temporary)
-        written.append(out / name)
-    return written
+    with replacing_folder(out, renewed=(*EXPORTED, BODY_FOLDER)) as new:
+        for name in names:
+            (new / name).parent.mkdir(parents=True, exist_ok=True)
+            with explain_full_disk(out):
+                shutil.copyfile(folder / name, new / name)
+                sync(new / name)
+    return [out / name for name in names]

@@ -22,12 +22,14 @@ from galirep.search.distances import prepare_vectors
 from galirep.search.gallery import Gallery, open_gallery
 from galirep.search.vectors import no_progress
 from galirep.system.files import require_free
+from galirep.system.outputs.holding import locks_outputs
 from galirep.visuals.projection import require_projection
 
 # queries searched at a time
 _BATCH = 4096
 
 
+@locks_outputs("out", "report")
 def retrieve(  # noqa: PLR0913
     gallery: str | Path,
     queries: str | Path | Sequence[str | Path] | None = None,
@@ -55,6 +57,7 @@ def retrieve(  # noqa: PLR0913
     query_data: str | None = None,
     seed: int = 0,
     overwrite: bool = False,
+    force_unlock: bool = False,  # noqa: ARG001 (of the lock)
     progress: Callable[[int], object] = no_progress,
 ) -> Retrieval:
     """Find the k nearest rows of `gallery` for each of `queries`; measure by class if both have labels.
@@ -77,6 +80,7 @@ def retrieve(  # noqa: PLR0913
     `report_queries`, `projection`, `data`, `query_data` and `seed` are explained at `ReportOptions`.
 
     Raises:
+        InUseError: another process writes the output (see `galirep.train`, also for `force_unlock`).
         ConfigError: k < 1, k larger than the gallery, an output that exists, options that do not fit together.
         DataError: files that cannot be read or compared, NaN, zero vectors under cosine.
     """

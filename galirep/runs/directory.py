@@ -4,8 +4,7 @@ import json
 import logging
 import os
 import shutil
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,39 +13,68 @@ import yaml
 from galirep.errors import CheckpointError, ConfigError
 from galirep.runs.records import RunInfo, Step, TrainedInfo
 from galirep.system.files import atomic_write, write_json, write_text
-from galirep.system.printable import printable
+from galirep.system.outputs.folders import take_place
+from galirep.system.outputs.locks import output_path
+from galirep.system.outputs.temporary import is_temporary, restore_folder, temporary_name
 from galirep.system.reading.documents import parse_json, read_json
 from galirep.system.reading.files import require_regular
 from galirep.system.reading.records import check
 from galirep.system.settings import read_settings
 
+_log = logging.getLogger("galirep.runs")
+# what every config.yaml of a run has, and few others
+_SETTINGS = {"data", "seed", "batch_size"}
+
 
 class RunDirectory:
     """The files of one run.
 
-    config.yaml, run.json, train.log, metrics.jsonl, tb/, checkpoints/, samples/, export/, best/, summary.md.
+    config.yaml, run.json, train.log, metrics.jsonl, tb/, checkpoints/, samples/, export/, best/, summary.md. They are
+    in `folder`: that is `path`, or while a run that replaces another has no checkpoint yet a hidden folder beside it.
     """
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
-        self.config_file = self.path / "config.yaml"
-        self.info_file = self.path / "run.json"
-        self.metrics_file = self.path / "metrics.jsonl"
-        self.log_file = self.path / "train.log"
-        self.last = self.path / "checkpoints" / "last.pt"
-        self.samples = self.path / "samples"
-        self.summary_file = self.path / "summary.md"
-        self.export = self.path / "export"
+        self._place_in(self.path)
+
+    def _place_in(self, folder: Path) -> None:
+        self.folder = folder
+        self.config_file = folder / "config.yaml"
+        self.info_file = folder / "run.json"
+        self.metrics_file = folder / "metrics.jsonl"
+        self.log_file = folder / "train.log"
+        self.last = folder / "checkpoints" / "last.pt"
+        self.samples = folder / "samples"
+        self.summary_file = folder / "summary.md"
+        self.export = folder / "export"
         self.best = self.last.with_name("best.pt")
-        self.best_export = self.path / "best"
+        self.best_export = folder / "best"
 
     @property
     def exists(self) -> bool:
         """True if a run was begun here."""
         return self.info_file.is_file() and self.config_file.is_file()
 
+    @property
+    def unstarted(self) -> bool:
+        """True if a run was begun here and ended before its first checkpoint, so that there is nothing to keep of it.
+
+        Versions before 0.2 left such folders without a run.json, too.
+        """
+        if not self.last.parent.is_dir() or self.last.exists():
+            return False
+        own: tuple[Path, ...] = ()
+        if self.exists:
+            own = (self.config_file, self.info_file, self.log_file, self.metrics_file)
+        elif self.config_file.is_file() and read_settings(self.config_file).keys() >= _SETTINGS:
+            own = (self.config_file,)
+        files = (path for path in self.folder.rglob("*") if not path.is_dir() and not is_temporary(path.name))
+        return all(path in own or (self.exists and path.parent == self.folder / "tb") for path in files)
+
     def require(self, resume: bool, overwrite: bool) -> None:
         """Check that a run may begin, or be resumed, here; nothing is written.
+
+        A run that ended before its first checkpoint (`unstarted`) may do both.
 
         Raises:
             CheckpointError: `resume`, and the run does not exist.
@@ -54,6 +82,9 @@ class RunDirectory:
         """
         if resume and overwrite:
             raise ConfigError("--resume goes on with the run, --overwrite begins it again: choose one")
+        restore_folder(output_path(self.path))
+        if self.unstarted:
+            return
         if resume:
             if not self.exists:
                 raise CheckpointError(
@@ -67,13 +98,32 @@ class RunDirectory:
                     f"{self.path} is a run already: pass --resume to go on with it or --overwrite to replace it"
                 )
 
+    def to_resume(self, resume: bool) -> bool:
+        """Return whether a run that `require` let pass goes on: with `resume`, unless it has no checkpoint yet."""
+        if resume and self.unstarted:
+            _log.warning("%s has no checkpoint yet: the run starts again", self.path)
+            return False
+        return resume
+
     def create(self, settings: Mapping[str, Any], info: Mapping[str, Any]) -> None:
-        """Create the directory with its config.yaml and run.json; what `require` let pass is replaced."""
-        if self.path.exists():
-            shutil.rmtree(self.path)
+        """Begin a run with its config.yaml and run.json; what `require` let pass is replaced, by `settle`."""
+        path = output_path(self.path)
+        self._place_in(temporary_name(path, "new."))
         self.last.parent.mkdir(parents=True)
         self.write_settings(settings)
         self.write_info(info)
+        if not path.exists() or not any(path.iterdir()):
+            self.settle()
+
+    def settle(self) -> None:
+        """Put a run that was begun at its path; what was there before is removed after that. Call it once it is saved.
+
+        Raises:
+            ConfigError: the folder cannot be replaced, see `take_place`.
+        """
+        if self.folder != self.path:
+            take_place(self.folder, self.path)
+            self._place_in(self.path)
 
     def write_settings(self, settings: Mapping[str, Any]) -> None:
         """Replace config.yaml."""
@@ -85,7 +135,7 @@ class RunDirectory:
         Raises:
             CheckpointError: the run does not exist.
         """
-        if not self.exists:
+        if not self.exists and not (self.unstarted and self.config_file.is_file()):
             raise CheckpointError(f"{self.path} is not a run of galirep (config.yaml and run.json are missing)")
         return read_settings(self.config_file)
 
@@ -112,6 +162,8 @@ class RunDirectory:
 
     def require_command(self, command: str) -> None:
         """Raise CheckpointError unless the run was made by `command`: train or train-classifier."""
+        if self.unstarted:
+            return
         made_by = "train-classifier" if self.info().get("kind") == "classifier" else "train"
         if made_by != command:
             raise CheckpointError(f"{self.path} is a run of galirep {made_by}, not of galirep {command}")
@@ -154,49 +206,11 @@ class RunDirectory:
 
     def rewind(self, step: int) -> None:
         """Remove the metrics after `step`, which a resumed run writes again."""
-        kept = [row for row in self.metrics() if row["step"] <= step]
-        write_text(self.metrics_file, "".join(json.dumps(row) + "\n" for row in kept))
+        self.write_metrics([row for row in self.metrics() if row["step"] <= step])
 
-    @contextmanager
-    def logger(self) -> Iterator[logging.Logger]:
-        """Open the logger `galirep.runs`: it appends to train.log, and passes on what the user's loggers ask for."""
-        logger, file, parent = (
-            logging.getLogger("galirep.runs"),
-            logging.FileHandler(self.log_file, encoding="utf-8"),
-            _Parent(),
-        )
-        file.setFormatter(_OneLine("%(asctime)s %(levelname)s %(message)s"))
-        # INFO is for train.log; the level that the user chose decides what goes further up
-        before = logger.level, logger.propagate
-        logger.setLevel(logging.INFO)
-        logger.propagate = False
-        for handler in (file, parent):
-            logger.addHandler(handler)
-        try:
-            yield logger
-        finally:
-            for handler in (file, parent):
-                logger.removeHandler(handler)
-            file.close()
-            logger.setLevel(before[0])
-            logger.propagate = before[1]
-
-
-class _OneLine(logging.Formatter):
-    """A formatter that escapes what names of files or classes would do to a terminal, or to the lines of a log."""
-
-    def formatMessage(self, record: logging.LogRecord) -> str:
-        """Return the formatted record on one line."""
-        return printable(super().formatMessage(record))
-
-
-class _Parent(logging.Handler):
-    """Hand records to the logger `galirep`, and so to the user's handlers, if its level lets them pass."""
-
-    def emit(self, record: logging.LogRecord) -> None:
-        parent = logging.getLogger("galirep")
-        if parent.isEnabledFor(record.levelno):
-            parent.handle(record)
+    def write_metrics(self, rows: Iterable[Mapping[str, Any]]) -> None:
+        """Replace metrics.jsonl."""
+        write_text(self.metrics_file, "".join(json.dumps(row) + "\n" for row in rows))
 
 
 def _link(source: Path, target: Path) -> None:

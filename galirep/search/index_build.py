@@ -14,11 +14,13 @@ from galirep.embeddings.reader import load_embeddings
 from galirep.errors import ConfigError, DataError
 from galirep.search.distances import require_metric
 from galirep.search.faiss_library import copy_to_gpu, faiss_metric, load_faiss
-from galirep.search.index_file import require_free_index, write_faiss, write_rows, write_sidecar, writing_index
+from galirep.search.index_file import require_free_index, write_faiss, write_rows
 from galirep.search.index_info import IndexInfo, selected_meta
 from galirep.search.index_recall import RecallSample, choose_nprobe
+from galirep.search.index_replacing import commit_index, writing_index
 from galirep.search.vectors import MAX_HELD_BYTES, PreparedVectors, allocate_flat, no_progress, read_vectors_into
 from galirep.system.devices import device_of
+from galirep.system.outputs.holding import locks_outputs
 from galirep.version import __version__
 
 # rows up to which `auto` takes exact search
@@ -44,6 +46,7 @@ def auto_factory(n: int, dim: int) -> str:
     return f"{rotation}{lists},PQ{dim // 8}"
 
 
+@locks_outputs("out")
 def build_index(
     source: str | Path,
     out: str | Path,
@@ -54,6 +57,7 @@ def build_index(
     device: str = "auto",
     seed: int = 0,
     overwrite: bool = False,
+    force_unlock: bool = False,  # noqa: ARG001 (of the lock)
     progress: Callable[[int], object] = no_progress,
 ) -> IndexInfo:
     """Build a faiss index of the embedding file `source` at `out`.
@@ -68,6 +72,7 @@ def build_index(
     with the number of rows added.
 
     Raises:
+        InUseError: another process writes the output (see `galirep.train`, also for `force_unlock`).
         ConfigError: an unknown metric, a factory that faiss refuses, faiss is not installed, or an output exists.
         DataError: `source` is not an embedding file, an unknown layer, NaN, zero vectors under cosine, no space left.
     """
@@ -101,22 +106,22 @@ def build_index(
                 recall_queries = len(sample)
         write_faiss(index_path, index)
         rows_written.result()
-    info = IndexInfo(
-        metric=metric,
-        normalised=metric == "cosine",
-        factory=factory,
-        exact=exact,
-        n=n,
-        dim=dim,
-        nprobe=nprobe,
-        recall_at_10=recall,
-        recall_queries=recall_queries,
-        embeddings=meta,
-        source=source.name,
-        created=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-        versions={"galirep": __version__, "faiss": faiss.__version__, "numpy": np.__version__},
-    )
-    return write_sidecar(out, info)
+        info = IndexInfo(
+            metric=metric,
+            normalised=metric == "cosine",
+            factory=factory,
+            exact=exact,
+            n=n,
+            dim=dim,
+            nprobe=nprobe,
+            recall_at_10=recall,
+            recall_queries=recall_queries,
+            embeddings=meta,
+            source=source.name,
+            created=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+            versions={"galirep": __version__, "faiss": faiss.__version__, "numpy": np.__version__},
+        )
+        return commit_index(out, info, index_path, rows_path)
 
 
 @contextmanager

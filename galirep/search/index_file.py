@@ -1,13 +1,9 @@
 """Read and write the three files of an index.
 
 FILE.faiss is faiss's own file, FILE.faiss.rows.h5 has the id and label of each row, and the sidecar FILE.faiss.json has
-the description (`IndexInfo`) with the checksums of the other two. The sidecar is written last.
+the description (`IndexInfo`) with the checksums of the other two.
 """
 
-import zlib
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +15,8 @@ from galirep.embeddings.reader import Embeddings
 from galirep.errors import DataError
 from galirep.search.faiss_library import load_faiss
 from galirep.search.index_info import FORMAT, SCHEMA_VERSION, IndexInfo
-from galirep.system.files import atomic_write, require_free, sync, write_json
+from galirep.search.index_replacing import put_in_place, rows_path, sidecar_path, waiting
+from galirep.system.files import require_free
 from galirep.system.reading.documents import read_json
 from galirep.system.reading.files import parsing
 from galirep.system.reading.hdf5 import dataset, reading, require_stored
@@ -27,23 +24,10 @@ from galirep.system.reading.heaps import require_sound_heaps
 from galirep.system.reading.own_data import require_own_links, require_own_storage
 from galirep.system.reading.records import quoted
 
-# a checksum reads at most _MAX_PIECES pieces of _PIECE_BYTES
-_PIECE_BYTES = 1 << 20
-_MAX_PIECES = 1024
 # ids written at a time
 _ID_BLOCK = 1 << 16
 # an index of at least this size is mapped into memory instead of read
 _MIN_MAPPED_BYTES = 1 << 28
-
-
-def sidecar_path(path: Path) -> Path:
-    """Return the path of an index's sidecar file."""
-    return path.with_name(f"{path.name}.json")
-
-
-def rows_path(path: Path) -> Path:
-    """Return the path of an index's ids and labels."""
-    return path.with_name(f"{path.name}.rows.h5")
 
 
 def is_index(path: Path) -> bool:
@@ -54,24 +38,6 @@ def is_index(path: Path) -> bool:
         return False
     with path.open("rb") as file:
         return file.read(2) == b"Ix"
-
-
-def checksum(path: Path) -> str:
-    """Return `SIZE-CRC32` of a file, which detects accidents, not manipulation.
-
-    Of a file over 1 GiB only 1024 pieces of 1 MiB, evenly spaced, are read.
-    """
-    size = path.stat().st_size
-    if size <= _PIECE_BYTES * _MAX_PIECES:
-        starts = list(range(0, size, _PIECE_BYTES))
-    else:
-        starts = np.linspace(0, size - _PIECE_BYTES, _MAX_PIECES, dtype=np.int64).tolist()
-    value = 0
-    with path.open("rb") as file:
-        for start in starts:
-            file.seek(start)
-            value = zlib.crc32(file.read(_PIECE_BYTES), value)
-    return f"{size}-{value:08x}"
 
 
 def require_free_index(path: Path, overwrite: bool) -> None:
@@ -92,17 +58,6 @@ def write_rows(path: Path, embeddings: Embeddings) -> None:
             ids[start : start + _ID_BLOCK] = embeddings.utf8_ids(start, start + _ID_BLOCK)
         if embeddings.labels is not None:
             file.create_dataset("labels", data=embeddings.labels)
-
-
-@contextmanager
-def writing_index(path: Path) -> Iterator[tuple[Path, Path]]:
-    """Yield temporary paths for the index and its rows; a clean exit renames them. `write_sidecar` must follow."""
-    # Not synced: an index can be built again, and its checksums detect what a power cut spoiled.
-    with atomic_write(path, synced=False) as index, atomic_write(rows_path(path), synced=False) as rows:
-        yield index, rows
-        # the checksum of a larger file covers only parts of it
-        if index.stat().st_size > _PIECE_BYTES * _MAX_PIECES:
-            sync(index)
 
 
 def write_faiss(path: Path, index: Any) -> None:
@@ -128,38 +83,30 @@ def write_faiss(path: Path, index: Any) -> None:
             raise failures[0]
 
 
-def write_sidecar(path: Path, info: IndexInfo) -> IndexInfo:
-    """Write the sidecar file of the index `path`; return `info` with the checksums that were added.
-
-    If the process is killed before this, the checksums of an older sidecar do not match the new files.
-    """
-    info = replace(info, files={"index": checksum(path), "rows": checksum(rows_path(path))})
-    write_json(sidecar_path(path), info.to_dict(), synced=False)
-    return info
-
-
 def read_info(path: Path) -> IndexInfo:
-    """Read the sidecar file of the index `path` and check that the other two files match it.
+    """Read the sidecar file of the index `path`, and check that the other two files are there and match it.
 
     Raises:
         DataError: a file is missing, was not written by galirep, has another schema version, or changed since.
     """
     sidecar = sidecar_path(path)
-    if not path.is_file():
+    if not path.is_file() and not waiting(path).is_file():
         raise DataError(f"the index file {path} does not exist")
     for file, part in ((sidecar, "sidecar"), (rows_path(path), "list of ids")):
-        if not file.is_file():
+        if not file.is_file() and not waiting(file).is_file():
             raise DataError(
                 f"{path} has no {part} {file.name} beside it: an index is three files; copy them all, or build it again"
             )
-    info = _read_sidecar(sidecar)
-    for kind, file in (("index", path), ("rows", rows_path(path))):
-        if info.files.get(kind) != checksum(file):
+    while True:
+        info = _read_sidecar(sidecar)
+        if (strange := put_in_place(path, info)) is None:
+            return info
+        # unless another process has put a new index there meanwhile
+        if _read_sidecar(sidecar).files == info.files:
             raise DataError(
-                f"{file} is not the file that {sidecar.name} was written for: "
+                f"{strange} is not the file that {sidecar.name} was written for: "
                 "it was changed, or building it was interrupted; build it again"
             )
-    return info
 
 
 def _read_sidecar(sidecar: Path) -> IndexInfo:

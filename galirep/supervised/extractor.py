@@ -20,6 +20,7 @@ from galirep.runs.checkpoint import require_like
 from galirep.supervised.config import SUPERVISED
 from galirep.supervised.nets import Classifier, EncoderTrunk, build_net, net_shapes
 from galirep.system.files import write_json, write_text
+from galirep.system.outputs.folders import replacing_folder
 from galirep.system.reading.files import parsing
 
 
@@ -30,10 +31,10 @@ def export_classifier(folder: Path, net: Classifier, facts: Mapping[str, Any]) -
     `objective`, `labels_used`, `projector`, `report`, `step`, `data`, `config` and `identity`; of a network family also
     `networks` and `shapes`. E's tensors are then those named `trunk.blocks.`.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    header = save_export(folder / "classifier.safetensors", "classifier", net, facts)
-    write_json(folder / "classifier.json", header)
-    write_text(folder / "README.md", _card(header))
+    with replacing_folder(folder, renewed=("classifier.safetensors", "classifier.json", "README.md")) as new:
+        header = save_export(new / "classifier.safetensors", "classifier", net, facts)
+        write_json(new / "classifier.json", header)
+        write_text(new / "README.md", _card(header))
 
 
 def load_classifier(folder: Path) -> tuple[Classifier, dict[str, Any]]:

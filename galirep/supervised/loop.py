@@ -20,6 +20,7 @@ from galirep.supervised.learning import Supervised
 from galirep.supervised.preparation import Prepared, ReportedSplit, prepare
 from galirep.supervised.task import ClassifierTask
 from galirep.system.devices import autocast_of, device_of
+from galirep.system.outputs.holding import locks_outputs
 from galirep.system.signals import stop_signals
 
 
@@ -43,9 +44,10 @@ class ClassifierResult:
         return {**vars(self), "run": str(self.run)}
 
 
+@locks_outputs("out", parents=True)
 def train_classifier(
-    config: ClassifierConfig,
-    source: ImageSource | None = None,
+    config: ClassifierConfig | Mapping[str, Any],
+    data: ImageSource | Any = None,
     *,
     out: str | Path,
     test_split: str | None = None,
@@ -54,30 +56,36 @@ def train_classifier(
     resume: bool = False,
     overwrite: bool = False,
     download: bool = False,
+    force_unlock: bool = False,  # noqa: ARG001 (of the lock)
     on_epoch: Callable[[Mapping[str, Any]], None] | None = None,
 ) -> ClassifierResult:
     """Train a net on labels, or without, and leave a run directory at `out`: settings, metrics, checkpoint, export.
 
     With labels the net of the epoch with the lowest validation loss is exported, else that of the last one. Labels
-    given to an objective that takes none are left out with a note in the data's report. `source` replaces
-    `config.data` where it is given. `test_split` (of the same data, with `test_labels` where the labels are a CSV file)
+    given to an objective that takes none are left out with a note in the data's report. `config` and `data` are as in
+    `galirep.train`. `test_split` (of the same data, with `test_labels` where the labels are a CSV file)
     is only reported on. With `resume` an interrupted run goes on from its last checkpoint, on a CPU to the very numbers
     of a run never interrupted. SIGINT and SIGTERM save first. `on_epoch` is given each epoch's row of metrics.jsonl.
+
+    `overwrite` and `force_unlock` are as in `galirep.train`.
 
     Raises:
         ConfigError: a setting that does not fit, or an output that exists.
         DataError: images or labels that cannot be used.
         CheckpointError: `resume` with other settings or data than the run's (each difference is listed).
+        InUseError: another process trains at `out`.
         KeyboardInterrupt: the run was interrupted, after saving.
     """
+    config = config if isinstance(config, ClassifierConfig) else ClassifierConfig.from_dict(config)
     directory = RunDirectory(out)
     directory.require(resume, overwrite)
+    resume = directory.to_resume(resume)
 
     # prepare: everything that can be wrong is found here, before anything is written
     device = device_of(config.device)
     autocast = autocast_of(device, config.precision)
     test = ReportedSplit(test_split, None if test_labels is None else Path(test_labels))
-    prepared = prepare(config, source, test, data_root=data_root, download=download)
+    prepared = prepare(config, data, test, data_root=data_root, download=download)
     task = ClassifierTask(prepared.config, prepared.pixels, prepared.targets, device, autocast)
 
     # begin or resume
@@ -86,10 +94,13 @@ def train_classifier(
         state = check_state(load_checkpoint(directory.last, device), TaskState, directory.last)
         with fitting(directory.last):
             task.load_state_dict(state)
-        directory.rewind(task.step)
+        # the checkpoint has all rows that it stands behind
+        directory.write_metrics(task.history)
         run.write_status("running")
     else:
         run = ActiveRun.begin(directory, prepared.config.to_dict(), prepared.facts, device)
+        save_checkpoint(directory.last, task.state_dict())
+        directory.settle()
 
     with stop_signals() as stop:
         while not task.done:

@@ -1,17 +1,16 @@
-"""Atomic writes of files and folders (temporary name, fsync, rename), and SHA-256 helpers."""
+"""Atomic writes of files (temporary name, fsync, rename), and SHA-256 helpers."""
 
-import errno
 import hashlib
 import json
 import os
-import secrets
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from galirep.errors import ConfigError, DataError
+from galirep.errors import ConfigError
+from galirep.system.outputs.full_disk import explain_full_disk
+from galirep.system.outputs.temporary import temporary_name
 
 
 def require_free(path: Path, overwrite: bool) -> None:
@@ -28,6 +27,18 @@ def require_free(path: Path, overwrite: bool) -> None:
         raise ConfigError(f"cannot write {path}: the folder {path.parent} does not exist")
 
 
+def require_free_folder(path: Path, overwrite: bool) -> None:
+    """Check that an output folder can be made: it does not exist (or may be overwritten), and the one above does.
+
+    Raises:
+        ConfigError: `path` exists and `overwrite` is false, or it is no directory, or its parent is not a directory.
+    """
+    if path.exists() and not (overwrite and path.is_dir()):
+        raise ConfigError(f"{path} exists: choose another name" + (" or pass --overwrite" if path.is_dir() else ""))
+    if not path.parent.is_dir():
+        raise ConfigError(f"cannot write {path}: the folder {path.parent} does not exist")
+
+
 @contextmanager
 def atomic_write(path: Path, overwrite: bool = True, *, synced: bool = True) -> Iterator[Path]:
     """Yield a temporary path beside `path` that replaces it on a clean exit and is removed on any error.
@@ -40,18 +51,13 @@ def atomic_write(path: Path, overwrite: bool = True, *, synced: bool = True) -> 
         DataError: no space is left (the old file, if any, is untouched).
     """
     require_free(path, overwrite)
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+    temporary = temporary_name(path)
     try:
-        yield temporary
-        if synced:
-            sync(temporary)
-        temporary.replace(path)
-    except OSError as err:
-        if err.errno == errno.ENOSPC:
-            raise DataError(
-                f"no space left on the device while writing {path}; what was there before is untouched"
-            ) from err
-        raise
+        with explain_full_disk(path):
+            yield temporary
+            if synced:
+                sync(temporary)
+            temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -60,30 +66,6 @@ def sync(path: Path) -> None:
     """Wait until the content of a file is on the disk (fsync)."""
     with path.open("rb") as file:
         os.fsync(file.fileno())
-
-
-@contextmanager
-def atomic_folder(path: Path, overwrite: bool = False) -> Iterator[Path]:
-    """Yield a temporary folder beside `path` that replaces it on a clean exit and is removed on any error.
-
-    Raises:
-        ConfigError: `path` exists, unless it is a folder and `overwrite` is true; or its parent is not a folder.
-    """
-    if path.exists() and not (overwrite and path.is_dir()):
-        raise ConfigError(f"{path} exists: choose another name" + (" or pass --overwrite" if path.is_dir() else ""))
-    if not path.parent.is_dir():
-        raise ConfigError(f"cannot write {path}: the folder {path.parent} does not exist")
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
-    old = path.with_name(f"{temporary.name}.old")
-    temporary.mkdir()
-    try:
-        yield temporary
-        if path.exists():
-            path.rename(old)
-        temporary.rename(path)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-        shutil.rmtree(old, ignore_errors=True)
 
 
 def write_text(path: Path, text: str, overwrite: bool = True, *, synced: bool = True) -> None:

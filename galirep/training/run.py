@@ -17,6 +17,7 @@ from galirep.runs.board import Board
 from galirep.runs.checkpoint import check_state, fitting, load_checkpoint, save_checkpoint
 from galirep.runs.directory import RunDirectory
 from galirep.runs.initial_weights import describe_initial
+from galirep.runs.log import run_log
 from galirep.runs.metrics import MetricsRow
 from galirep.runs.records import SessionState
 from galirep.runs.summary import summary
@@ -51,7 +52,7 @@ class TrainingRun:
 
     @classmethod
     def resume(cls, directory: RunDirectory, prepared: Prepared) -> "TrainingRun":
-        """Go on from the last checkpoint of a run, if it has one.
+        """Go on from the last checkpoint of a run.
 
         Raises:
             CheckpointError: the settings, data, adapter or variant are not those of the run, or its checkpoint cannot
@@ -61,12 +62,11 @@ class TrainingRun:
         before = TrainConfig.from_dict(directory.settings())
         differences = [*config.differences(before), *_fact_differences(prepared.facts, directory.trained_info())]
         active = ActiveRun.resume(directory, differences, session.batches.device)
-        if directory.last.exists():
-            state = check_state(load_checkpoint(directory.last), SessionState, directory.last)
-            if differences := config.differences(TrainConfig.from_dict(state["config"])):
-                raise CheckpointError(f"{directory.last} is a checkpoint of another run: {'; '.join(differences)}")
-            with fitting(directory.last):
-                session.load_state_dict(state)
+        state = check_state(load_checkpoint(directory.last), SessionState, directory.last)
+        if differences := config.differences(TrainConfig.from_dict(state["config"])):
+            raise CheckpointError(f"{directory.last} is a checkpoint of another run: {'; '.join(differences)}")
+        with fitting(directory.last):
+            session.load_state_dict(state)
         directory.rewind(session.step)
         if config.steps != before.steps:
             directory.write_settings(config.to_dict())
@@ -74,17 +74,24 @@ class TrainingRun:
 
     @contextlib.contextmanager
     def open(self) -> Iterator[None]:
-        """Open train.log and TensorBoard's curves, and make sure that there is a checkpoint to go back to."""
-        self.write_status("running")
+        """Make sure that there is a checkpoint to go back to, and open train.log and TensorBoard's curves.
+
+        With its first checkpoint, a run that replaces another takes its place.
+        """
+        if self.directory.last.exists():
+            self.write_status("running")
+        else:
+            self.save()
+            self.directory.settle()
         board = Board(self.directory.path / "tb", self.session.step)
-        with self.directory.logger(), contextlib.closing(board) as self._board:
+        with run_log(self.directory.log_file), contextlib.closing(board) as self._board:
             _log.info("at step %d of %d", self.session.step, self.plan.steps)
             if self.session.initial is not None:
                 _log.log(*describe_initial(self.session.initial))
             for image_id, reason in self.info["data"]["errors"]:
                 _log.warning("left out %s: %s", image_id, reason)
-            # the second and third: what a kill just after the last checkpoint may have left out
-            if not self.directory.last.exists() or self.session.step == self.plan.steps or self.session.is_best:
+            # what a kill just after the last checkpoint may have left out
+            if self.session.step == self.plan.steps or self.session.is_best:
                 self.save()
             yield
 
@@ -211,7 +218,6 @@ class TrainingRun:
             "config": self.config.to_dict(),
             "default_layers": defaults_of(nets["encoder"], self.plan.shapes, nets.get("discriminator")),
         }
-        folder.mkdir(exist_ok=True)
         card = model_card(header, with_trunk="discriminator" in nets)
         export_networks(folder, nets, header, card, self.session.average.statistics, self.session.body_files)
 

@@ -51,7 +51,7 @@ def test_everything_written_is_read(path):
         assert embeddings.ids.tolist() == [IDS[i] for i in good] and embeddings.labels.tolist() == LABELS[good].tolist()
         assert np.array_equal(np.asarray(embeddings.features), FEATURES[good])
         assert embeddings.errors == [(IDS[7], "empty"), (IDS[150], "ß" * 128)]
-        assert embeddings.attributes["n_written"] == ROWS and embeddings.attributes["schema_version"] == 1
+        assert embeddings.attributes["n_written"] == ROWS and embeddings.attributes["schema_version"] == 2
     with load_embeddings(path, valid_only=False) as embeddings:
         assert embeddings.ids.tolist() == IDS and not embeddings.features[[7, 150]].any()
 
@@ -260,7 +260,8 @@ def test_another_schema_version_names_the_galirep_that_reads_it(path):
         file.attrs["schema_version"] = 7
         file.attrs["versions"] = '{"galirep": "9.2.0"}'
     with pytest.raises(
-        DataError, match=r"schema version 7, galirep .* reads version 1: read it with galirep 9.2.0, which wrote it"
+        DataError,
+        match=r"schema version 7, galirep .* reads version 1 and 2: read it with galirep 9.2.0, which wrote it",
     ):
         load_embeddings(path)
 
@@ -269,12 +270,13 @@ def test_a_file_in_use_says_so(tmp_path):
     with EmbeddingWriter.create(tmp_path / "x.h5", meta(), IDS) as writer:
         writer.append(FEATURES[:10])
         code = (
-            "import sys; from galirep.errors import DataError; from galirep.embeddings.reader import load_embeddings\n"
+            "import sys; from galirep.errors import GalirepError\n"
+            "from galirep.embeddings.reader import load_embeddings\n"
             "from galirep.embeddings.schema import StoreMeta\n"
             "from galirep.embeddings.writer import EmbeddingWriter\n"
             "def attempt(call):\n"
             "    try: print('got', call())\n"
-            "    except DataError as err: print(err)\n"
+            "    except GalirepError as err: print(err)\n"
             "part, meta = sys.argv[1] + '.partial', StoreMeta('toy', (('f', 1),), n_expected=1)\n"
             "attempt(lambda: load_embeddings(part, incomplete=True))\n"
             "attempt(lambda: EmbeddingWriter.create(sys.argv[1], meta, ['a'], overwrite=True))\n"
@@ -285,7 +287,7 @@ def test_a_file_in_use_says_so(tmp_path):
         )
     read, write_, unlocked = done.stdout.splitlines()
     assert "is locked: another process reads or writes it" in read and "HDF5_USE_FILE_LOCKING=FALSE" in read
-    assert "is being written by another process" in write_
+    assert "x.h5 is in use: process" in write_
     assert unlocked == "got 10"
 
 

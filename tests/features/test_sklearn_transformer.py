@@ -7,6 +7,7 @@ import pytest
 import torch
 from PIL import Image
 from sklearn.base import clone
+from torch.utils.data import DataLoader, Dataset, IterableDataset
 
 import galirep
 from galirep.data.picture import read_image
@@ -228,14 +229,112 @@ def test_other_types_and_shapes_are_refused_with_what_would_be_right(photo):
     ):
         with pytest.raises(DataError, match=message):
             encoder.transform(bad)
+    exact = galirep.load_encoder("random:compact", device="cpu")
     for bad, message in (
-        (photo, "not Image: use transform"),
-        (torch.zeros(3, 8, 8), r"not a tensor \(3, 8, 8\)"),
-        (torch.zeros(1, 3, 8, 8, dtype=torch.int64), "not int64"),
-        (torch.full((1, 3, 8, 8), 255.0), r"from 255 to 255: only -1\.\.1"),
+        (torch.zeros(3, 8, 8), "may be one image or 3 grey ones"),
+        (torch.zeros(1, 3, 32, 32, dtype=torch.int64), "int64 from 0 to 0"),
+        (torch.full((1, 3, 32, 32), 255.0), r"from 255 to 255: only -1\.\.1"),
+        (torch.zeros(1, 3, 40, 32), r"a float tensor \(1, 3, 40, 32\) for an encoder of \(B, 3, 32, 32\): resize it"),
+        (torch.zeros(1, 1, 32, 32), r"a float tensor \(1, 1, 32, 32\) for an encoder of \(B, 3, 32, 32\)"),
+        ("nowhere.png", "nowhere.png.*No such file"),
     ):
         with pytest.raises(DataError, match=message):
-            encoder(bad)
+            exact(bad)
+
+
+class Pairs(Dataset):
+    """Pictures with a label each, as torchvision's sets give them."""
+
+    def __init__(self, pictures, convert=lambda picture: picture, wrap=lambda picture, k: (picture, k)):
+        self.pictures, self.convert, self.wrap = pictures, convert, wrap
+
+    def __len__(self):
+        return len(self.pictures)
+
+    def __getitem__(self, k):
+        return self.wrap(self.convert(self.pictures[k]), k)
+
+
+@pytest.fixture
+def album(photo, tmp_path):
+    """Return a folder of seven pictures of mixed sizes, and the pictures."""
+    folder = tmp_path / "album"
+    folder.mkdir()
+    pictures = [photo.rotate(20 * k).resize((SIDE + 2 * k, SIDE + k)) for k in range(7)]
+    for k, picture in enumerate(pictures):
+        picture.save(folder / f"{k}.png")
+    return folder, pictures
+
+
+def test_a_source_a_dataset_and_a_loader_give_what_embed_gives(encoder, album, tmp_path):
+    folder, pictures = album
+    galirep.embed(encoder.spec, str(folder), tmp_path / "album.h5", device="cpu", num_workers=0)
+    with galirep.load_embeddings(tmp_path / "album.h5") as stored:
+        expected = stored.features[:]
+
+    def collate(items):
+        return [picture for picture, _ in items], [label for _, label in items]
+
+    arrays = Pairs(pictures, np.asarray)
+    tensors = Pairs(pictures, lambda picture: torch.from_numpy(np.asarray(picture).copy()).permute(2, 0, 1))
+    for images in (
+        galirep.open_data(str(folder)),
+        Pairs(pictures),
+        arrays,
+        tensors,
+        Pairs(pictures, wrap=lambda picture, k: {"label": k, "image": picture}),
+        Pairs(pictures, wrap=lambda picture, _: picture),
+        DataLoader(Pairs(pictures), batch_size=3, collate_fn=collate),
+        DataLoader(tensors, batch_size=None),
+        DataLoader(tensors, batch_size=1),
+    ):
+        np.testing.assert_array_equal(encoder.transform(images), expected)
+    # what is called gives the same as what transforms
+    for images in (pictures, [folder / f"{k}.png" for k in range(7)], Pairs(pictures)):
+        called = encoder(images)
+        assert isinstance(called, torch.Tensor) and not called.requires_grad
+        np.testing.assert_array_equal(called.numpy(), expected)
+    np.testing.assert_array_equal(encoder(pictures[0]).numpy(), encoder.transform([pictures[0]]))
+
+
+def test_floats_of_a_dataset_are_taken_by_their_range_or_refused(album):
+    pictures = [picture.resize((SIDE, SIDE)) for picture in album[1]]
+    unit = Pairs(pictures, lambda picture: torch.from_numpy(np.asarray(picture) / np.float32(255)).permute(2, 0, 1))
+    expected = galirep.load_encoder(f"pixels:{SIDE}", device="cpu").transform(pictures)
+    told = galirep.load_encoder(f"pixels:{SIDE}", device="cpu", value_range="0..1")
+    same(told.transform(unit), expected)
+    same(told.transform(DataLoader(unit, batch_size=4)), expected)
+    with pytest.raises(DataError, match=r"7 of 7 images cannot be used: 0: .*may be meant as"):
+        galirep.load_encoder(f"pixels:{SIDE}", device="cpu").transform(unit)
+
+
+def test_a_shuffling_loader_keeps_its_own_order_and_a_second_pass_starts_again(album):
+    encoder = galirep.load_encoder(f"pixels:{SIDE}", device="cpu")
+    images = np.stack([np.asarray(picture.resize((SIDE, SIDE))) for picture in album[1]])
+    order = [4, 0, 6, 2, 5, 1, 3]
+    loader = DataLoader(Pairs(images), batch_size=2, sampler=order)
+    for _ in range(2):
+        np.testing.assert_array_equal(encoder.transform(loader), encoder.transform(images[order]))
+
+
+def test_what_a_dataset_or_loader_cannot_be_is_told(album):
+    encoder = galirep.load_encoder(f"pixels:{SIDE}", device="cpu")
+
+    class Stream(IterableDataset):
+        def __iter__(self):
+            return iter(album[1])
+
+    for bad, message in (
+        (Stream(), "a Stream has no length: hand over a list"),
+        (DataLoader(Stream(), batch_size=2), "without a length: hand over a list"),
+        (DataLoader(Pairs(album[1]), batch_size=2, drop_last=True), "drop_last=True leaves images out"),
+        (Pairs(album[1], wrap=lambda *_: {"label": 1}), "an item has label, and none of image, images"),
+        (Pairs(album[1], wrap=lambda *_: ()), "an item is empty"),
+        (Pairs(album[1], wrap=lambda _, k: k), r"7 of 7 images cannot be used: 0: .*not int"),
+        (album[0], r"is a folder: hand over galirep\.open_data"),
+    ):
+        with pytest.raises(DataError, match=message):
+            encoder.transform(bad)
 
 
 def test_a_call_lets_gradients_pass():

@@ -31,7 +31,7 @@ def test_a_shared_expression_is_computed_once_and_given_once():
         ("ali", 1, 1), ("alice", 1, 2), ("gali-4", 3, 3), ("gali-8", 3, 3), ("gali-mix", 4, 3), ("gali-pt", 3, 3),
         ("masked-ali", 1, 1), ("masked-alice", 1, 2), ("masked-gali-4", 3, 3),
         ("gali-4-l2-features", 3, 3), ("gali-4-l1-features", 3, 3),
-        ("gali-4-l2", 3, 3), ("gali-4-cycle", 3, 3),
+        ("gali-4-l2", 3, 3), ("gali-4-cycle", 3, 4),  # G(mu(x)) besides G(E(x))
     ],
 )  # fmt: skip
 def test_e_and_g_run_once_for_each_distinct_variable(variant, e, g):

@@ -48,7 +48,7 @@ PENALTIES = {
     "gali-4-l2-features": [("l2", "M(x)", "M(G(E(x)))", 1.0)],
     "gali-4-l1-features": [("l1", "M(x)", "M(G(E(x)))", 1.0)],
     "gali-4-l2": [("l2", "x", "G(E(x))", L2)],
-    "gali-4-cycle": [("l2", "x", "G(E(x))", L2), ("l2", "z", "mu(G(z))", CYCLE)],
+    "gali-4-cycle": [("l2", "x", "G(mu(x))", L2), ("l2", "z", "mu(G(z))", CYCLE)],
 }
 OWN = {"gali-4-l2", "gali-4-cycle"}
 

@@ -8,7 +8,7 @@ import zipfile
 import pytest
 import torch
 
-from galirep.errors import CheckpointError
+from galirep.errors import CheckpointError, DataError
 from galirep.networks.export_file import sha256_tensors
 from galirep.runs.checkpoint import load_checkpoint, save_checkpoint
 
@@ -86,7 +86,7 @@ def test_where_no_more_can_be_written_the_old_checkpoint_stays(saved):
     before, limits = saved.read_bytes(), resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, limits[1]))
     try:
-        with pytest.raises(OSError, match="File too large"):
+        with pytest.raises(DataError, match="no space left"):
             save_checkpoint(saved, {**CONTENT, "big": torch.zeros(200_000)})
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)

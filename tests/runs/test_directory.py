@@ -5,12 +5,14 @@ import subprocess
 import sys
 
 from galirep.runs.directory import RunDirectory
+from galirep.runs.log import run_log
 
 SCRIPT = """
 import logging, sys
 from galirep.runs.directory import RunDirectory
+from galirep.runs.log import run_log
 exec(sys.argv[2])
-with RunDirectory(sys.argv[1]).logger() as log:
+with run_log(RunDirectory(sys.argv[1]).log_file) as log:
     log.info("step 1")
     log.warning("collapsed")
 """
@@ -22,7 +24,7 @@ def stderr_of(folder, setup):
 
 
 def test_handlers_of_galirep_and_of_root_see_what_is_logged(tmp_path, caplog):
-    with caplog.at_level(logging.INFO, "galirep"), RunDirectory(tmp_path).logger() as log:
+    with caplog.at_level(logging.INFO, "galirep"), run_log(RunDirectory(tmp_path).log_file) as log:
         log.info("step %d", 1)
         log.warning("collapsed")
     assert [record.getMessage() for record in caplog.records] == ["step 1", "collapsed"]

@@ -11,7 +11,8 @@ from toy_galleries import clusters, write_embeddings
 import galirep
 from galirep.errors import ConfigError, DataError
 from galirep.search.index_build import auto_factory
-from galirep.search.index_file import read_info, rows_path, sidecar_path
+from galirep.search.index_file import read_info
+from galirep.search.index_replacing import rows_path, sidecar_path
 
 faiss = pytest.importorskip("faiss")
 
@@ -231,7 +232,7 @@ def build_and_die(folder, fatal_rename):
     Path.replace = counting
     build_index("second.h5", f"{folder}/g.faiss", factory="IVF8,Flat", overwrite=True)
 
-for fatal_rename in (1, 2, 3):
+for fatal_rename in range(1, 6):
     shutil.copytree("old", f"killed{fatal_rename}")
     pid = os.fork()
     if pid == 0:
@@ -241,24 +242,24 @@ for fatal_rename in (1, 2, 3):
 """
 
 
-def test_a_kill_while_indexing_leaves_the_old_index_or_one_that_is_refused(tmp_path):
-    """The process is killed before the rows, the index, or the sidecar is renamed."""
+def test_a_kill_while_indexing_leaves_the_old_index_or_the_new_one(tmp_path):
+    """The process is killed before each rename: the third is that of the sidecar, which makes the new index hold."""
     first, second = (
         write_embeddings(tmp_path / f"{name}.h5", *clusters(200, seed=seed))
         for seed, name in enumerate(("first", "second"))
     )
     (tmp_path / "old").mkdir()
     galirep.build_index(first, tmp_path / "old" / "g.faiss")
-    expected = galirep.retrieve(first, second, k=3).neighbors
     process = subprocess.run(
         [sys.executable, "-c", _BUILD_AND_DIE], cwd=tmp_path, capture_output=True, text=True, check=False
     )
     assert process.returncode == 0, process.stderr
-    np.testing.assert_array_equal(galirep.retrieve(tmp_path / "killed1" / "g.faiss", second, k=3).neighbors, expected)
-    for folder in (tmp_path / "killed2", tmp_path / "killed3"):
-        with pytest.raises(
-            DataError, match=r"is not the file that g\.faiss\.json was written for: .* interrupted; build it again"
-        ):
-            galirep.retrieve(folder / "g.faiss", second, k=3)
-        galirep.build_index(first, folder / "g.faiss", overwrite=True)
-        np.testing.assert_array_equal(galirep.retrieve(folder / "g.faiss", second, k=3).neighbors, expected)
+    for fatal_rename in range(1, 6):
+        folder = tmp_path / f"killed{fatal_rename}"
+        index = folder / "g.faiss"
+        source = first if fatal_rename <= 3 else second
+        assert read_info(index).source == source.name
+        expected = galirep.retrieve(source, second, k=3).neighbors
+        np.testing.assert_array_equal(galirep.retrieve(index, second, k=3, nprobe=None).neighbors, expected)
+        galirep.build_index(first, index, overwrite=True)
+        assert {path.name for path in folder.iterdir()} == {"g.faiss", "g.faiss.json", "g.faiss.rows.h5"}

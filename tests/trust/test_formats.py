@@ -11,7 +11,7 @@ from PIL import EpsImagePlugin, Image
 import galirep
 from galirep.data.catalog import open_data
 from galirep.data.files.formats import FORMATS
-from galirep.data.image_input import to_pixels
+from galirep.data.handed.images import to_pixels
 from galirep.errors import DataError
 
 _EPS = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\n%%EndComments\n0 0 8 8 rectfill\nshowpage\n%%EOF\n"

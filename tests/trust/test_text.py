@@ -9,6 +9,7 @@ import pytest
 from toy_galleries import clusters, write_embeddings
 
 from galirep.runs.directory import RunDirectory
+from galirep.runs.log import run_log
 from galirep.system.printable import printable
 
 # clears the screen, sets the title of the window, turns the text, begins a line of its own
@@ -97,7 +98,7 @@ def test_data_sets(tmp_path, cli):
 
 def test_the_log_of_a_run(tmp_path):
     run = RunDirectory(tmp_path)
-    with run.logger() as logger:
+    with run_log(run.log_file) as logger:
         logger.warning("left out %s: %s", EVIL, "broken")
         try:
             raise ValueError("two\nlines")

@@ -14,13 +14,15 @@ import numpy as np
 from numpy.lib import format as npy_format
 from numpy.typing import NDArray
 
-from galirep.embeddings.file_access import explain_full_disk
 from galirep.embeddings.interchange.header import HEADER, make_header, note_unreadable, read_header
 from galirep.embeddings.interchange.labels import match_columns, note_columns, read_column, read_table_labels
 from galirep.embeddings.reader import Embeddings, load_embeddings
 from galirep.embeddings.writer import atomic_writer
 from galirep.errors import ConfigError, DataError, format_list
-from galirep.system.files import atomic_folder, write_json
+from galirep.system.files import require_free_folder, sync, write_json
+from galirep.system.outputs.folders import replacing_folder
+from galirep.system.outputs.full_disk import explain_full_disk
+from galirep.system.outputs.holding import locks_outputs
 from galirep.system.reading.arrays import map_npy
 from galirep.system.reading.files import parsing, require_regular
 from galirep.system.reading.limits import require_inflated
@@ -54,6 +56,7 @@ def is_npy_parquet(path: Path) -> bool:
     return (path / FEATURES).is_dir() and (path / METADATA).is_dir()
 
 
+@locks_outputs("out")
 def export_embeddings(
     path: str | Path,
     out: str | Path,
@@ -61,6 +64,7 @@ def export_embeddings(
     layers: Sequence[str] | None = None,
     rows_per_file: int = 1_000_000,
     overwrite: bool = False,
+    force_unlock: bool = False,  # noqa: ARG001 (of the lock)
     file_locking: bool | None = None,
 ) -> ExportResult:
     """Write an embedding file as a folder of .npy and .parquet files.
@@ -68,9 +72,11 @@ def export_embeddings(
     The files are `img_emb/img_emb_0000.npy` ..., `metadata/metadata_0000.parquet` ... and `galirep.json`. The .npy
     files contain the rows of readable images in the dtype of the embedding file; the .parquet files their ids
     (`image_path`) and, if there are labels, `label` (null for none) and `label_name`. The rows of unreadable images are
-    not exported, which a note says. The folder appears in one step.
+    not exported, which a note says. The folder appears in one step; other files in one that is
+    overwritten are kept.
 
     Raises:
+        InUseError: another process writes the output (see `galirep.train`, also for `force_unlock`).
         DataError: `path` cannot be read, or no space is left.
         ConfigError: `out` exists, pyarrow is missing, or `rows_per_file` is less than 1.
     """
@@ -78,10 +84,11 @@ def export_embeddings(
     if rows_per_file < 1:
         raise ConfigError(f"rows_per_file is {rows_per_file}, but must be 1 or more")
     target = Path(out)
+    require_free_folder(target, overwrite)
     with (
         load_embeddings(path, layers, locking=file_locking) as embeddings,
         explain_full_disk(target),
-        atomic_folder(target, overwrite) as folder,
+        replacing_folder(target, renewed=(FEATURES, METADATA, HEADER)) as folder,
     ):
         (folder / FEATURES).mkdir()
         (folder / METADATA).mkdir()
@@ -93,11 +100,19 @@ def export_embeddings(
             parquet.write_table(table, folder / METADATA / f"metadata_{number:04d}.parquet")
         notes = note_unreadable([image_id for image_id, _ in embeddings.errors])
         write_json(folder / HEADER, make_header(embeddings, notes))
+        for file in (*folder.glob("*/*.npy"), *folder.glob("*/*.parquet")):
+            sync(file)
         return ExportResult(target, len(embeddings), embeddings.dim, len(starts), notes)
 
 
+@locks_outputs("out")
 def import_embeddings(
-    path: str | Path, out: str | Path, *, overwrite: bool = False, file_locking: bool | None = None
+    path: str | Path,
+    out: str | Path,
+    *,
+    overwrite: bool = False,
+    force_unlock: bool = False,  # noqa: ARG001 (of the lock)
+    file_locking: bool | None = None,
 ) -> ExportResult:
     """Make an embedding file of such a folder, also of one that clip-retrieval made.
 
@@ -107,6 +122,7 @@ def import_embeddings(
     matter; other columns are told in `notes`.
 
     Raises:
+        InUseError: another process writes the output (see `galirep.train`, also for `force_unlock`).
         DataError: files are missing or do not fit each other, ids are missing or repeat, labels are neither whole
             numbers nor names, or no space is left.
         ConfigError: `out` exists, or pyarrow is missing.

@@ -24,6 +24,7 @@ from galirep.networks.parts import Encoder, Generator
 from galirep.networks.saved import load_autoencoder
 from galirep.system.devices import device_of
 from galirep.system.files import atomic_write
+from galirep.system.outputs.holding import locks_outputs
 from galirep.visuals.figure import Row, fold_rows, save_figure
 
 _COUNT = 16
@@ -68,6 +69,7 @@ class InpaintResult:
         return {**asdict(self), "out": str(self.out)}
 
 
+@locks_outputs("out")
 def inpaint(  # noqa: PLR0913
     run: str | Path,
     data: str | ImageSource,
@@ -83,6 +85,7 @@ def inpaint(  # noqa: PLR0913
     seed: int = 0,
     device: str = "auto",
     overwrite: bool = False,
+    force_unlock: bool = False,  # noqa: ARG001 (of the lock)
     data_root: str | None = None,
     download: bool = False,
     trust_encoder: bool = False,
@@ -94,6 +97,7 @@ def inpaint(  # noqa: PLR0913
     chosen, laid out and enlarged as by `reconstruct`; `count` None is 16.
 
     Raises:
+        InUseError: another process writes the output (see `galirep.train`, also for `force_unlock`).
         CheckpointError, ConfigError, DataError: as `reconstruct`.
     """
     target = require_target(out, overwrite, count=count, columns=columns, zoom=zoom)

@@ -20,6 +20,7 @@ from galirep.networks.parts import Generator
 from galirep.networks.saved import load_autoencoder
 from galirep.system.devices import device_of
 from galirep.system.files import atomic_write
+from galirep.system.outputs.holding import locks_outputs
 from galirep.visuals.figure import Figure, Row, save_figure
 
 _COUNT = 4
@@ -61,6 +62,7 @@ class InterpolateResult:
         return {**asdict(self), "out": str(self.out), "pairs": pairs}
 
 
+@locks_outputs("out")
 def interpolate(  # noqa: PLR0913
     run: str | Path,
     data: str | ImageSource | None,
@@ -78,6 +80,7 @@ def interpolate(  # noqa: PLR0913
     seed: int = 0,
     device: str = "auto",
     overwrite: bool = False,
+    force_unlock: bool = False,  # noqa: ARG001 (of the lock)
     data_root: str | None = None,
     download: bool = False,
     trust_encoder: bool = False,
@@ -91,6 +94,7 @@ def interpolate(  # noqa: PLR0913
     `trust_encoder` as `reconstruct`.
 
     Raises:
+        InUseError: another process writes the output (see `galirep.train`, also for `force_unlock`).
         CheckpointError: the run has no valid export.
         ConfigError: `out` exists, the path is unknown, `steps` is below 2, `count` or `zoom` is below 1, or options
             do not fit together.

@@ -19,6 +19,7 @@ from galirep.networks.parts import Encoder, Generator
 from galirep.networks.saved import load_autoencoder
 from galirep.system.devices import device_of
 from galirep.system.files import atomic_write
+from galirep.system.outputs.holding import locks_outputs
 from galirep.system.results import ResultMapping
 from galirep.visuals.figure import Row, fold_rows, save_figure
 from galirep.visuals.grid import interleave, save_grid
@@ -61,6 +62,7 @@ class ReconstructResult(ResultMapping):
         return result
 
 
+@locks_outputs("out")
 def reconstruct(  # noqa: PLR0913
     run: str | Path | Sequence[str | Path],
     data: str | ImageSource,
@@ -76,6 +78,7 @@ def reconstruct(  # noqa: PLR0913
     seed: int = 0,
     device: str = "auto",
     overwrite: bool = False,
+    force_unlock: bool = False,  # noqa: ARG001 (of the lock)
     data_root: str | None = None,
     download: bool = False,
     trust_encoder: bool = False,
@@ -92,6 +95,7 @@ def reconstruct(  # noqa: PLR0913
     `trust_encoder` is as for `galirep.load_extractor`.
 
     Raises:
+        InUseError: another process writes the output (see `galirep.train`, also for `force_unlock`).
         CheckpointError: a run has no valid export.
         ConfigError: `out` exists; `count`, `columns` or `zoom` is below 1; `ids` and `count` are given; or the runs
             take images of different sizes or channels.

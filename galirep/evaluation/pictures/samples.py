@@ -11,9 +11,11 @@ from galirep.features.extraction import load_body
 from galirep.networks.saved import load_autoencoder
 from galirep.system.devices import device_of
 from galirep.system.files import atomic_write
+from galirep.system.outputs.holding import locks_outputs
 from galirep.visuals.grid import save_grid
 
 
+@locks_outputs("out")
 def sample(
     run: str | Path,
     out: str | Path,
@@ -23,6 +25,7 @@ def sample(
     seed: int = 0,
     device: str = "auto",
     overwrite: bool = False,
+    force_unlock: bool = False,  # noqa: ARG001 (of the lock)
     trust_encoder: bool = False,
 ) -> Path:
     """Write a PNG grid of `count` images G(z), z ~ N(0, I), by the run's averaged generator; return its path.
@@ -30,6 +33,7 @@ def sample(
     `trust_encoder` is as for `galirep.load_extractor`.
 
     Raises:
+        InUseError: another process writes the output (see `galirep.train`, also for `force_unlock`).
         CheckpointError: the run has no valid export.
         ConfigError: `out` exists, or `count` or `columns` is below 1.
     """

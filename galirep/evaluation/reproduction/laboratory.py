@@ -2,7 +2,6 @@
 
 import contextlib
 import datetime
-import fcntl
 import platform
 from collections.abc import Iterator, Mapping
 from functools import cached_property
@@ -13,6 +12,7 @@ import torch
 
 from galirep.data.catalog import open_data
 from galirep.data.memory import Images, load_images
+from galirep.errors import InUseError
 from galirep.evaluation.reproduction.making import Place, make
 from galirep.evaluation.reproduction.measures import COLUMNS, Yardstick
 from galirep.evaluation.reproduction.store import Options, Work, identity, load_result, measured, result_path
@@ -20,6 +20,7 @@ from galirep.evaluation.reproduction.study import ImageSet, Study
 from galirep.supervised.config import ClassifierConfig
 from galirep.supervised.loop import train_classifier
 from galirep.system.files import write_json
+from galirep.system.outputs.holding import hold
 from galirep.version import __version__
 
 
@@ -34,7 +35,8 @@ class Laboratory:
         """Make one result and write its file; None if another process is at it."""
         bench = self._benches.setdefault(work.image_set.name, Bench(work.image_set, self.options))
         folder = bench.folder(work)
-        with _claimed(folder) as free:
+        path = result_path(work, self.options)
+        with _claimed(folder, path, force=self.options.force_unlock) as free:
             if not free:
                 return None
             # another process may have made it meanwhile
@@ -49,9 +51,9 @@ class Laboratory:
                 bench.knowledge if work.image_set.knowledge else None,
                 lambda name: bench.folder(rows[name]) / "run",
                 self.options.trust_encoder,
+                self.options.force_unlock,
             )
             made = make(work.row, seed, place)
-            path = result_path(work, self.options)
             values = measured(path)
             for column in self.study.columns:
                 if column not in values:
@@ -65,7 +67,6 @@ class Laboratory:
                 "identity": identity(self.study, work),
                 "provenance": {**bench.facts, **_environment()},
             }
-            path.parent.mkdir(parents=True, exist_ok=True)
             write_json(path, result)
             return result
 
@@ -122,26 +123,29 @@ class Bench:
         """Train a classifier on the set, or take the one that is there."""
         image_set, data = self.image_set, self.options.data
         run = self.options.workdir / image_set.name / name / "run"
-        run.parent.mkdir(parents=True, exist_ok=True)
         common = {"data": data[image_set.data], "split": image_set.split, "image_size": image_set.image_size}
         labels = {} if image_set.labels is None else {"labels": data[image_set.labels]}
-        with (run.parent / "lock").open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
+        with hold(run.parent, force=self.options.force_unlock, parents=True, wait=True):
             if not (run.parent / "done").exists():
                 config = ClassifierConfig.from_dict({**common, **labels, **settings})
-                train_classifier(config, out=run, resume=run.exists())
+                train_classifier(config, out=run, resume=run.exists(), force_unlock=self.options.force_unlock)
                 (run.parent / "done").touch()
         return run
 
 
 @contextlib.contextmanager
-def _claimed(folder: Path) -> Iterator[bool]:
-    """Lock a folder; yield False if another process works in it."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / "lock").open("w") as lock:
+def _claimed(*outputs: Path, force: bool) -> Iterator[bool]:
+    """Lock outputs; yield False if another process works on them.
+
+    Raises:
+        InUseError: one may, and cannot be looked at from here.
+    """
+    with contextlib.ExitStack() as stack:
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+            stack.enter_context(hold(*outputs, force=force, parents=True))
+        except InUseError as err:
+            if not err.alive:
+                raise
             yield False
         else:
             yield True

@@ -46,6 +46,7 @@ class Place:
     knowledge: Path | None = None
     others: Callable[[str], Path] = Path  # name of a row -> its run directory, at the same seed
     trust_encoder: bool = False
+    force_unlock: bool = False
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -84,7 +85,8 @@ def train_config(row: Row, seed: int, place: Place, **more: Any) -> TrainConfig:
 def _train(row: Row, seed: int, place: Place) -> Made:
     def run(out: Path, steps: int, *, resume: bool = False, **more: Any) -> None:
         config = train_config(row, seed, place, steps=steps, **more)
-        train(config, place.images, out=out, resume=resume, overwrite=not resume)
+        unlock = place.force_unlock
+        train(config, place.images, out=out, resume=resume, overwrite=not resume, force_unlock=unlock)
 
     def trial(out: Path, steps: int) -> None:
         run(out, steps, holdout=0, evaluate_every=0)
@@ -149,7 +151,7 @@ def _views(row: Row, seed: int, place: Place) -> Made:
 
     def run(out: Path, steps: int, *, resume: bool = False) -> None:
         config = ClassifierConfig.from_dict({**settings, "steps": steps, "epochs": None})
-        train_classifier(config, out=out, resume=resume, overwrite=not resume)
+        train_classifier(config, out=out, resume=resume, overwrite=not resume, force_unlock=place.force_unlock)
 
     epochs = place.image_set.epochs or 1.0
     batch = ClassifierConfig.from_dict(settings).batch_size

@@ -54,6 +54,7 @@ def reproduce(
     jobs: int = 1,
     dry_run: bool = False,
     trust_encoder: bool = False,
+    force_unlock: bool = False,
     say: Callable[[str], object] = _log.info,
     **limits: Any,
 ) -> Reproduction:
@@ -69,8 +70,10 @@ def reproduce(
         PluginError: the study names code, without `trust_encoder`.
         ConfigError: the study does not fit together, has no sets, a key of its data is not given, or a stored result
             was made otherwise (other settings or another budget).
+        InUseError: a process of another host has the lock of a result (see `galirep.train`, also for `force_unlock`).
     """
-    options = Options(dict(data), Path(out), Path(out) / "results" if results is None else Path(results), trust_encoder)
+    stored = Path(out) / "results" if results is None else Path(results)
+    options = Options(dict(data), Path(out), stored, trust_encoder, force_unlock)
     whole = study if isinstance(study, Study) else load_study(study, scale)
     chosen = restricted(whole, **limits)
     chosen.check(COLUMNS)
@@ -170,7 +173,7 @@ def restricted(
     if seeds:
         changes["seeds"] = tuple(seeds)
     if minutes is not None or updates is not None:
-        changes |= {"minutes": minutes, "updates": updates}
+        changes |= {"minutes": minutes, "updates": updates, "epochs": None}
     left = {row.name for row in kept}
     claims = tuple(c for c in study.claims if left.issuperset((c.better, *c.than)))
     chosen = tuple(replace(s, **changes) for s in study.sets if not sets or s.name in sets)

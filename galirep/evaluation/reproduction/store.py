@@ -37,13 +37,15 @@ class Options:
 
     `data` are key -> SPEC or path for the keys that its sets name; `workdir` holds runs, `results` one JSON file for
     each row and seed. `keep_runs` False deletes nothing yet: runs are what a later column is measured on. With
-    `trust_encoder` the file of a study may name code as M(.) or as the body of E.
+    `trust_encoder` the file of a study may name code as M(.) or as the body of E; `force_unlock` is as
+    in `galirep.train`.
     """
 
     data: Mapping[str, str]
     workdir: Path
     results: Path
     trust_encoder: bool = False
+    force_unlock: bool = False
 
 
 def work_of(study: Study) -> list[Work]:

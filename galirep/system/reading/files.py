@@ -47,7 +47,9 @@ def read_regular(path: str | Path) -> bytes:
     Raises:
         OSError: it cannot be read, or is a pipe, device, socket or directory, which is not opened.
     """
-    if kind := kind_of(path):
+    kind = kind_of(path)
+    # a folder is refused by opening it
+    if kind not in (None, "a directory"):
         raise OSError(f"it is {kind}, not a file")
     # a Path and a buffer each take longer than reading a small image
     with open(path, "rb", buffering=0) as file:  # noqa: PTH123

@@ -110,6 +110,17 @@ def test_faults_of_names_and_files(
     assert message in str(caught.value)
 
 
+@pytest.mark.parametrize("budget", [{"updates": 20}, {"minutes": 0.5}])
+@pytest.mark.parametrize("scale", SCALES)
+def test_another_budget_takes_the_place_of_the_scale_s(scale: str, budget: dict[str, float]) -> None:
+    chosen = restricted(load_study("reconstruction", scale), **budget)
+    chosen.check(COLUMNS)
+    for image_set in chosen.sets:
+        assert {name: getattr(image_set, name) for name in ("minutes", "updates", "epochs")} == {
+            "minutes": None, "updates": None, "epochs": None, **budget
+        }  # fmt: skip
+
+
 def test_a_restricted_study_keeps_the_claims_that_it_can_still_decide() -> None:
     claims = [
         {"text": "one", "better": "a", "than": ["b"], "columns": ["pixel_mse"]},

@@ -1,6 +1,6 @@
 """What people hand over in Python as images: paths, Pillow images and arrays, read as the files of a data set are."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from os import PathLike
 from typing import Any, Literal, get_args
 
@@ -11,7 +11,7 @@ from PIL import Image, ImageFile
 from galirep.data.files.formats import FORMATS
 from galirep.data.image_file.loading import turn_upright
 from galirep.data.picture import PixelArray, from_pillow, one_line, read_image
-from galirep.data.sources import ImageSource, row_numbers
+from galirep.data.sources import HANDED, ImageSource, row_numbers
 from galirep.errors import ConfigError, DataError
 from galirep.system.reading.files import read_regular
 
@@ -42,7 +42,7 @@ class HandedImages(ImageSource):
         require_value_range(value_range)
         self._items = split_images(images)
         self._value_range = range_of_floats(self._items, value_range)
-        super().__init__("the images", row_numbers(len(self._items)))
+        super().__init__(HANDED, row_numbers(len(self._items)))
 
     @property
     def floats(self) -> NDArray[np.floating] | None:
@@ -95,9 +95,14 @@ def split_images(images: Any) -> Sequence[Any] | NDArray[Any]:
         # as in a file of arrays: if both axes could be channels, it is the last one
         return array
     try:
-        return [_to_array(image) if _is_tensor(image) else image for image in images]
+        return as_items(images)
     except TypeError:
         raise DataError(f"images are arrays, Pillow images or paths, not {type(images).__name__}") from None
+
+
+def as_items(images: Iterable[Any]) -> list[Any]:
+    """Return single images, tensors as arrays."""
+    return [_to_array(image) if _is_tensor(image) else image for image in images]
 
 
 def range_of_floats(items: Sequence[Any] | NDArray[Any], value_range: ValueRange | None) -> ValueRange | None:
@@ -141,7 +146,9 @@ def to_pixels(image: Any, value_range: ValueRange | None) -> PixelArray:
     """
     if isinstance(image, str | PathLike):
         try:
-            return read_image(read_regular(image))
+            return read_image(read_regular(str(image)))
+        except IsADirectoryError:
+            raise DataError(f"{str(image)!r} is a folder: hand over galirep.open_data({str(image)!r})") from None
         except (OSError, DataError) as err:
             reason = (isinstance(err, OSError) and err.strerror) or one_line(err)
             raise DataError(f"{str(image)!r}: {reason}") from err

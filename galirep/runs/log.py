@@ -1,0 +1,50 @@
+"""train.log: what a run logs goes there, and to the handlers of the user as far as their levels let it pass."""
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from galirep.system.printable import printable
+
+
+@contextmanager
+def run_log(path: Path) -> Iterator[logging.Logger]:
+    """Open the logger `galirep.runs`: it appends to the file `path`, and passes on what the user's loggers ask for."""
+    logger, file, parent = (
+        logging.getLogger("galirep.runs"),
+        logging.FileHandler(path, encoding="utf-8"),
+        _Parent(),
+    )
+    file.setFormatter(_OneLine("%(asctime)s %(levelname)s %(message)s"))
+    # INFO is for the file; the level that the user chose decides what goes further up
+    before = logger.level, logger.propagate
+    logger.setLevel(logging.INFO)
+    logger.propagate = False
+    for handler in (file, parent):
+        logger.addHandler(handler)
+    try:
+        yield logger
+    finally:
+        for handler in (file, parent):
+            logger.removeHandler(handler)
+        file.close()
+        logger.setLevel(before[0])
+        logger.propagate = before[1]
+
+
+class _OneLine(logging.Formatter):
+    """A formatter that escapes what names of files or classes would do to a terminal, or to the lines of a log."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:
+        """Return the formatted record on one line."""
+        return printable(super().formatMessage(record))
+
+
+class _Parent(logging.Handler):
+    """Hand records to the logger `galirep`, and so to the user's handlers, if its level lets them pass."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        parent = logging.getLogger("galirep")
+        if parent.isEnabledFor(record.levelno):
+            parent.handle(record)
