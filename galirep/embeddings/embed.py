@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from galirep.data.catalog import open_data
+from galirep.data.handed.datasets import open_images
 from galirep.data.report import DataReport, announce
 from galirep.data.sources import ImageSource
 from galirep.embeddings.embedding_loop import ErrorPolicy, ImageErrors, embed_missing_rows
@@ -92,7 +92,7 @@ class _Output:
 @locks_outputs("out")
 def embed(  # noqa: PLR0913
     encoder: str | Path | FeatureExtractor,
-    data: str | Path | ImageSource,
+    data: str | Path | ImageSource | Any,
     out: str | Path,
     *,
     split: str | None = None,
@@ -117,6 +117,8 @@ def embed(  # noqa: PLR0913
     progress: bool = False,
 ) -> EmbedResult:
     """Embed every image of `data` with `encoder` into the HDF5 file `out` (docs/embeddings.md).
+
+    `data` is a SPEC, a source, or images in any form that `encoder.transform` takes.
 
     The file grows as `out.partial` and is renamed when complete; `resume` continues it after a kill, with bit-equal
     features. An image that cannot be read does not end the job: its row is marked as not valid and the rest is
@@ -148,10 +150,7 @@ def embed(  # noqa: PLR0913
     autocast_of(torch_device, precision)
 
     # Open the images.
-    if isinstance(data, ImageSource):
-        source = data
-    else:
-        source = open_data(data, split, splits=splits, root=data_root, download=download)
+    source = open_images(data, split, splits=splits, root=data_root, download=download)
     if not len(source):
         raise DataError(f"{source.spec} contains no images")
     announce(source.report)

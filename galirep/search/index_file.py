@@ -21,6 +21,7 @@ from galirep.system.outputs.hdf5 import writing_hdf5
 from galirep.system.reading.documents import read_json
 from galirep.system.reading.files import parsing
 from galirep.system.reading.hdf5 import dataset, reading, require_stored
+from galirep.system.reading.heaps import require_sound_heaps
 from galirep.system.reading.own_data import require_own_links, require_own_storage
 from galirep.system.reading.records import quoted
 
@@ -163,6 +164,7 @@ def read_rows(path: Path, n: int) -> tuple[NDArray[np.object_], NDArray[np.int64
     size = file_path.stat().st_size
     with reading(file_path), h5py.File(file_path, "r") as file:
         require_own_links(file, file_path)
+        require_sound_heaps(file, file_path)
         for item in file.values():
             if isinstance(item, h5py.Dataset):
                 require_own_storage(item, file_path)
