@@ -16,7 +16,8 @@ from galirep.system.outputs.holding import locks_outputs
 from galirep.system.signals import stop_signals
 from galirep.training.config import TrainConfig
 from galirep.training.preparation import prepare
-from galirep.training.run import TrainingRun, status_line
+from galirep.training.run import TrainingRun
+from galirep.training.watch import status_line
 
 
 @dataclass(frozen=True)
