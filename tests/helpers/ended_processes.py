@@ -47,10 +47,9 @@ def _run(work: Callable[[], object], folder: Path, is_last: Callable[[int, str],
         return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
     code = 70
     try:
-        import torch
-
         # the threads of the parent are not in the child
-        torch.set_num_threads(1)
+        if "torch" in sys.modules:
+            sys.modules["torch"].set_num_threads(1)
         _watch(str(folder.resolve()), is_last)
         work()
         code = 0
