@@ -112,6 +112,8 @@ class EmbeddingWriter:
         """
         with own_lock(path, force=force_unlock) as lock:
             path, partial = Path(path), partial_path(path)
+            # of a `create` that was killed
+            partial.with_name(f"{partial.name}.new").unlink(missing_ok=True)
             file = open_file(partial, "r+", locking=locking)
             if mismatches := differences(read_meta(file), meta, RESUME):
                 file.close()

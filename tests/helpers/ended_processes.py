@@ -12,12 +12,13 @@ _CHANGES = ("os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.link", "os.tru
 _WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC
 
 
-def end_at(moment: int, work: Callable[[], object], folder: Path) -> bool:
+def end_at(moment: int | Callable[[str], object], work: Callable[[], object], folder: Path) -> bool:
     """Run `work` in a forked child that is killed before its `moment`-th change under `folder`, counted from 1.
 
-    Return whether it was killed; False if it made fewer changes and came to its end.
+    A function chooses a change by its text, see `changes`. Return whether it was killed; False if it made no such
+    change and came to its end.
     """
-    status = _run(work, folder, lambda number, _: number == moment)
+    status = _run(work, folder, lambda number, text: moment(text) if callable(moment) else number == moment)
     assert status in (0, -signal.SIGKILL), f"the child ended with {status}"
     return status == -signal.SIGKILL
 
@@ -38,7 +39,21 @@ def moments(work: Callable[[], object], folder: Path) -> Iterator[int]:
         moment += 1
 
 
-def _run(work: Callable[[], object], folder: Path, is_last: Callable[[int, str], bool]) -> int:
+def changes(work: Callable[[], object], folder: Path) -> list[str]:
+    """Run `work` in a child to its end; return its changes under `folder`, as `os.rename last.pt`."""
+    reading, writing = os.pipe()
+
+    def note(number: int, change: str) -> bool:
+        os.write(writing, f"{change}\n".encode())
+        return False
+
+    assert _run(work, folder, note) == 0
+    os.close(writing)
+    with open(reading) as pipe:  # noqa: PTH123
+        return pipe.read().splitlines()
+
+
+def _run(work: Callable[[], object], folder: Path, is_last: Callable[[int, str], object]) -> int:
     with warnings.catch_warnings():
         # later Pythons warn of a fork beside threads; the child runs none of them
         warnings.simplefilter("ignore", DeprecationWarning)
@@ -60,7 +75,7 @@ def _run(work: Callable[[], object], folder: Path, is_last: Callable[[int, str],
     os._exit(code)
 
 
-def _watch(folder: str, is_last: Callable[[int, str], bool]) -> None:
+def _watch(folder: str, is_last: Callable[[int, str], object]) -> None:
     """End this process before a change that `is_last` knows by its number and what it is."""
     count = 0
 
@@ -71,11 +86,13 @@ def _watch(folder: str, is_last: Callable[[int, str], bool]) -> None:
                 return
         elif event not in _CHANGES:
             return
-        paths = [os.path.abspath(os.fsdecode(a)) for a in arguments if isinstance(a, str | bytes | os.PathLike)]  # noqa: PTH100
+        # of the others only the first is a path
+        given = arguments[:2] if event in ("os.rename", "os.link", "galirep.exchange") else arguments[:1]
+        paths = [os.path.abspath(os.fsdecode(a)) for a in given if isinstance(a, str | bytes | os.PathLike)]  # noqa: PTH100
         if not any(path.startswith(folder) for path in paths):
             return
         count += 1
-        if is_last(count, event):
+        if is_last(count, f"{event} {paths[-1].removeprefix(folder)}"):
             os.kill(os.getpid(), signal.SIGKILL)
 
     sys.addaudithook(hook)

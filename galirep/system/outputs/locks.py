@@ -129,7 +129,8 @@ def _take(path: Path, file: Path, force: bool) -> Owner:
         if state == "alive" or (state == "unknown" and not force):
             raise _in_use(path, file, holder, state)
         # whoever takes over this one lock holds another, so that of two processes only one does
-        guard = file.with_name(f"{file.name}.{holder.token}")
+        token = hashlib.sha256(f"{file.name} {holder.token}".encode()).hexdigest()[:8]
+        guard = file.with_name(f"{lock_file(path).name}.{token}")
         guarding = _take(path, guard, force)
         try:
             if _read(file) == holder:

@@ -32,7 +32,7 @@ def remove_leftovers(path: Path) -> None:
     """
     own = this_process().tag
     # of those who took over a lock of this output, which is held now
-    for guard in _matching(path.parent, rf"\.{re.escape(path.name)}\.lock(?:\.[0-9a-f]{{8}})+"):
+    for guard in _matching(path.parent, rf"\.{re.escape(path.name)}\.lock\.[0-9a-f]{{8}}"):
         remove(guard)
     for leftover, purpose, tag in _leftovers(path.parent, re.escape(path.name)):
         state = state_of_tag(tag) if "-" in tag else "unknown"
