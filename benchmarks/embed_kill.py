@@ -53,7 +53,7 @@ def rows_written(path: Path) -> int:
     """Return the rows of the .partial that another process writes; -1 while it is missing or being flushed."""
     try:
         with h5py.File(partial_path(path), "r", locking=False) as file:
-            return int(file.attrs["n_written"])
+            return int(file["progress"][0])
     except (OSError, KeyError):
         return -1
 

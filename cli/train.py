@@ -5,6 +5,7 @@ from typing import Any
 
 import click
 
+from galirep.errors import ConfigError
 from galirep.training.config import TrainConfig
 
 from .common import emit, shared
@@ -43,6 +44,8 @@ def train_command(
         trust_encoder=trust_encoder,
     )
     if dry_run:
+        if not config.data:
+            raise ConfigError("data: give a data set, e.g. --data sklearn:digits")
         import yaml
 
         from galirep.training.preparation import describe_memory

@@ -9,7 +9,7 @@ from galirep.data.files.folders import open_folder
 from galirep.data.files.splits import AUTO, NONE, write_splits
 from galirep.data.files.tar import open_tar
 from galirep.data.report import DataReport
-from galirep.data.sources import FileSource, ImageSource
+from galirep.data.sources import HANDED, FileSource, ImageSource
 from galirep.data.torchvision import SETS, open_torchvision
 from galirep.errors import ConfigError, DataError, unknown
 
@@ -46,8 +46,10 @@ def open_data(
     Raises:
         DataError: the kind is unknown, the path does not exist, the set has no images or no such split, or it is not
             plain which folders are splits.
-        ConfigError: `splits` is empty, or names folders of a set that is not a folder or tar.
+        ConfigError: no set is named, or `splits` is empty, or names folders of a set that is not a folder or tar.
     """
+    if not str(spec):
+        raise ConfigError("data: give a data set, e.g. --data sklearn:digits, or images from Python")
     source = _open(str(spec), split, write_splits(splits), root, download)
     if max_pixels is not None and isinstance(source, FileSource):
         source.max_pixels = max_pixels
@@ -106,6 +108,10 @@ def _existing_file(name: str) -> Path:
 
 def _explain_missing(spec: str) -> str:
     """Return the message for a path that does not exist, with the spec that was probably meant."""
+    if spec.startswith(HANDED):
+        return (
+            f"{spec}, which no file names: give them again from Python (galirep.train(..., data=images, resume=True))"
+        )
     for known_spec in SPECS:
         if known_spec.endswith(f":{spec}"):
             return f"the folder or .tar {spec!r} does not exist: did you mean {known_spec!r}?"

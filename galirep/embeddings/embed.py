@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from galirep.data.catalog import open_data
+from galirep.data.handed.datasets import open_images
 from galirep.data.report import DataReport, announce
 from galirep.data.sources import ImageSource
 from galirep.embeddings.embedding_loop import ErrorPolicy, ImageErrors, embed_missing_rows
@@ -15,6 +15,7 @@ from galirep.embeddings.encoder_of import encoder_fields
 from galirep.embeddings.file_access import require_startable
 from galirep.embeddings.reader import load_embeddings
 from galirep.embeddings.schema import MAX_REPORT, StoreMeta, differences, partial_path
+from galirep.embeddings.storage.resuming import check_complete
 from galirep.embeddings.writer import RESUME, EmbeddingWriter
 from galirep.errors import ConfigError, DataError
 from galirep.features.extraction import build_extractor
@@ -29,7 +30,8 @@ class EmbedResult:
     """The outcome of `embed`: a file `path` of `rows`, including those of unreadable images, listed in `errors`.
 
     The first `resumed_from` rows were written by an earlier call. `images_per_second` counts the images embedded by
-    this call, `seconds` is all the time it took. `data_report` says what was read and left out of the images.
+    this call, `seconds` is all the time it took. `data_report` says what was read and left out of the images. `notes`
+    say what was found in a file that was resumed.
     """
 
     path: Path
@@ -41,18 +43,13 @@ class EmbedResult:
     seconds: float
     images_per_second: float
     data_report: DataReport
+    notes: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """Return the result as a JSON object."""
         errors = [{"id": image_id, "reason": reason} for image_id, reason in self.errors]
-        report = self.data_report.to_dict()
-        return {
-            **vars(self),
-            "path": str(self.path),
-            "layers": list(self.layers),
-            "errors": errors,
-            "data_report": report,
-        }
+        lists = {"layers": list(self.layers), "errors": errors, "notes": list(self.notes)}
+        return {**vars(self), **lists, "path": str(self.path), "data_report": self.data_report.to_dict()}
 
 
 @dataclass(frozen=True)
@@ -77,21 +74,25 @@ class _Output:
             self.path, meta, source.ids, source.labels, overwrite=overwrite, locking=self.locking
         )
 
-    def errors_of_complete(self, meta: StoreMeta) -> ImageErrors:
-        """Read the errors of a complete file; raise DataError if it was not made with these settings."""
+    def check_complete(self, meta: StoreMeta) -> tuple[ImageErrors, tuple[str, ...]]:
+        """Return the errors of a complete file, and notes about it.
+
+        Raises:
+            DataError: it was not made with these settings, or does not have its checksums.
+        """
         with load_embeddings(self.path, locking=self.locking) as embeddings:
             if mismatches := differences(embeddings.meta, meta, RESUME):
                 raise DataError(
                     f"{self.path} is complete, but of another job: {'; '.join(mismatches)}; "
                     "choose another name or pass --overwrite"
                 )
-            return embeddings.errors
+            return embeddings.errors, check_complete(embeddings)
 
 
 @locks_outputs("out")
 def embed(  # noqa: PLR0913
     encoder: str | Path | FeatureExtractor,
-    data: str | Path | ImageSource,
+    data: str | Path | ImageSource | Any,
     out: str | Path,
     *,
     split: str | None = None,
@@ -116,6 +117,8 @@ def embed(  # noqa: PLR0913
     progress: bool = False,
 ) -> EmbedResult:
     """Embed every image of `data` with `encoder` into the HDF5 file `out` (docs/embeddings.md).
+
+    `data` is a SPEC, a source, or images in any form that `encoder.transform` takes.
 
     The file grows as `out.partial` and is renamed when complete; `resume` continues it after a kill, with bit-equal
     features. An image that cannot be read does not end the job: its row is marked as not valid and the rest is
@@ -147,10 +150,7 @@ def embed(  # noqa: PLR0913
     autocast_of(torch_device, precision)
 
     # Open the images.
-    if isinstance(data, ImageSource):
-        source = data
-    else:
-        source = open_data(data, split, splits=splits, root=data_root, download=download)
+    source = open_images(data, split, splits=splits, root=data_root, download=download)
     if not len(source):
         raise DataError(f"{source.spec} contains no images")
     announce(source.report)
@@ -165,10 +165,10 @@ def embed(  # noqa: PLR0913
 
     # Resume or create the file, and run the pipeline unless it is complete already.
     if resume and output.path.exists() and not output.partial.exists():
-        resumed_from, errors = len(source), output.errors_of_complete(meta)
+        resumed_from, errors, notes = len(source), *output.check_complete(meta)
     else:
         with output.open_writer(meta, source, batch_size) as writer:
-            resumed_from = writer.n_written
+            resumed_from, notes = writer.n_written, writer.notes
             try:
                 batches = read_batches(
                     source,
@@ -197,6 +197,7 @@ def embed(  # noqa: PLR0913
         seconds=seconds,
         images_per_second=(len(source) - resumed_from) / seconds,
         data_report=source.report,
+        notes=notes,
     )
 
 

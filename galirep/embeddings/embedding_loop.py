@@ -5,13 +5,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from torch import Tensor
-from tqdm import tqdm
 
 from galirep.data.sources import ImageSource
 from galirep.embeddings.schema import partial_path
 from galirep.embeddings.writer import EmbeddingWriter
 from galirep.errors import DataError, format_list
 from galirep.features.pipeline import Batch, BatchExtractor, to_numpy
+from galirep.system.progress import progress_bar
 from galirep.system.signals import stop_signals
 from galirep.system.threads import Sink, prefetched
 
@@ -68,9 +68,7 @@ def embed_missing_rows(
         errors.extend((ids[batch.start + position], reason) for position, reason in batch.errors.items())
         policy.check_number(errors)
 
-    bar = tqdm(
-        total=len(ids), initial=writer.n_written, unit=" images", desc="embed", disable=None if progress else True
-    )
+    bar = progress_bar(len(ids), "embed", "images", initial=writer.n_written, shown=progress)
     with stop_signals() as stop, bar, prefetched(batches) as ready, Sink(write) as sink:
         try:
             for batch in ready:

@@ -1,57 +1,68 @@
 """Opening embedding files and checking where one may be started, with clear errors.
 
-The errors name files that are locked, damaged, foreign or in use, and full disks.
+The errors name files that are locked, damaged, foreign or in use, and disks without room.
 """
 
 import errno
 import json
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 import h5py
 import numpy as np
 
 from galirep.embeddings.integrity.structure import require_structure
-from galirep.embeddings.schema import FORMAT, SCHEMA_VERSION, StoreMeta, partial_path, read_meta
+from galirep.embeddings.schema import FORMAT, READABLE_VERSIONS, StoreMeta, partial_path, read_meta, read_progress
 from galirep.errors import ConfigError, DataError
 from galirep.system.files import below, require_free
+from galirep.system.outputs.hdf5 import HDF5Output
 from galirep.system.reading.files import kind_of
 from galirep.system.reading.hdf5 import attribute, reading
+from galirep.system.reading.heaps import require_sound_heaps
 from galirep.system.reading.own_data import require_own_links, require_own_storage, require_sources
 from galirep.version import __version__
 
-_NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_Opened = TypeVar("_Opened", h5py.File, HDF5Output)
 _NO_LOCK = (errno.EAGAIN, errno.EACCES, errno.ENOLCK)
 
 
-def open_file(path: Path, mode: str = "r", *, locking: bool | None = None) -> h5py.File:
-    """Open an embedding file and check its schema; `locking=False` does without HDF5's file lock.
+def open_file(path: Path, *, locking: bool | None = None) -> h5py.File:
+    """Open an embedding file for reading and check its schema; `locking=False` does without HDF5's file lock.
 
     Raises:
         DataError: the file does not exist, is not HDF5, is truncated, damaged or locked, was not written by galirep, or
             has another schema version.
     """
+    return _opened(path, lambda: h5py.File(path, "r", locking=locking))
+
+
+def open_output(path: Path, *, locking: bool | None = None) -> HDF5Output:
+    """Open an embedding file for writing and check its schema. Raises as `open_file`."""
+    return _opened(path, lambda: HDF5Output(path, "r+", locking=locking))
+
+
+def _opened(path: Path, opening: Callable[[], _Opened]) -> _Opened:
     if not path.exists():
         raise DataError(f"{path}: no such file")
     if kind := kind_of(path):
         raise DataError(f"{path} is {kind}, not an embedding file")
     try:
-        file = h5py.File(path, mode, locking=locking)
+        opened = opening()
     except OSError as err:
         raise DataError(_explain_failure(path, err)) from err
     try:
-        _check_schema(file, path)
+        _check_schema(opened.file if isinstance(opened, HDF5Output) else opened, path)
     except BaseException:
-        file.close()
+        opened.close()
         raise
-    return file
+    return opened
 
 
 def _explain_failure(path: Path, err: OSError) -> str:
     """Return why HDF5 could not open `path`; it names most causes only in its text."""
-    if err.errno in _NO_LOCK and "lock" in str(err):
+    if isinstance(err, BlockingIOError) or (err.errno in _NO_LOCK and "lock" in str(err)):
         return (
             f"{path} is locked: another process reads or writes it, or its file system does not support locks; "
             "wait for that process, or set HDF5_USE_FILE_LOCKING=FALSE in the environment to do without locks"
@@ -74,7 +85,9 @@ def require_own_data(file: h5py.File, path: Path, above: tuple[Path, ...] = ()) 
         DataError: it has links or external storage, or a virtual dataset that `merge` did not write.
     """
     require_own_links(file, path)
-    for name, item in file.items():
+    with reading(path):
+        items = list(file.items())
+    for name, item in items:
         if isinstance(item, h5py.Dataset) and not (name == "features" and item.is_virtual and "parts" in file):
             require_own_storage(item, path)
     if "parts" in file:
@@ -83,7 +96,7 @@ def require_own_data(file: h5py.File, path: Path, above: tuple[Path, ...] = ()) 
 
 def _check_schema(file: h5py.File, path: Path) -> None:
     """Check that an open file is an embedding file of this schema with all its parts."""
-    attributes = file.attrs
+    require_sound_heaps(file, path)
     with reading(path):
         is_ours = attribute(file, "format", "") == FORMAT
     if not is_ours:
@@ -93,17 +106,18 @@ def _check_schema(file: h5py.File, path: Path) -> None:
     require_own_data(file, path)
     with reading(path):
         version = attribute(file, "schema_version", 0)
-    if version != SCHEMA_VERSION:
+    if version not in READABLE_VERSIONS:
         with reading(path):
             writer = dict(json.loads(attribute(file, "versions", "{}"))).get("galirep", "an unknown version")
         raise DataError(
-            f"{path} has schema version {version}, galirep {__version__} reads version {SCHEMA_VERSION}: "
+            f"{path} has schema version {version}, galirep {__version__} reads version "
+            f"{' and '.join(map(str, READABLE_VERSIONS))}: "
             f"read it with galirep {writer}, which wrote it"
         )
     require_structure(file, path)
     try:
         meta = read_meta(file)
-        rows = int(attributes["n_written"])
+        rows = read_progress(file).n_written
         lengths = {name: file[name].shape[0] for name in ("ids", "labels", "valid", "features")}
         width = file["features"].shape[1]
         error_fields = file["errors"].dtype.names or ()
@@ -141,32 +155,15 @@ def _check_parts(file: h5py.File, path: Path, above: tuple[Path, ...]) -> None:
             )
         try:
             with h5py.File(part_path, "r", locking=False) as other:
+                require_sound_heaps(other, part_path)
                 require_own_data(other, part_path, above)
-                same = other.attrs.get("file_id") == file_id and other["features"].shape[0] >= rows
-        except (OSError, KeyError, AttributeError) as err:
+                same = attribute(other, "file_id", "") == file_id and other["features"].shape[0] >= rows
+        except (OSError, KeyError, AttributeError, ValueError) as err:
             raise DataError(
                 f"{path} points at {part_path}, which cannot be read: put it back, or merge again without --virtual"
             ) from err
         if not same:
             raise DataError(f"{path} points at {part_path}, which is another file now: merge again")
-
-
-@contextmanager
-def explain_full_disk(path: Path) -> Iterator[None]:
-    """Turn errors that a full disk, quota or file-size limit causes while `path` is written into one clear error.
-
-    Raises:
-        DataError: in place of such an error; other errors are not changed.
-    """
-    try:
-        yield
-    # HDF5 names the cause only in its text
-    except (OSError, RuntimeError, ValueError) as err:
-        if getattr(err, "errno", None) in _NO_SPACE or any(f"errno = {number}" in str(err) for number in _NO_SPACE):
-            raise DataError(
-                f"no space left for {path}: free some and run again; a complete file from before is untouched"
-            ) from err
-        raise
 
 
 def require_startable(path: Path, *, overwrite: bool = False, resume: bool = False) -> None:

@@ -1,26 +1,26 @@
 """`merge`: join embedding files of one encoder, by copying or as a virtual dataset that points at them."""
 
-import json
-import os
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import h5py
 import numpy as np
 from numpy.typing import NDArray
 
 from galirep.data.report import DataReport, join_reports
-from galirep.embeddings.file_access import explain_full_disk
+from galirep.embeddings.integrity.checksums import sum_features
 from galirep.embeddings.labels import renumber_labels
-from galirep.embeddings.layout import append_errors, write_outline
 from galirep.embeddings.reader import Embeddings, load_embeddings
 from galirep.embeddings.schema import MAX_REPORT, StoreMeta, differences
+from galirep.embeddings.storage.layout import seal, write_outline
+from galirep.embeddings.storage.virtual import link_features
 from galirep.embeddings.writer import EmbeddingWriter, atomic_writer
 from galirep.errors import ConfigError, DataError, format_list
 from galirep.system.files import atomic_write, below, sha256_json
+from galirep.system.outputs.full_disk import explain_full_disk
+from galirep.system.outputs.hdf5 import writing_hdf5
 from galirep.system.outputs.holding import locks_outputs
 
 SAME = (*StoreMeta.ENCODER, "dtype", "precision")
@@ -59,9 +59,9 @@ def merge(
 
     Raises:
         InUseError: another process writes the output (see `galirep.train`, also for `force_unlock`).
-        DataError: a part cannot be read, or differs in encoder, layers, preprocessing, dtype or precision (each
-            difference is listed); ids occur twice (listed); labels are numbers in one part and names in
-            another; no space is left.
+        DataError: a part cannot be read or does not have its checksums, or differs in encoder, layers, preprocessing,
+            dtype or precision (each difference is listed); ids occur twice (listed); labels are numbers in one part and
+            names in another; no space is left.
         ConfigError: there are no parts, one is named twice or (`virtual`) elsewhere, `out` exists, or is one of the
             parts.
     """
@@ -74,6 +74,8 @@ def merge(
         raise ConfigError(f"{repeated[0]} is named twice: name each file once")
     with ExitStack() as stack:
         files = [stack.enter_context(load_embeddings(part, valid_only=False, locking=file_locking)) for part in parts]
+        for file in files:
+            file.require_intact(features=False)
         _require_same(files)
         ids = [name for file in files for name in file.ids]
         if len(set(ids)) < len(ids):
@@ -83,12 +85,13 @@ def merge(
         if virtual:
             _require_below(parts, target)
             with (
-                atomic_write(target, overwrite) as temporary,
                 explain_full_disk(target),
-                h5py.File(temporary, "w") as merged,
+                atomic_write(target, overwrite) as temporary,
+                writing_hdf5(temporary) as merged,
             ):
                 write_outline(merged, meta, ids, labels)
-                _link_features(files, merged, meta, target.parent)
+                link_features(files, merged, meta, target.parent)
+                seal(merged)
         else:
             with atomic_writer(target, meta, ids, labels, overwrite=overwrite, locking=file_locking) as writer:
                 _copy_features(files, writer)
@@ -160,36 +163,16 @@ def _merge_labels(files: Sequence[Embeddings]) -> tuple[NDArray[np.int64], tuple
 
 def _copy_features(files: Sequence[Embeddings], writer: EmbeddingWriter) -> None:
     for file in files:
-        reasons = _errors_by_row(file)
+        sums, reasons = file.feature_sums, file.reasons
         for rows, block in file.blocks():
+            # the copy gets checksums of its own, which must not certify what is damaged
+            if (
+                sums is not None
+                and (bad := np.flatnonzero(sum_features(block.astype(file.meta.dtype)) != sums[rows])).size
+            ):
+                raise DataError(
+                    f"{file.path} is damaged: {len(bad)} of its rows do not have their checksums, the first is that of "
+                    f"{file.ids[rows.start + bad[0]]!r} (galirep verify lists them): make it again or copy it again"
+                )
             errors = {row - rows.start: reason for row, reason in reasons.items() if rows.start <= row < rows.stop}
             writer.append(block, errors)
-
-
-def _link_features(files: Sequence[Embeddings], merged: h5py.File, meta: StoreMeta, folder: Path) -> None:
-    """Create /features as a virtual dataset of the parts, by paths relative to `folder`, with /parts and validity."""
-    layout = h5py.VirtualLayout((meta.n_expected, meta.dim), meta.dtype, maxshape=(None, meta.dim))
-    valid = np.ones(meta.n_expected, bool)
-    parts = []
-    start = 0
-    for file in files:
-        part_path = os.path.relpath(file.path.resolve(), folder.resolve())
-        layout[start : start + len(file)] = h5py.VirtualSource(part_path, "features", (len(file), meta.dim))
-        parts.append({"path": part_path, "rows": len(file), "file_id": file.attributes["file_id"]})
-        if reasons := _errors_by_row(file):
-            valid[start + np.array(list(reasons))] = False
-            append_errors(merged["errors"], start, reasons)
-        start += len(file)
-    merged.create_virtual_dataset("features", layout)
-    merged["valid"][:] = valid
-    parts_json = [json.dumps(part) for part in parts]
-    merged.create_dataset("parts", (len(parts_json),), h5py.string_dtype(), parts_json)
-    merged.attrs["n_written"] = meta.n_expected
-    merged.attrs["complete"] = True
-
-
-def _errors_by_row(file: Embeddings) -> dict[int, str]:
-    reasons: dict[str, str] = dict(file.errors)
-    if not reasons:
-        return {}
-    return {row: reasons[name] for row, name in enumerate(file.ids) if name in reasons}

@@ -10,8 +10,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from galirep.embeddings.file_access import open_file
+from galirep.embeddings.integrity.checksums import require_intact
 from galirep.embeddings.integrity.structure import require_labels
-from galirep.embeddings.schema import partial_path, read_errors, read_meta
+from galirep.embeddings.schema import (
+    partial_path,
+    read_attributes,
+    read_errors,
+    read_meta,
+    read_progress,
+    read_reasons,
+    schema_of,
+)
+from galirep.embeddings.storage.features import read_feature_rows
 from galirep.errors import ConfigError, DataError
 from galirep.system.layer_names import check_layer_names
 from galirep.system.reading.hdf5 import reading
@@ -24,15 +34,16 @@ class Embeddings:
 
     Its rows are those of the images that could be read, in the order of the data set (all rows with
     `valid_only=False`); its columns those of the chosen layers. Features are always read as float32. Attributes:
-    `path`, `meta` (`StoreMeta`), `layers` (name -> slice of the columns), `dim`, `complete`, `ids`, `labels`,
-    `label_names`, `errors`, `features`.
+    `path`, `meta` (`StoreMeta`), `schema_version`, `layers` (name -> slice of the columns), `dim`, `complete`, `ids`,
+    `labels`, `label_names`, `errors`, `features`, `file` (the open `h5py.File`).
     """
 
     def __init__(
         self, path: Path, file: h5py.File, layers: Sequence[str] | None = None, valid_only: bool = True
     ) -> None:
-        self.path, self.meta = path, read_meta(file)
-        self._file, self._valid_only = file, valid_only
+        with reading(path):
+            self.path, self.meta = path, read_meta(file)
+        self.file, self._valid_only = file, valid_only
         file_columns = self.meta.columns
         chosen = check_layer_names(
             tuple(file_columns) if layers is None else layers,
@@ -45,7 +56,8 @@ class Embeddings:
         stops = np.cumsum([0, *(columns.stop - columns.start for columns in self._file_columns)]).tolist()
         self.layers = {name: slice(a, b) for name, a, b in zip(chosen, stops[:-1], stops[1:], strict=True)}
         self.dim: int = stops[-1]
-        self.complete = bool(file.attrs["complete"])
+        self.schema_version, progress = schema_of(file), read_progress(file)
+        self._written, self.complete = progress.n_written, progress.complete
 
     @property
     def label_names(self) -> tuple[str, ...]:
@@ -54,25 +66,23 @@ class Embeddings:
 
     @property
     def attributes(self) -> dict[str, Any]:
-        """All root attributes of the file."""
-        return {
-            name: value.item() if isinstance(value, np.generic) else value for name, value in self._file.attrs.items()
-        }
+        """All root attributes of the file that are one value, with `n_written` and `complete`."""
+        with reading(self.path):
+            return read_attributes(self.file)
 
     @cached_property
     def _file_rows(self) -> NDArray[np.int64]:
         """The row of the file for each row of this object."""
-        written = int(self._file.attrs["n_written"])
         if not self._valid_only:
-            return np.arange(written)
+            return np.arange(self._written)
         with reading(self.path):
-            return np.flatnonzero(self._file["valid"][:written])
+            return np.flatnonzero(self.file["valid"][: self._written])
 
     @cached_property
     def ids(self) -> NDArray[np.object_]:
         """The id of each row: (N,) str."""
         with reading(self.path):
-            return np.asarray(self._column(self._file["ids"].asstr()), dtype=object)
+            return np.asarray(self._column(self.file["ids"].asstr()), dtype=object)
 
     def utf8_ids(self, start: int, stop: int) -> NDArray[np.object_]:
         """Read only ids[start:stop], as UTF-8 bytes (all ids of a million rows would take 100 MB)."""
@@ -80,21 +90,43 @@ class Embeddings:
         if not len(rows):
             return np.empty(0, dtype=object)
         with reading(self.path):
-            ids: NDArray[np.object_] = self._file["ids"][rows[0] : rows[-1] + 1][rows - rows[0]]
-        return ids
+            return np.asarray(self.file["ids"][rows[0] : rows[-1] + 1][rows - rows[0]], dtype=object)
 
     @cached_property
     def labels(self) -> NDArray[np.int64] | None:
         """The label of each row: (N,) int64, -1 for none; or None if no row has a label."""
         with reading(self.path):
-            labels: NDArray[np.int64] = self._column(self._file["labels"]).astype(np.int64, copy=False)
+            labels: NDArray[np.int64] = self._column(self.file["labels"]).astype(np.int64, copy=False)
         return labels if (labels >= 0).any() else None
 
     @cached_property
     def errors(self) -> list[tuple[str, str]]:
         """(id, reason) of each image that could not be read."""
         with reading(self.path):
-            return read_errors(self._file)
+            return read_errors(self.file)
+
+    @cached_property
+    def reasons(self) -> dict[int, str]:
+        """The reason for each row of the file (also with `valid_only`) whose image could not be read."""
+        with reading(self.path):
+            return read_reasons(self.file)
+
+    @cached_property
+    def feature_sums(self) -> NDArray[np.uint32] | None:
+        """The CRC-32 of all columns of each row, as the file has it: (N,) uint32; None for a file of schema 1."""
+        if self.schema_version == 1:
+            return None
+        with reading(self.path):
+            sums: NDArray[np.uint32] = self._column(self.file["checksums"])[:, 0]
+        return sums
+
+    def require_intact(self, *, features: bool = True) -> None:
+        """Compare the file with its checksums; without `features`, all but these. A file of schema 1 has none.
+
+        Raises:
+            DataError: something is not what was written.
+        """
+        require_intact(self.file, self.path, features=features)
 
     @property
     def features(self) -> "FeatureArray":
@@ -120,11 +152,11 @@ class Embeddings:
 
     def select(self, layers: Sequence[str]) -> "Embeddings":
         """Return the same rows with the columns of `layers`, in this order; it shares the open file."""
-        return Embeddings(self.path, self._file, layers, self._valid_only)
+        return Embeddings(self.path, self.file, layers, self._valid_only)
 
     def close(self) -> None:
         """Close the file."""
-        self._file.close()
+        self.file.close()
 
     def __len__(self) -> int:
         return len(self._file_rows)
@@ -136,36 +168,12 @@ class Embeddings:
         self.close()
 
     def _column(self, dataset: Any) -> Any:
-        return dataset[: int(self._file.attrs["n_written"])][self._file_rows]
+        return dataset[: self._written][self._file_rows]
 
     def _read_features(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
         """Read rows of the file, in the order given, in the chosen columns."""
-        if not len(rows):
-            return np.empty((0, self.dim), np.float32)
         with reading(self.path):
-            if (np.diff(rows) == 1).all():
-                return self._read_consecutive(rows[0], rows[-1] + 1)
-            return self._read_scattered(rows)
-
-    def _read_consecutive(self, start: int, stop: int) -> NDArray[np.float32]:
-        dataset = self._file["features"]
-        blocks = [dataset[start:stop, columns] for columns in self._file_columns]
-        features: NDArray[Any] = blocks[0] if len(blocks) == 1 else np.concatenate(blocks, axis=1)
-        return features.astype(np.float32, copy=False)
-
-    def _read_scattered(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
-        dataset = self._file["features"]
-        features = np.empty((len(rows), self.dim), np.float32)
-        order = np.argsort(rows, kind="stable")
-        sorted_rows = rows[order]
-        # rows of one chunk, and rows without a gap, are read at once
-        chunk_rows = (dataset.chunks or (1024,))[0]
-        breaks = np.flatnonzero((np.diff(sorted_rows) > 1) & (np.diff(sorted_rows // chunk_rows) > 0)) + 1
-        for run in np.split(np.arange(len(rows)), breaks):
-            first, last = sorted_rows[run[0]], sorted_rows[run[-1]]
-            for source, target in zip(self._file_columns, self.layers.values(), strict=True):
-                features[order[run], target] = dataset[first : last + 1, source][sorted_rows[run] - first]
-        return features
+            return read_feature_rows(self.file["features"], rows, self._file_columns)
 
 
 class FeatureArray:
@@ -199,17 +207,19 @@ def load_embeddings(
     *,
     valid_only: bool = True,
     incomplete: bool = False,
+    check: bool = False,
     locking: bool | None = None,
 ) -> Embeddings:
     """Open an embedding file for reading.
 
     `layers` chooses columns by layer name. `valid_only=False` keeps the rows of unreadable images (zeros).
     `incomplete=True` also opens the `.partial` of an interrupted run, with the rows written so far. `locking=False`
-    does without the file lock (for file systems that do not support locks).
+    does without the file lock (for file systems that do not support locks). `check=True` reads the whole file once and
+    compares it with its checksums (files of schema 1 have none).
 
     Raises:
         DataError: the file does not exist, is not an embedding file, is truncated, not complete or of another schema
-            version, or a layer is unknown.
+            version, or a layer is unknown; or (`check`) it is not as it was written.
         ConfigError: a layer is named twice.
     """
     path = Path(path)
@@ -219,11 +229,12 @@ def load_embeddings(
         )
     file = open_file(path, locking=locking)
     try:
-        if not (file.attrs["complete"] or incomplete):
-            written, expected = file.attrs["n_written"], file.attrs["n_expected"]
-            raise DataError(
-                f"{path} is not complete ({written} of {expected} rows): run the command that made it with --resume"
-            )
+        progress = read_progress(file)
+        if not (progress.complete or incomplete):
+            rows = f"{progress.n_written} of {file.attrs['n_expected']} rows"
+            raise DataError(f"{path} is not complete ({rows}): run the command that made it with --resume")
+        if check:
+            require_intact(file, path)
         embeddings = Embeddings(path, file, layers, valid_only)
         if not incomplete and embeddings.labels is not None:
             # whoever looks into an incomplete or damaged file wants to see it as it is

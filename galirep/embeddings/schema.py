@@ -1,4 +1,4 @@
-"""Schema 1 of the embedding file: its metadata, how they are read, and how two files are compared.
+"""The schemas of the embedding file, 2 and 1: its metadata, how they are read, and how two files are compared.
 
 The datasets and attributes are listed in docs/embeddings.md.
 """
@@ -14,10 +14,13 @@ import h5py
 import numpy as np
 
 from galirep.system.pooling_record import POOLING, pooling_differences
+from galirep.system.reading.hdf5 import attributes as read_plain
 from galirep.version import __version__
 
 FORMAT = "galirep-embeddings"
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+# files of schema 1 have no checksums; they are read, and resumed as what they are
+READABLE_VERSIONS = (1, 2)
 DTYPES = ("float32", "float16")
 # a row of /errors, for an image that could not be read
 ERROR = np.dtype([("row", np.int64), ("reason", h5py.string_dtype("utf-8", 256))])
@@ -100,7 +103,7 @@ def partial_path(path: str | Path) -> Path:
 
 def read_meta(file: h5py.File) -> StoreMeta:
     """Read the metadata of an open embedding file (see `file_access.open_file`)."""
-    attributes = file.attrs
+    attributes = read_attributes(file)
     layers = sorted(json.loads(attributes["layers"]).items(), key=lambda item: int(item[1][0]))
     return StoreMeta(
         encoder=attributes["encoder"],
@@ -124,11 +127,43 @@ def read_meta(file: h5py.File) -> StoreMeta:
     )
 
 
+@dataclass(frozen=True)
+class Progress:
+    """How far a file is: `n_written` rows, `complete` once it has its final name."""
+
+    n_written: int
+    complete: bool
+
+
+def schema_of(file: h5py.File) -> int:
+    """Return the schema version of an open embedding file."""
+    return int(file.attrs["schema_version"])
+
+
+def read_progress(file: h5py.File) -> Progress:
+    """Read how far a file is: the dataset /progress, in schema 1 two attributes."""
+    if schema_of(file) == 1:
+        return Progress(int(file.attrs["n_written"]), bool(file.attrs["complete"]))
+    written, complete = file["progress"][:].tolist()
+    return Progress(written, bool(complete))
+
+
+def read_attributes(file: h5py.File) -> dict[str, Any]:
+    """Read all root attributes that are one text or number, with `n_written` and `complete`."""
+    progress = read_progress(file)
+    return {**read_plain(file), "n_written": progress.n_written, "complete": progress.complete}
+
+
+def read_reasons(file: h5py.File) -> dict[int, str]:
+    """Read why each image could not be read, by row, among the rows written."""
+    table, written = file["errors"][:], read_progress(file).n_written
+    # rows of -1 are room for more
+    return {row: reason.decode() for row, reason in table.tolist() if 0 <= row < written}
+
+
 def read_errors(file: h5py.File) -> list[tuple[str, str]]:
     """Read (id, reason) of each image that could not be read, among the rows written."""
-    table = file["errors"][:]
-    written = table[table["row"] < file.attrs["n_written"]].tolist()
-    return [(file["ids"].asstr()[row], reason.decode()) for row, reason in written]
+    return [(file["ids"].asstr()[row], reason) for row, reason in read_reasons(file).items()]
 
 
 def differences(first: StoreMeta, second: StoreMeta, fields: Iterable[str]) -> list[str]:

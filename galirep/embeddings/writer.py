@@ -6,23 +6,29 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-import h5py
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from galirep.embeddings.file_access import (
-    explain_full_disk,
-    open_file,
-    require_not_in_use,
-    require_space,
-    require_startable,
+from galirep.embeddings.file_access import open_output, require_not_in_use, require_space, require_startable
+from galirep.embeddings.schema import (
+    DTYPES,
+    StoreMeta,
+    differences,
+    partial_path,
+    read_errors,
+    read_meta,
+    read_progress,
 )
-from galirep.embeddings.layout import append_errors, create_features, write_outline
-from galirep.embeddings.schema import DTYPES, StoreMeta, differences, partial_path, read_errors, read_meta
+from galirep.embeddings.storage.layout import create_output
+from galirep.embeddings.storage.resuming import find_start
+from galirep.embeddings.storage.rows import row_store
 from galirep.errors import ConfigError, DataError, format_list, unknown
 from galirep.system.files import atomic_write, sync
+from galirep.system.outputs.full_disk import explain_full_disk
+from galirep.system.outputs.hdf5 import HDF5Output
 from galirep.system.outputs.holding import own_lock
 from galirep.system.outputs.locks import OutputLock
+from galirep.system.reading.hdf5 import reading
 
 RESUME = (*StoreMeta.ENCODER, "dtype", "precision", "fingerprint", "n_expected", "label_names")
 """The fields of `StoreMeta` that must agree for a file to be resumed."""
@@ -38,15 +44,20 @@ class EmbeddingWriter:
             writer.append(np.eye(2, 8))
             writer.finish()
 
-    Ids and labels are written first, and /features has all its chunks (zeros) from the start: a full disk is noticed at
-    once, and appending changes nothing in the file's structure, so that after a kill at any moment the rows below
-    `n_written` are complete. (A power cut may lose what the system had not written to the disk.)
+    Everything has its place in the file from the start: a full disk is noticed at once, and appending changes nothing
+    in the file's structure, so that after a kill at any moment the rows below `n_written` are complete. Each row has
+    checksums, which `resume` and `verify` compare: they show what a power cut or a faulty disk has damaged.
+
+    `notes` says what `resume` found that whoever asked for it should know.
     """
 
-    def __init__(self, path: Path, file: h5py.File, meta: StoreMeta, lock: OutputLock | None = None) -> None:
+    def __init__(self, path: Path, output: HDF5Output, meta: StoreMeta, lock: OutputLock | None = None) -> None:
         self.path, self.meta, self._lock = path, meta, lock
-        self.n_written = int(file.attrs["n_written"])
-        self._file, self._features, self._valid = file, file["features"], file["valid"]
+        self.notes: tuple[str, ...] = ()
+        self.n_written = read_progress(output.file).n_written
+        self._output, self._file = output, output.file
+        with reading(partial_path(path)):
+            self._store = row_store(output, meta)
 
     @classmethod
     def create(
@@ -76,20 +87,9 @@ class EmbeddingWriter:
                 raise ConfigError(unknown("dtype", meta.dtype, DTYPES))
             require_not_in_use(partial)
             require_space(path, meta)
-            # under another name until its outline is written, so that every .partial can be resumed
-            new = partial.with_name(f"{partial.name}.new")
             with explain_full_disk(partial):
-                file = h5py.File(new, "w", locking=locking)
-                try:
-                    write_outline(file, meta, ids, labels)
-                    create_features(file, meta)
-                    file.flush()
-                    new.replace(partial)
-                except BaseException:
-                    _close(file)
-                    new.unlink(missing_ok=True)
-                    raise
-            return cls(path, file, meta, lock)
+                output = create_output(partial, meta, ids, labels, locking=locking)
+            return cls(path, output, meta, lock)
 
     @classmethod
     def resume(
@@ -103,28 +103,34 @@ class EmbeddingWriter:
     ) -> "EmbeddingWriter":
         """Continue the .partial of `path` after its last finished row.
 
-        Rows after the last multiple of `multiple_of` are written again.
+        Rows after the last multiple of `multiple_of` are written again, and so are rows from the first one on that does
+        not have its checksums (`notes` says so). A file of schema 1 stays one, which has no checksums.
 
         Raises:
-            DataError: the .partial does not exist, cannot be read, or is of another encoder, source ...: each
-                difference is listed.
+            DataError: the .partial does not exist, cannot be read or is damaged outside its rows, or is of another
+                encoder, source ...: each difference is listed.
             InUseError: another process writes `path` (see `galirep.train`, also for `force_unlock`).
         """
         with own_lock(path, force=force_unlock) as lock:
             path, partial = Path(path), partial_path(path)
             # of a `create` that was killed
             partial.with_name(f"{partial.name}.new").unlink(missing_ok=True)
-            file = open_file(partial, "r+", locking=locking)
-            if mismatches := differences(read_meta(file), meta, RESUME):
-                file.close()
-                raise DataError(
-                    f"{partial} cannot be resumed: {'; '.join(mismatches)}; "
-                    "use the settings of the first run, or pass --overwrite"
-                )
-            writer = cls(path, file, meta, lock)
-            if not writer.complete:
-                writer.n_written = writer.n_written // multiple_of * multiple_of
-                file.attrs.modify("n_written", writer.n_written)
+            output = open_output(partial, locking=locking)
+            try:
+                if mismatches := differences(read_meta(output.file), meta, RESUME):
+                    raise DataError(
+                        f"{partial} cannot be resumed: {'; '.join(mismatches)}; "
+                        "use the settings of the first run, or pass --overwrite"
+                    )
+                writer = cls(path, output, meta, lock)
+                start, writer.notes = find_start(output.file, partial, meta.n_expected, multiple_of)
+                if start < writer.n_written:
+                    with explain_full_disk(partial):
+                        writer._store.set_progress(start)
+                    writer.n_written = start
+            except BaseException:
+                output.close()
+                raise
             return writer
 
     @property
@@ -158,16 +164,8 @@ class EmbeddingWriter:
         with np.errstate(over="ignore"):
             rows = (np.where(valid[:, None], features, 0) if errors else features).astype(self.meta.dtype, copy=False)
         self._require_finite(features, rows)
-        with explain_full_disk(partial_path(self.path)):
-            self._features[start:stop] = rows
-            self._valid[start:stop] = valid
-            if errors:
-                append_errors(self._file["errors"], start, errors)
-            # the rows must be in the file before the number that says so
-            self._file.flush()
-            # `modify` works in place; an assignment would delete the attribute and create it again
-            self._file.attrs.modify("n_written", stop)
-            self._file.flush()
+        with explain_full_disk(partial_path(self.path)), self._output.raising():
+            self._store.write(start, rows, valid, errors)
             self.n_written = stop
 
     def _require_finite(self, features: NDArray[Any], rows: NDArray[Any]) -> None:
@@ -192,8 +190,9 @@ class EmbeddingWriter:
             raise DataError(f"{self.path} has {self.n_written} of {self.meta.n_expected} rows")
         partial = partial_path(self.path)
         with explain_full_disk(partial):
-            self._file.attrs.modify("complete", True)
-            self._file.close()
+            self._store.set_progress(self.n_written, complete=True)
+            self._output.close()
+            self._output.raise_error()
             sync(partial)
             partial.replace(self.path)
         self.close()
@@ -201,7 +200,7 @@ class EmbeddingWriter:
 
     def close(self) -> None:
         """Close the file; without `finish` before, the .partial stays and can be resumed."""
-        _close(self._file)
+        self._output.close()
         if self._lock is not None:
             self._lock.release()
 
@@ -244,9 +243,3 @@ def atomic_writer(
                 writer.finish()
         finally:
             partial_path(temporary).unlink(missing_ok=True)
-
-
-def _close(file: h5py.File) -> None:
-    # closing fails too if the disk is full, for which an error has been raised already
-    with contextlib.suppress(OSError, RuntimeError):
-        file.close()

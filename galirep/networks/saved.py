@@ -13,8 +13,9 @@ from galirep.networks.body import BodyLoader
 from galirep.networks.export_file import export_folder, load_export, save_export
 from galirep.networks.families import NETWORKS
 from galirep.networks.parts import Encoder, Generator, Parts, Shapes
-from galirep.system.files import atomic_write, explaining_full_disk, sync, write_json, write_text
+from galirep.system.files import atomic_write, sync, write_json, write_text
 from galirep.system.outputs.folders import replacing_folder
+from galirep.system.outputs.full_disk import explain_full_disk
 from galirep.system.outputs.holding import locks_outputs
 from galirep.system.reading.files import parsing
 
@@ -216,7 +217,7 @@ def export_run(
     with replacing_folder(out, renewed=(*EXPORTED, BODY_FOLDER)) as new:
         for name in names:
             (new / name).parent.mkdir(parents=True, exist_ok=True)
-            with explaining_full_disk(out):
+            with explain_full_disk(out):
                 shutil.copyfile(folder / name, new / name)
                 sync(new / name)
     return [out / name for name in names]

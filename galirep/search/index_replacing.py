@@ -15,7 +15,8 @@ from pathlib import Path
 import numpy as np
 
 from galirep.search.index_info import IndexInfo
-from galirep.system.files import explaining_full_disk, sync
+from galirep.system.files import sync
+from galirep.system.outputs.full_disk import explain_full_disk
 from galirep.system.outputs.temporary import temporary_name
 
 # a checksum reads at most _MAX_PIECES pieces of _PIECE_BYTES
@@ -58,7 +59,7 @@ def writing_index(path: Path) -> Iterator[tuple[Path, Path]]:
     _remove_waiting(path)
     index, rows = temporary_name(path), temporary_name(path)
     try:
-        with explaining_full_disk(path):
+        with explain_full_disk(path):
             yield index, rows
     finally:
         index.unlink(missing_ok=True)

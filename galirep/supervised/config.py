@@ -87,7 +87,7 @@ class ClassifierConfig(Settings):
 
     def contradictions(self) -> list[str]:
         """Return what is wrong with settings that fit one by one, a line each."""
-        faults = [] if self.data else ["data: give a data set, e.g. --data sklearn:digits"]
+        faults = []
         if self.steps is not None and self.epochs is not None:
             faults.append(f"steps {self.steps} and epochs {self.epochs}: give one of them")
         if self.supervised:

@@ -46,8 +46,8 @@ class ClassifierResult:
 
 @locks_outputs("out", parents=True)
 def train_classifier(
-    config: ClassifierConfig,
-    source: ImageSource | None = None,
+    config: ClassifierConfig | Mapping[str, Any],
+    data: ImageSource | Any = None,
     *,
     out: str | Path,
     test_split: str | None = None,
@@ -62,8 +62,8 @@ def train_classifier(
     """Train a net on labels, or without, and leave a run directory at `out`: settings, metrics, checkpoint, export.
 
     With labels the net of the epoch with the lowest validation loss is exported, else that of the last one. Labels
-    given to an objective that takes none are left out with a note in the data's report. `source` replaces
-    `config.data` where it is given. `test_split` (of the same data, with `test_labels` where the labels are a CSV file)
+    given to an objective that takes none are left out with a note in the data's report. `config` and `data` are as in
+    `galirep.train`. `test_split` (of the same data, with `test_labels` where the labels are a CSV file)
     is only reported on. With `resume` an interrupted run goes on from its last checkpoint, on a CPU to the very numbers
     of a run never interrupted. SIGINT and SIGTERM save first. `on_epoch` is given each epoch's row of metrics.jsonl.
 
@@ -76,6 +76,7 @@ def train_classifier(
         InUseError: another process trains at `out`.
         KeyboardInterrupt: the run was interrupted, after saving.
     """
+    config = config if isinstance(config, ClassifierConfig) else ClassifierConfig.from_dict(config)
     directory = RunDirectory(out)
     directory.require(resume, overwrite)
     resume = directory.to_resume(resume)
@@ -84,7 +85,7 @@ def train_classifier(
     device = device_of(config.device)
     autocast = autocast_of(device, config.precision)
     test = ReportedSplit(test_split, None if test_labels is None else Path(test_labels))
-    prepared = prepare(config, source, test, data_root=data_root, download=download)
+    prepared = prepare(config, data, test, data_root=data_root, download=download)
     task = ClassifierTask(prepared.config, prepared.pixels, prepared.targets, device, autocast)
 
     # begin or resume

@@ -9,6 +9,7 @@ import numpy as np
 from torch import Tensor
 
 from galirep.data.catalog import open_data
+from galirep.data.handed.datasets import open_images
 from galirep.data.memory import load_images, native_side
 from galirep.data.report import announce
 from galirep.data.sources import ImageSource
@@ -47,7 +48,7 @@ class Prepared:
 
 def prepare(
     config: ClassifierConfig,
-    source: ImageSource | None,
+    data: ImageSource | Any,
     test: ReportedSplit,
     *,
     data_root: str | Path | None,
@@ -59,8 +60,8 @@ def prepare(
         ConfigError: a setting does not fit the data.
         DataError: images or labels cannot be used.
     """
-    if source is None:
-        source = open_data(config.data, config.split, splits=config.splits, root=data_root, download=download)
+    given = config.data if data is None else data
+    source = open_images(given, config.split, splits=config.splits, root=data_root, download=download)
     if not config.supervised:
         config, test = _without_labels(config, source, test)
     labels = None if config.labels is None else Path(config.labels)

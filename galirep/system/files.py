@@ -1,6 +1,5 @@
 """Atomic writes of files (temporary name, fsync, rename), and SHA-256 helpers."""
 
-import errno
 import hashlib
 import json
 import os
@@ -9,10 +8,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from galirep.errors import ConfigError, DataError
+from galirep.errors import ConfigError
+from galirep.system.outputs.full_disk import explain_full_disk
 from galirep.system.outputs.temporary import temporary_name
-
-NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def require_free(path: Path, overwrite: bool) -> None:
@@ -55,30 +53,13 @@ def atomic_write(path: Path, overwrite: bool = True, *, synced: bool = True) -> 
     require_free(path, overwrite)
     temporary = temporary_name(path)
     try:
-        with explaining_full_disk(path):
+        with explain_full_disk(path):
             yield temporary
             if synced:
                 sync(temporary)
             temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
-
-
-@contextmanager
-def explaining_full_disk(path: Path) -> Iterator[None]:
-    """Turn the error of a full disk, quota or limit of a file's size, while `path` is written, into one line.
-
-    Raises:
-        DataError: in place of such an error; others pass.
-    """
-    try:
-        yield
-    except OSError as err:
-        if err.errno not in NO_SPACE:
-            raise
-        raise DataError(
-            f"no space left on the device while writing {path}; what was there before is untouched"
-        ) from err
 
 
 def sync(path: Path) -> None:

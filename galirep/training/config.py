@@ -171,8 +171,6 @@ class TrainConfig(Settings):
     def contradictions(self) -> list[str]:
         """Return what is wrong with settings that fit one by one, a line each."""
         faults = []
-        if not self.data:
-            faults.append("data: give a data set, e.g. --data sklearn:digits")
         if self.steps is not None and self.epochs is not None:
             faults.append(f"steps {self.steps} and epochs {self.epochs:g}: give one of them")
         if self.penalized and self.compile:

@@ -1,11 +1,9 @@
 """The training loop: `train` reads from top to bottom as prepare, begin or resume, step, report, show, save, stop."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-
-from tqdm import tqdm
 
 from galirep.data.memory import Images
 from galirep.data.sources import ImageSource
@@ -13,6 +11,7 @@ from galirep.data.tensors import ImageFunction
 from galirep.features.protocol import FeatureExtractor
 from galirep.runs.directory import RunDirectory
 from galirep.system.outputs.holding import locks_outputs
+from galirep.system.progress import progress_bar
 from galirep.system.signals import stop_signals
 from galirep.training.config import TrainConfig
 from galirep.training.preparation import prepare
@@ -40,8 +39,8 @@ class TrainResult:
 
 @locks_outputs("out", parents=True)
 def train(
-    config: TrainConfig,
-    data: Images | ImageSource | None = None,
+    config: TrainConfig | Mapping[str, Any],
+    data: Images | ImageSource | Any = None,
     *,
     out: str | Path,
     adapter: ImageFunction | None = None,
@@ -51,20 +50,26 @@ def train(
     download: bool = False,
     trust_encoder: bool = False,
     force_unlock: bool = False,  # noqa: ARG001 (of the lock)
+    progress: bool = True,
+    on_row: Callable[[Mapping[str, Any]], None] | None = None,
 ) -> TrainResult:
     """Train E, G and D and leave a run directory at `out`.
 
     With `overwrite` an earlier run is replaced when the new one has its first checkpoint. With `force_unlock` the lock
     of a process on another host, which cannot be looked at, is taken over (see `galirep.system.outputs.locks`).
 
-    `data` replaces `config.data` where it is given, `adapter` (images in [-1, 1] -> features (B, d)) `config.adapter`,
-    `body` (an extractor with name and dim; the run's encoder is loaded with it in hand) `config.body`. With
-    `trust_encoder` the files of a run that `config` names as extractor or body may name code in turn.
+    `config` may be a mapping, as `TrainConfig.from_dict` takes it. `data` replaces `config.data` where it is given: a
+    SPEC, a source, or images in any form that `encoder.transform` takes. `adapter` (images in [-1, 1] -> features
+    (B, d)) replaces `config.adapter`, and `body` (an extractor with name and dim; the run's encoder is loaded with it
+    in hand) `config.body`. With `trust_encoder` the files of a run that `config` names as extractor or body may name
+    code in turn.
+
     With `resume` an interrupted run goes on from its last checkpoint, on a CPU to the very numbers of a run never
     interrupted. A run whose settings are `open_ended` may be given more `steps` then, and ends like one that had them
     from the start. SIGINT and SIGTERM save first. Where losses or gradients become NaN the run goes back to its last
     checkpoint at half the learning rate, at most `max_rollbacks` times. Signs of collapse are logged as warnings (see
-    `galirep.training.watch`), and what is best on held-out images is kept apart.
+    `galirep.training.watch`), and what is best on held-out images is kept apart. `progress` shows a bar on a terminal
+    and in a notebook, and a line every half minute elsewhere (on stderr). `on_row` is given each row of metrics.jsonl.
 
     Raises:
         GalirepError: a setting, the data or the adapter does not fit (nothing is written then), or training breaks down
@@ -74,6 +79,7 @@ def train(
         InUseError: another process trains at `out`.
         KeyboardInterrupt: the run was interrupted, after saving.
     """
+    config = config if isinstance(config, TrainConfig) else TrainConfig.from_dict(config)
     directory = RunDirectory(out)
     directory.require(resume, overwrite)
     resume = directory.to_resume(resume)
@@ -89,7 +95,7 @@ def train(
     # begin or resume
     run = TrainingRun.resume(directory, prepared) if resume else TrainingRun.begin(directory, prepared)
     config, plan, session = run.config, run.plan, run.session
-    bar = tqdm(total=plan.steps, initial=session.step, unit="step", disable=None, dynamic_ncols=True)
+    bar = progress_bar(plan.steps, None, "updates", initial=session.step, shown=progress)
     with run.open(), stop_signals() as stop, bar:
         while session.step < plan.steps and not stop.is_set():
             # step
@@ -106,6 +112,8 @@ def train(
                     continue
                 row = run.record(row)
                 bar.set_postfix_str(status_line(row, run.chance))
+                if on_row is not None:
+                    on_row(row.to_dict())
 
             # show
             if run.due(config.sample_every):

@@ -8,7 +8,7 @@ from typing import Any, Literal
 import torch
 
 from galirep.data.batches import Batches
-from galirep.data.catalog import open_data
+from galirep.data.handed.datasets import open_images
 from galirep.data.memory import Images, load_images, native_side
 from galirep.data.report import announce
 from galirep.data.sources import ImageSource
@@ -42,7 +42,7 @@ class Prepared:
 
 def prepare(
     config: TrainConfig,
-    data: Images | ImageSource | None,
+    data: Images | ImageSource | Any,
     adapter: ImageFunction | None,
     *,
     download: bool,
@@ -185,12 +185,13 @@ def describe_memory(config: TrainConfig) -> str:
     )
 
 
-def _open(config: TrainConfig, *, download: bool) -> ImageSource:
-    return open_data(config.data, config.split, splits=config.splits, root=config.data_root, download=download)
+def _open(config: TrainConfig, data: Any = None, *, download: bool) -> ImageSource:
+    given = config.data if data is None else data
+    return open_images(given, config.split, splits=config.splits, root=config.data_root, download=download)
 
 
-def _load(config: TrainConfig, data: ImageSource | None, download: bool) -> Images:
-    source = data if data is not None else _open(config, download=download)
+def _load(config: TrainConfig, data: Any, download: bool) -> Images:
+    source = _open(config, data, download=download)
     size = config.image_size or native_side(source)
     # a size that no network takes is refused before any image is decoded
     family(config.networks, size)

@@ -129,7 +129,7 @@ def wait_for_rows(path, min_rows, process):
     while time.monotonic() < end and process.poll() is None:
         try:
             with h5py.File(partial_path(path), locking=False) as file:
-                if file.attrs["n_written"] >= min_rows:
+                if file["progress"][0] >= min_rows:
                     return
         # it does not exist yet, or was read in the middle of a flush
         except (OSError, KeyError):

@@ -51,7 +51,7 @@ def test_everything_written_is_read(path):
         assert embeddings.ids.tolist() == [IDS[i] for i in good] and embeddings.labels.tolist() == LABELS[good].tolist()
         assert np.array_equal(np.asarray(embeddings.features), FEATURES[good])
         assert embeddings.errors == [(IDS[7], "empty"), (IDS[150], "ß" * 128)]
-        assert embeddings.attributes["n_written"] == ROWS and embeddings.attributes["schema_version"] == 1
+        assert embeddings.attributes["n_written"] == ROWS and embeddings.attributes["schema_version"] == 2
     with load_embeddings(path, valid_only=False) as embeddings:
         assert embeddings.ids.tolist() == IDS and not embeddings.features[[7, 150]].any()
 
@@ -260,7 +260,8 @@ def test_another_schema_version_names_the_galirep_that_reads_it(path):
         file.attrs["schema_version"] = 7
         file.attrs["versions"] = '{"galirep": "9.2.0"}'
     with pytest.raises(
-        DataError, match=r"schema version 7, galirep .* reads version 1: read it with galirep 9.2.0, which wrote it"
+        DataError,
+        match=r"schema version 7, galirep .* reads version 1 and 2: read it with galirep 9.2.0, which wrote it",
     ):
         load_embeddings(path)
 

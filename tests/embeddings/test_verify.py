@@ -5,9 +5,11 @@ import json
 import h5py
 import numpy as np
 import pytest
+from edited_files import edited
 
 from galirep.embeddings.embed import embed
 from galirep.embeddings.schema import partial_path
+from galirep.embeddings.storage.layout import create_texts, write_attribute
 from galirep.embeddings.verify import verify
 
 SPEC = "pixels:8"
@@ -48,7 +50,7 @@ def test_embeds_a_sample_again(good, cli):
 
 
 def test_features_of_other_images_or_encoders(path, good, cli):
-    with h5py.File(path, "r+") as file:
+    with edited(path) as file:
         file["features"][:] = file["features"][:][::-1]
     result = verify(path, data="sklearn:digits", sample=10, device="cpu")
     assert len(result.problems) == 1 and result.worst > 0.1
@@ -72,29 +74,73 @@ def test_features_of_other_images_or_encoders(path, good, cli):
         ("ids", 3, "", "empty ids (1)"),
         ("labels", 3, 10, "labels outside -1 to 9 (1): "),
         ("labels", 3, -2, "labels outside -1 to 9 (1): "),
+        ("labels", slice(None), -5, "labels outside -1 to 9 (445): "),
         ("label_names", slice(0, 2), "x", "label names repeat"),
+        ("label_names", 2, "", "a label name is empty"),
         ("features", slice(None), np.arange(192), "rows are equal"),
+        ("progress", 0, 444, "marked as complete, but 444 of 445 rows are written"),
+        ("progress", 1, 0, "not complete: 445 of 445 rows"),
+        ("valid", 3, False, "rows that are not valid, without a reason (1): "),
+        ("valid", 3, False, "rows that are not valid, but have features (1): "),
+        ("errors", 0, (3, b"x"), "valid rows with a reason why they are not (1): "),
+        ("errors", slice(0, 2), (3, b"x"), "errors names a row twice"),
     ],
 )
 def test_what_is_wrong_is_named(path, cli, column, row, value, text):
-    with h5py.File(path, "r+") as file:
-        file[column][row] = value
+    """The checksums fit what was written wrongly, so that the invariant itself is what notices."""
+    with edited(path) as file:
+        file[column][row] = np.array(value, file[column].dtype) if column == "errors" else value
         name = file["ids"].asstr()[3]
     done = cli("verify", path)
+    assert "checksums" not in done.stdout and "that were written" not in done.stdout
     if not text:
         assert done.exit_code == 0
         return
     assert done.exit_code == 1 and "not fit for use" in done.stdout
     assert f"problem: {text}" in done.stdout.replace("problem: all 445 ", "problem: ")
-    assert name in done.stdout or column == "label_names" or isinstance(row, slice)
+    assert name in done.stdout or column in ("label_names", "progress") or isinstance(row, slice)
+
+
+def test_labels_below_no_label_without_names(path):
+    """No label of the file is one, so that readers see none at all."""
+    with edited(path) as file:
+        file["labels"][:] = -7
+        del file["label_names"]
+        create_texts(file, "label_names", [])
+    assert verify(path).problems[0].startswith("labels outside -1 to -1 (445): ")
+
+
+@pytest.mark.parametrize(
+    ("attribute", "value", "text"),
+    [
+        ("precision", "fp8", "the precision is 'fp8'"),
+        ("encoder", "", "the name of the encoder is empty"),
+        ("created", "now", "the time of creation is 'now'"),
+        ("file_id", "", "it has no file_id"),
+        ("n_expected", 446, "the dataset ids has 445 rows, not 446"),
+    ],
+)
+def test_metadata_that_cannot_be(path, attribute, value, text):
+    with edited(path) as file:
+        del file.attrs[attribute]
+        write_attribute(file, attribute, value)
+    assert any(text in problem for problem in verify(path).problems)
+
+
+def test_validity_that_is_no_truth_value(path):
+    with h5py.File(path, "r") as file:
+        place, name = file["valid"].id.get_offset(), file["ids"].asstr()[3]
+    with path.open("r+b") as file:
+        file.seek(place + 3)
+        file.write(b"\7")
+    assert f"validity that is neither true nor false (1): {name}" in verify(path).problems
 
 
 def test_what_deserves_a_look_is_a_warning(path, cli):
-    with h5py.File(path, "r+") as file:
+    with edited(path) as file:
         file["features"][5] = file["features"][9]
         file["labels"][7] = -1
-        file["valid"][11] = False
-        file["errors"].resize((1,))
+        file["valid"][11], file["features"][11] = False, 0
         file["errors"][0] = (11, b"broken")
         five, nine, bad = (file["ids"].asstr()[i] for i in (5, 9, 11))
     done = cli("verify", path)
@@ -109,7 +155,7 @@ def test_what_deserves_a_look_is_a_warning(path, cli):
 
 def test_an_incomplete_file(path, cli):
     with h5py.File(path, "r+") as file:
-        file.attrs["n_written"], file.attrs["complete"] = 100, False
+        file["progress"][:] = (100, 0)
     path = path.rename(partial_path(path))
     done = cli("verify", path)
     assert done.exit_code == 1 and "problem: not complete: 100 of 445 rows" in done.stdout

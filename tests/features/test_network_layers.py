@@ -2,11 +2,11 @@
 
 import json
 
-import h5py
 import numpy as np
 import pytest
 import timm
 import torch
+from edited_files import edited
 from torch import nn
 
 import galirep
@@ -241,7 +241,7 @@ def _embed(extractor, pictures, out, **options):
 
 def _as_written_before(path):
     """Take from a file what versions before did not write."""
-    with h5py.File(path, "r+") as file:
+    with edited(path) as file:
         record = json.loads(file.attrs["preprocessing"])
         assert record.pop("pooling")
         file.attrs["preprocessing"] = json.dumps(record, sort_keys=True)

@@ -202,7 +202,7 @@ def test_a_full_disk_keeps_the_last_checkpoint_and_the_run_goes_on_later(tmp_pat
     with monkeypatch.context() as patch:
         patch.setattr(Path, "write_bytes", full)
         with pytest.raises(
-            DataError, match=r"no space left on the device while writing .*last\.pt; what was there before is untouched"
+            DataError, match=r"no space left for .*last\.pt: free some and run again; what was there before"
         ):
             train(settings, tiny(), out=run)
     assert load_checkpoint(run / "checkpoints" / "last.pt")["step"] == 2 and not list(run.rglob("*.tmp"))

@@ -99,7 +99,7 @@ def test_a_partial_file_is_not_resumed_into_other_files(trick, secret, tmp_path)
     galirep.embed("pixels:2", "sklearn:digits", tmp_path / "x.h5", split="test", num_workers=0)
     (tmp_path / "x.h5").rename(tmp_path / "x.h5.partial")
     with h5py.File(tmp_path / "x.h5.partial", "r+") as file:
-        file.attrs["n_written"], file.attrs["complete"] = 0, False
+        file["progress"][:] = (0, 0)
         trick(file, "features", secret)
     before = (secret / "secret.bin").read_bytes()
     with pytest.raises(DataError, match=r"not followed|not read"):
@@ -199,7 +199,7 @@ def test_a_merge_of_itself(galleries, tmp_path):
     out = tmp_path / "all.h5"
     galirep.merge(galleries, out, virtual=True)
     with h5py.File(out, "r+") as file:
-        shape, file_id = file["features"].shape, file.attrs["file_id"]
+        shape, file_id = file["features"].shape, file.attrs["file_id"].decode()
         del file["features"], file["parts"]
         layout = h5py.VirtualLayout(shape, np.float32)
         layout[:] = h5py.VirtualSource("all.h5", "features", shape)

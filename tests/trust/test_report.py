@@ -23,7 +23,7 @@ def strange(pictured, tmp_path):
     (tmp_path / "theirs").mkdir()
     path = shutil.copy(pictured / "train.h5", tmp_path / "theirs" / "train.h5")
     with h5py.File(path, "r") as file:
-        assert file.attrs["source"] == str(pictured / "train")
+        assert file.attrs["source"].decode() == str(pictured / "train")
     return path
 
 

@@ -1,8 +1,11 @@
 """Torch data sets and loaders as images: what comes with an image (a label, an index) is left aside."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from os import PathLike
 from typing import Any
 
+from galirep.data.catalog import open_data
+from galirep.data.files.splits import AUTO
 from galirep.data.handed.images import (
     HandedImages,
     ValueRange,
@@ -12,8 +15,30 @@ from galirep.data.handed.images import (
     to_pixels,
 )
 from galirep.data.picture import PixelArray
-from galirep.data.sources import ImageSource, row_numbers
-from galirep.errors import DataError
+from galirep.data.sources import HANDED, ImageSource, row_numbers
+from galirep.errors import ConfigError, DataError
+
+
+def open_images(
+    images: Any,
+    split: str | None = None,
+    *,
+    splits: str | Sequence[str] | None = AUTO,
+    root: str | PathLike[str] | None = None,
+    download: bool = False,
+) -> ImageSource:
+    """Return the images that a function was given: a SPEC (text or path, see `open_data`), or as `handed_images`.
+
+    Raises:
+        DataError: they cannot be opened, or are nothing of the kind.
+        ConfigError: `split` or `splits` of images that are handed over, which have none.
+    """
+    if isinstance(images, str | PathLike):
+        return open_data(str(images), split, splits=splits, root=None if root is None else str(root), download=download)
+    if not isinstance(images, ImageSource) and split is not None:
+        raise ConfigError(f"split {split!r} is of a data set that is named, and images were handed over: leave it out")
+    return handed_images(images)
+
 
 _KEYS = ("image", "images", "img", "pixel_values")
 """Keys of an item that is a mapping, the first that it has."""
@@ -82,7 +107,7 @@ class DatasetImages(_Items):
         if not hasattr(dataset, "__len__"):
             raise DataError(f"a {type(dataset).__name__} has no length: hand over a list of its images")
         self._dataset = dataset
-        super().__init__(f"the images of {type(dataset).__name__}", len(dataset), value_range)
+        super().__init__(f"{HANDED} ({type(dataset).__name__})", len(dataset), value_range)
 
     def _item(self, index: int) -> Any:
         return image_of(self._dataset[index])
@@ -107,7 +132,7 @@ class LoaderImages(_Items):
         self._loader = loader
         self._stream: Iterator[Any] = iter(())
         self._next = 0
-        super().__init__(f"the images of {type(loader).__name__}", count, value_range)
+        super().__init__(f"{HANDED} ({type(loader).__name__})", count, value_range)
 
     def _item(self, index: int) -> Any:
         if index < self._next or self._next == 0:

@@ -21,7 +21,7 @@ from galirep.system.reading.records import Count, Size, check, quoted, read_reco
 
 _ENCODER = ("encoder", "encoder_spec", "encoder_tag", "encoder_sha256")
 _TEXTS = (*_ENCODER, "precision", "source", "split", "source_fingerprint")
-_COLUMNS = {"ids": "O", "labels": "iu", "valid": "bui"}
+_COLUMNS = {"ids": "OS", "labels": "iu", "valid": "bui"}
 _MAX_DIM = 1 << 31
 
 
@@ -47,7 +47,8 @@ def require_structure(file: h5py.File, path: Path) -> None:
         for name in ("splits", "created"):
             if not isinstance(attribute(file, name, "auto"), str):
                 raise ValueError(f"its attribute {name!r} is no text")
-        for name in ("n_expected", "seed", "schema_version"):
+        version = attribute(file, "schema_version", 0)
+        for name in ("n_expected", "seed", *(("n_written",) if version == 1 else ())):
             check(_number(attribute(file, name)), Count, f"{path} is damaged: its attribute {name!r}", DataError)
         for name, hint in (("argv", list[str]), ("versions", dict[str, Any])):
             _json(file, path, name, hint, "[]" if name == "argv" else "{}")
@@ -63,13 +64,15 @@ def require_structure(file: h5py.File, path: Path) -> None:
             raise ValueError(f"its features are {features.dtype.name} of {features.shape[1]} columns")
         if (dim := _dim_of(_json(file, path, "layers", dict[str, tuple[Count, Count]]), path)) != features.shape[1]:
             raise ValueError(f"its layers have {dim} columns, its features {features.shape[1]}")
-        names = dataset(file, "label_names", "Of", 1)
+        if version > 1:
+            _require_sums(file, size)
+        names = dataset(file, "label_names", "OSf", 1)
         require_stored(names, len(names), size)
         if len(names):
-            dataset(file, "label_names", "O", 1).asstr()[:]
+            dataset(file, "label_names", "OS", 1).asstr()[:]
         _require_errors(file, size)
         if "parts" in file:
-            parts = dataset(file, "parts", "O", 1)
+            parts = dataset(file, "parts", "OS", 1)
             require_stored(parts, len(parts), size)
             for text in parts.asstr()[:]:
                 check(parse_json(text, str(path), DataError), Part, str(path), DataError, "is damaged: its parts")
@@ -109,6 +112,18 @@ def require_labels(labels: NDArray[np.int64], names: int, path: Path) -> None:
         )
 
 
+def _require_sums(file: h5py.File, size: int) -> None:
+    """Check the datasets that schema 1 does not have."""
+    rows = len(file["ids"])
+    sums, progress = dataset(file, "checksums", "u", 2), dataset(file, "progress", "i", 1)
+    require_stored(sums, len(sums), size)
+    if sums.shape != (rows, 2) or progress.shape != (2,) or not isinstance(attribute(file, "outline"), str):
+        raise ValueError(f"its checksums are {sums.shape}, its progress {progress.shape}, for {rows} rows")
+    written, complete = progress[:].tolist()
+    if not 0 <= written <= rows or complete not in (0, 1):
+        raise ValueError(f"its progress is {written} of {rows} rows, complete {complete}")
+
+
 def _number(value: Any) -> Any:
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
@@ -142,5 +157,6 @@ def _require_errors(file: h5py.File, size: int) -> None:
     if fields["row"][0].kind not in "iu" or fields["reason"][0].kind not in "OS":
         raise ValueError("its dataset errors has fields of other types")
     rows = errors.fields("row")[:]
-    if len(rows) and not 0 <= rows.min() <= rows.max() < len(file["ids"]):
+    # of schema 2, rows of -1 are room for more
+    if len(rows) and not -1 <= rows.min() <= rows.max() < len(file["ids"]):
         raise ValueError(f"its dataset errors names the rows {rows.min()} to {rows.max()}, of {len(file['ids'])}")

@@ -14,7 +14,6 @@ import numpy as np
 from numpy.lib import format as npy_format
 from numpy.typing import NDArray
 
-from galirep.embeddings.file_access import explain_full_disk
 from galirep.embeddings.interchange.header import HEADER, make_header, note_unreadable, read_header
 from galirep.embeddings.interchange.labels import match_columns, note_columns, read_column, read_table_labels
 from galirep.embeddings.reader import Embeddings, load_embeddings
@@ -22,6 +21,7 @@ from galirep.embeddings.writer import atomic_writer
 from galirep.errors import ConfigError, DataError, format_list
 from galirep.system.files import require_free_folder, sync, write_json
 from galirep.system.outputs.folders import replacing_folder
+from galirep.system.outputs.full_disk import explain_full_disk
 from galirep.system.outputs.holding import locks_outputs
 from galirep.system.reading.arrays import map_npy
 from galirep.system.reading.files import parsing, require_regular
@@ -201,7 +201,9 @@ def _read_parquet(parquet: Any, file: Path) -> Any:
     with parsing(f"{file} is not a readable .parquet file", DataError):
         metadata = parquet.read_metadata(file)
         groups = [metadata.row_group(i).total_byte_size for i in range(metadata.num_row_groups)]
-        require_inflated(sum(groups), file.stat().st_size, str(file), DataError)
+        # a run of equal values takes next to nothing in the file, and 8 bytes or more each in memory
+        cells = 8 * metadata.num_rows * metadata.num_columns
+        require_inflated(max(sum(groups), cells), file.stat().st_size, str(file), DataError)
         table = parquet.read_table(file)
         table.validate(full=True)
     return match_columns(str(file), table, ID_COLUMNS)

@@ -20,6 +20,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 
 from galirep.errors import ConfigError, DataError, InUseError
+from galirep.system.outputs.full_disk import is_full_disk
 from galirep.system.outputs.processes import Process, State, this_process
 from galirep.system.outputs.temporary import remove_leftovers, temporary_name
 from galirep.system.reading.files import read_bytes
@@ -27,7 +28,6 @@ from galirep.system.reading.limits import Limit
 from galirep.system.reading.records import read_record
 
 _NO_LINKS = (errno.EPERM, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EMLINK)
-_NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 @dataclass(frozen=True)
@@ -52,13 +52,14 @@ class OutputLock:
     """The lock of an output; get one with `acquire`, and free it with `release`."""
 
     def __init__(self, path: Path, owner: Owner, made: tuple[Path, ...]) -> None:
-        self.path, self.owner, self._made = path, owner, made
+        self.path, self.owner, self._made, self._released = path, owner, made, False
 
     def release(self) -> None:
         """Free the lock, if it is still this one's, and remove what was left under temporary names meanwhile."""
         # not in a child that inherited it
-        if self.owner.pid != os.getpid():
+        if self._released or self.owner.pid != os.getpid():
             return
+        self._released = True
         with contextlib.suppress(OSError):
             remove_leftovers(self.path)
             if _read(file := lock_file(self.path)) == self.owner:
@@ -100,7 +101,7 @@ def acquire(path: str | Path, *, force: bool = False, parents: bool = False) -> 
         owner = _take(path, lock_file(path), force)
         remove_leftovers(path)
     except OSError as err:
-        if err.errno in _NO_SPACE:
+        if is_full_disk(err):
             raise DataError(f"no space left to write {path}: {err.strerror}") from err
         raise ConfigError(f"cannot write {path}: {err.strerror or err}") from err
     return OutputLock(path, owner, made)
