@@ -3,6 +3,7 @@
 import contextlib
 import pickle
 import re
+import zipfile
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -16,6 +17,8 @@ from timm.models import clean_state_dict
 from torch import Tensor
 
 from galirep.errors import PluginError
+from galirep.system.reading.files import kind_of
+from galirep.system.reading.limits import require_inflated
 
 State = Mapping[str, Tensor]
 # the keys in which timm looks for a state dict, in its order
@@ -81,8 +84,11 @@ def read_checkpoint(path: Path, *, mmap: bool = False) -> Checkpoint:
     Raises:
         PluginError: the file does not exist, is damaged, has other pickled objects, or no tensors by name.
     """
+    if kind := kind_of(path):
+        raise PluginError(f"the weight file {path} is {kind}, not a file")
     if not path.is_file():
         raise PluginError(f"the weight file {path} does not exist")
+    _require_size(path)
     try:
         content = _read(path, mmap)
     # torch, safetensors and pickle raise errors of their own
@@ -101,6 +107,17 @@ def read_checkpoint(path: Path, *, mmap: bool = False) -> Checkpoint:
         keys = ", ".join(map(str, content)) or "none"
         raise PluginError(f"{path} contains no named tensors, neither itself nor under its keys ({keys})")
     return Checkpoint(path, sets)
+
+
+def _require_size(path: Path) -> None:
+    """Check what a zip, as torch writes it, declares before it is unpacked.
+
+    Raises:
+        PluginError: it unpacks to far more than the file has, over the limit.
+    """
+    # a file of torch before 1.6 is no zip, and its tensors are read from it one after the other
+    with contextlib.suppress(zipfile.BadZipFile, OSError), zipfile.ZipFile(path) as archive:
+        require_inflated(sum(m.file_size for m in archive.infolist()), path.stat().st_size, str(path), PluginError)
 
 
 def _tensor_sets(content: Mapping[Any, Any], key: str, depth: int) -> Iterator[tuple[str, State]]:

@@ -6,7 +6,6 @@ import resource
 import select
 import signal
 import sys
-import time
 import traceback
 from collections.abc import Callable
 from contextlib import suppress
@@ -15,6 +14,8 @@ from dataclasses import dataclass
 from soak_parts.tally import Tally
 
 SECONDS, MEMORY = 10.0, 2 << 30
+# seconds without a result, when the machine has other work
+_WAIT = 60.0
 _ROOM = 10 << 30  # of addresses that an attempt may ask for, so that a machine outlives it
 
 
@@ -37,7 +38,8 @@ def place_of(err: BaseException) -> str:
 def survey(tally: Tally, inputs: int, attempt: Callable[[int], Attempt]) -> None:
     """Make attempts 0 to `inputs` - 1 in children, and count how they ended.
 
-    A child makes one after the other and is replaced when it dies, hangs or has grown.
+    A child makes one after the other and is replaced when it dies, hangs or has grown. It has a timer of the time that
+    it computes, which ends it also within a library; one that waits for something is ended by the parent.
     """
     done = 0
     while done < inputs:
@@ -55,9 +57,9 @@ def _one_child(tally: Tally, start: int, stop: int, attempt: Callable[[int], Att
     done, buffer = start, b""
     try:
         while True:
-            ready, _, _ = select.select([reading], [], [], 3 * SECONDS)
+            ready, _, _ = select.select([reading], [], [], _WAIT)
             if not ready:
-                tally.add("hangs", place=f"input {done}, killed")
+                tally.add("hangs", place=f"input {done}, waiting")
                 return done + 1
             block = os.read(reading, 1 << 16)
             if not block:
@@ -72,6 +74,9 @@ def _one_child(tally: Tally, start: int, stop: int, attempt: Callable[[int], Att
         with suppress(ProcessLookupError):
             os.kill(child, signal.SIGKILL) if done < stop else None
         status = os.waitpid(child, 0)[1]
+    if os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGPROF:
+        tally.add("hangs", place=f"input {done}")
+        return done + 1
     if os.WIFSIGNALED(status) and done < stop and os.WTERMSIG(status) != signal.SIGKILL:
         tally.add("tracebacks", place=f"input {done} died by {signal.Signals(os.WTERMSIG(status)).name}")
         return done + 1
@@ -86,14 +91,13 @@ def _work(pipe: int, start: int, stop: int, attempt: Callable[[int], Attempt]) -
     size = int(open("/proc/self/statm").read().split()[0]) * os.sysconf("SC_PAGE_SIZE")  # noqa: PTH123, SIM115
     resource.setrlimit(resource.RLIMIT_AS, (size + _ROOM, size + _ROOM))
     for number in range(start, stop):
-        started = time.process_time()
+        signal.setitimer(signal.ITIMER_PROF, SECONDS)
         try:
             result = attempt(number)
         except BaseException as err:
-            result = Attempt(("tracebacks",), f"the soak itself: {place_of(err)}")
+            result = Attempt(("tracebacks",), f"the soak itself: {place_of(err)} (input {number})")
+        signal.setitimer(signal.ITIMER_PROF, 0)
         faults, place = list(result.faults), result.place
-        if time.process_time() - started > SECONDS:
-            faults.append("hangs")
         grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 > MEMORY
         if grown:
             faults.append("memory")

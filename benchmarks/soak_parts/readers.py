@@ -3,7 +3,6 @@
 import os
 import random
 import shutil
-import stat
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from importlib.metadata import entry_points
@@ -15,6 +14,7 @@ from click.testing import CliRunner
 from soak_parts import damage, damage_data
 from soak_parts.children import Attempt, place_of, survey
 from soak_parts.samples import make_samples
+from soak_parts.staging import Stage
 from soak_parts.tally import Tally
 
 
@@ -133,10 +133,11 @@ READERS: dict[str, tuple[Case, ...]] = {
 
 
 class Reader:
-    """Attempts on one reader, each with a fresh copy of the samples."""
+    """Attempts on one reader, each with a sound copy of the samples."""
 
     def __init__(self, name: str, samples: Path, work: Path, seed: int) -> None:
         self.name, self.samples, self.work, self.seed = name, samples, work, seed
+        self._stage: tuple[int, Stage] | None = None
         self.cases = [case for case in READERS[name] if (samples / case.file).exists()]
         (point,) = entry_points(group="console_scripts", name="galirep")
         self.command = point.load()
@@ -159,22 +160,25 @@ class Reader:
         """Damage a copy of a sample and read it by a command."""
         draw = random.Random(f"{self.seed} {self.name} {number}")
         case = self.cases[number % len(self.cases)]
-        place = self.work / f"{os.getpid()}"
-        shutil.rmtree(place, ignore_errors=True)
-        shutil.copytree(self.samples, place)
+        stage = self._staged()
+        place = stage.folder
         os.chdir(place)
         draw.choice(case.damages)(Path(case.file), draw)
         if self.name == "index" and case.file.endswith("rows.h5") and draw.random() < 0.8:
             _sign_index(place)
-        before = _names(place)
         text = draw.choice(case.commands)
         faults = self._run(text.replace("OUT", "out").split(), number, text)
-        outside = {name for name in _names(place) - before if not name.startswith(("out", "run/", "classifier/"))}
+        os.chdir("/")
+        outside = {n for n in stage.restore(case.file) if not n.startswith(("out", "run/", "classifier/"))}
         if outside:
             faults = Attempt((*faults.faults, "outside"), faults.place or f"input {number} left {sorted(outside)[0]}")
-        os.chdir("/")
-        shutil.rmtree(place, ignore_errors=True)
         return faults
+
+    def _staged(self) -> Stage:
+        """Return the copy of this process."""
+        if self._stage is None or self._stage[0] != os.getpid():
+            self._stage = os.getpid(), Stage(self.samples, self.work / f"{os.getpid()}")
+        return self._stage[1]
 
     def _run(self, arguments: Sequence[str], number: int, text: str) -> Attempt:
         result: Any = CliRunner().invoke(self.command, arguments, prog_name="galirep")
@@ -187,10 +191,6 @@ class Reader:
                 return Attempt()
             return Attempt(("tracebacks",), f"input {number}: {text}: exit {result.exit_code} without a line")
         return Attempt(("tracebacks",), f"{place_of(error)} (input {number}: {text})")
-
-
-def _names(folder: Path) -> set[str]:
-    return {str(p.relative_to(folder)) for p in folder.rglob("*") if not stat.S_ISDIR(p.lstat().st_mode)}
 
 
 def _sign_index(folder: Path) -> None:

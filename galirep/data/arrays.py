@@ -1,6 +1,7 @@
 """Images that are stored as arrays: in memory, in npz and HDF5 files, and scikit-learn's digits."""
 
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from galirep.system.reading.arrays import is_npy
 from galirep.system.reading.arrays import open_npz as read_npz
 from galirep.system.reading.files import parsing, require_regular
 from galirep.system.reading.hdf5 import require_stored
+from galirep.system.reading.heaps import require_sound_heaps
 from galirep.system.reading.own_data import require_own_links, require_own_storage
 
 IMAGE_NAMES = ("images", "x", "arr_0")
@@ -51,11 +53,7 @@ class Hdf5Source(ImageSource):
             group = images.parent
             beside = [name for name, item in group.items() if isinstance(item, h5py.Dataset) and item != images]
             label_found = match_names(spec, "arrays", beside, LABEL_NAMES[:2])
-            if label_found:
-                require_stored(
-                    require_own_storage(group[label_found[0]], spec), len(group[label_found[0]]), path.stat().st_size
-                )
-            values = group[label_found[0]][()] if label_found else None
+            values = _read_stored(group[label_found[0]], spec, path) if label_found else None
             # where the array was named, only those beside it could be meant as its labels
             names = beside if dataset else _dataset_names(file)
             notes = note_names("arrays", names, [found, label_found], "labels are an array labels or y")
@@ -83,18 +81,16 @@ class Hdf5Source(ImageSource):
 
     def read(self, index: int) -> PixelArray:
         """Read one row, see `ImageSource.read`."""
-        try:
+        with parsing(f"{self.ids[index]}: row {index} of {self.spec} cannot be read", DataError):
             row = self._row(index)
-        except OSError as err:
-            raise DataError(f"{self.ids[index]}: row {index} of {self.spec} cannot be read: {err}") from err
         return self._rows.image(row, self.ids[index])
 
     def content(self, index: int) -> bytes:
         """Return the row's type, shape and values."""
-        try:
+        # what HDF5 raises on a damaged file is of many types
+        with suppress(DataError), parsing(self.spec, DataError):
             return self._rows.content(self._row(index))
-        except OSError:
-            return b""
+        return b""
 
     def sizes(self) -> list[int]:
         """Return the number of bytes of each row."""
@@ -148,6 +144,15 @@ def open_digits(spec: str, split: str | None) -> ImageSource:
     rows = np.flatnonzero((rank % 4 == 3) == (split == "test"))
     pixels = np.rint(digits.images[rows] * 255 / 16).astype(np.uint8)
     return ArraySource(spec, pixels, labels[rows], [str(k) for k in range(10)], split, [str(i) for i in rows])
+
+
+def _read_stored(labels: h5py.Dataset, spec: str, path: Path) -> Any:
+    """Read labels of a dataset that is no larger than its file."""
+    require_own_storage(labels, spec)
+    require_sound_heaps(labels.file, path, [labels.name])
+    if labels.ndim:
+        require_stored(labels, len(labels), path.stat().st_size)
+    return labels[()]
 
 
 def _dataset_names(file: Any) -> list[str]:

@@ -16,7 +16,7 @@ def derive_seed(seed: int, *position: int) -> int:
 
     Different positions of the same length give independent streams.
     """
-    return int(np.random.SeedSequence((seed, *position)).generate_state(1, np.uint64)[0] >> 1)
+    return int(np.random.SeedSequence((seed, *position)).generate_state(1, np.uint64)[0]) >> 1
 
 
 class Batches:

@@ -17,6 +17,7 @@ from galirep.data.picture import PixelArray, one_line, read_image
 from galirep.data.report import DataReport
 from galirep.errors import DataError
 from galirep.metrics.arrays import Ints
+from galirep.system.reading.files import read_regular
 
 Labels = Ints
 """(N,) int64, -1 for an image without a label."""
@@ -212,10 +213,8 @@ class PathSource(FileSource):
 
     def raw(self, index: int) -> bytes:
         """Return the bytes of a file."""
-        # a Path and a buffer each take longer than reading a small image
         try:
-            with open(os.path.join(self._folder, self.ids[index]), "rb", buffering=0) as file:  # noqa: PTH118, PTH123
-                return file.read()
+            return read_regular(os.path.join(self._folder, self.ids[index]))  # noqa: PTH118
         except FileNotFoundError as err:
             slashes = self.ids[index].replace("\\", "/")
             if slashes != self.ids[index] and Path(self._folder, slashes).exists():

@@ -20,6 +20,7 @@ from galirep.system.files import below, require_free
 from galirep.system.outputs.hdf5 import HDF5Output
 from galirep.system.reading.files import kind_of
 from galirep.system.reading.hdf5 import attribute, reading
+from galirep.system.reading.heaps import require_sound_heaps
 from galirep.system.reading.own_data import require_own_links, require_own_storage, require_sources
 from galirep.version import __version__
 
@@ -84,7 +85,9 @@ def require_own_data(file: h5py.File, path: Path, above: tuple[Path, ...] = ()) 
         DataError: it has links or external storage, or a virtual dataset that `merge` did not write.
     """
     require_own_links(file, path)
-    for name, item in file.items():
+    with reading(path):
+        items = list(file.items())
+    for name, item in items:
         if isinstance(item, h5py.Dataset) and not (name == "features" and item.is_virtual and "parts" in file):
             require_own_storage(item, path)
     if "parts" in file:
@@ -93,6 +96,7 @@ def require_own_data(file: h5py.File, path: Path, above: tuple[Path, ...] = ()) 
 
 def _check_schema(file: h5py.File, path: Path) -> None:
     """Check that an open file is an embedding file of this schema with all its parts."""
+    require_sound_heaps(file, path)
     with reading(path):
         is_ours = attribute(file, "format", "") == FORMAT
     if not is_ours:
@@ -151,6 +155,7 @@ def _check_parts(file: h5py.File, path: Path, above: tuple[Path, ...]) -> None:
             )
         try:
             with h5py.File(part_path, "r", locking=False) as other:
+                require_sound_heaps(other, part_path)
                 require_own_data(other, part_path, above)
                 same = attribute(other, "file_id", "") == file_id and other["features"].shape[0] >= rows
         except (OSError, KeyError, AttributeError, ValueError) as err:

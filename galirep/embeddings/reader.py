@@ -41,7 +41,8 @@ class Embeddings:
     def __init__(
         self, path: Path, file: h5py.File, layers: Sequence[str] | None = None, valid_only: bool = True
     ) -> None:
-        self.path, self.meta = path, read_meta(file)
+        with reading(path):
+            self.path, self.meta = path, read_meta(file)
         self.file, self._valid_only = file, valid_only
         file_columns = self.meta.columns
         chosen = check_layer_names(
@@ -65,8 +66,9 @@ class Embeddings:
 
     @property
     def attributes(self) -> dict[str, Any]:
-        """All root attributes of the file, with `n_written` and `complete`."""
-        return read_attributes(self.file)
+        """All root attributes of the file that are one value, with `n_written` and `complete`."""
+        with reading(self.path):
+            return read_attributes(self.file)
 
     @cached_property
     def _file_rows(self) -> NDArray[np.int64]:

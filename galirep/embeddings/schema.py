@@ -14,6 +14,7 @@ import h5py
 import numpy as np
 
 from galirep.system.pooling_record import POOLING, pooling_differences
+from galirep.system.reading.hdf5 import attributes as read_plain
 from galirep.version import __version__
 
 FORMAT = "galirep-embeddings"
@@ -148,13 +149,9 @@ def read_progress(file: h5py.File) -> Progress:
 
 
 def read_attributes(file: h5py.File) -> dict[str, Any]:
-    """Read all root attributes, as texts and numbers, with `n_written` and `complete`."""
-    values = {}
-    for name, value in file.attrs.items():
-        plain = value.item() if isinstance(value, np.generic) else value
-        values[name] = plain.decode() if isinstance(plain, bytes) else plain
+    """Read all root attributes that are one text or number, with `n_written` and `complete`."""
     progress = read_progress(file)
-    return {**values, "n_written": progress.n_written, "complete": progress.complete}
+    return {**read_plain(file), "n_written": progress.n_written, "complete": progress.complete}
 
 
 def read_reasons(file: h5py.File) -> dict[int, str]:

@@ -5,8 +5,9 @@ import json
 import logging
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 import torch
@@ -19,6 +20,17 @@ from galirep.features.protocol import Description, FeatureExtractor, describe
 from galirep.metrics.arrays import F32
 from galirep.system.files import atomic_write, sha256_file, sha256_json, write_json
 from galirep.system.pooling_record import comparable
+from galirep.system.reading.arrays import map_npy
+from galirep.system.reading.documents import read_json
+from galirep.system.reading.records import check
+
+
+class _Record(TypedDict):
+    """What stands beside a file of the cache."""
+
+    key: dict[str, Any]
+    sha256: str
+
 
 _log = logging.getLogger(__name__)
 
@@ -74,7 +86,7 @@ def cached_features(
                 progress(done)
         features.flush()
     write_json(path.with_suffix(".json"), {"key": key, "sha256": sha256_file(path)})
-    memory_map: F32 = np.load(path, mmap_mode="r")
+    memory_map: F32 = map_npy(path)
     return memory_map
 
 
@@ -102,9 +114,9 @@ def _read(path: Path, key: dict[str, Any], shape: tuple[int, int]) -> F32 | None
     if not path.exists() or not record_path.exists():
         return None
     try:
-        record = json.loads(record_path.read_text(encoding="utf-8"))
+        record = check(read_json(record_path, DataError), _Record, str(record_path), DataError)
         recorded_key, digest = record["key"], record["sha256"]
-    except (ValueError, KeyError, TypeError):
+    except DataError:
         recorded_key, digest = None, ""
     if recorded_key is not None and recorded_key != key:
         differences = "; ".join(
@@ -113,12 +125,13 @@ def _read(path: Path, key: dict[str, Any], shape: tuple[int, int]) -> F32 | None
             if recorded_key.get(name) != value
         )
         raise DataError(f"{path} contains features of something else ({differences}): delete it")
-    if sha256_file(path) != digest:
-        _log.warning("%s is damaged: its features are computed again", path)
-        return None
-    features: F32 = np.load(path, mmap_mode="r")
-    assert features.shape == shape and features.dtype == np.float32
-    return features
+    if sha256_file(path) == digest:
+        with suppress(DataError):
+            features: F32 = map_npy(path)
+            if features.shape == shape and features.dtype == np.float32:
+                return features
+    _log.warning("%s is damaged: its features are computed again", path)
+    return None
 
 
 @torch.no_grad()

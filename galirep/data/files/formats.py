@@ -59,7 +59,13 @@ def image_types() -> frozenset[str]:
     """Return the endings, such as `.png`, of the files that are read as images with the installed Pillow."""
     from PIL import Image, features
 
-    readable = {name for name in FORMATS if name not in _CODECS or features.check(_CODECS[name])}
+    # a Pillow that does not know a codec warns of its name
+    known_codecs = {*features.codecs, *features.modules}
+    readable = {
+        name
+        for name in FORMATS
+        if (codec := _CODECS.get(name)) is None or (codec in known_codecs and features.check(codec))
+    }
     if "JPEG" in readable:
         # an .mpo is read as the JPEG that it begins with
         readable.add("MPO")

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable, Sequence
 from os import PathLike
-from pathlib import Path
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -14,6 +13,7 @@ from galirep.data.image_file.loading import turn_upright
 from galirep.data.picture import PixelArray, from_pillow, one_line, read_image
 from galirep.data.sources import HANDED, ImageSource, row_numbers
 from galirep.errors import ConfigError, DataError
+from galirep.system.reading.files import read_regular
 
 ValueRange = Literal["0..1", "-1..1"]
 """What float images mean: black and white are 0 and 1, or -1 and 1."""
@@ -146,7 +146,7 @@ def to_pixels(image: Any, value_range: ValueRange | None) -> PixelArray:
     """
     if isinstance(image, str | PathLike):
         try:
-            return read_image(Path(image).read_bytes())
+            return read_image(read_regular(str(image)))
         except IsADirectoryError:
             raise DataError(f"{str(image)!r} is a folder: hand over galirep.open_data({str(image)!r})") from None
         except (OSError, DataError) as err:

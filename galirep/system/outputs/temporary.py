@@ -75,6 +75,12 @@ def is_temporary_of(path: Path, output: Path) -> bool:
     return path.parent == output.parent and re.fullmatch(_pattern(re.escape(output.name)), path.name) is not None
 
 
+def lasting_name(path: Path) -> Path:
+    """Return a path with the outputs that its temporary names stand for, for messages."""
+    pattern = re.compile(_pattern("(?P<output>.+)"))
+    return Path(*(found["output"] if (found := pattern.fullmatch(part)) else part for part in path.parts))
+
+
 def remove(path: Path) -> None:
     """Remove a file or a folder with all that is in it, if it is there and may be removed."""
     if path.is_dir() and not path.is_symlink():

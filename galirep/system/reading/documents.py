@@ -17,6 +17,8 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
+_MAX_DOTS = 256
+
 
 def parse_json(text: str | bytes, what: str, error: type[GalirepError]) -> Any:
     """Parse a JSON text; `what` begins the message of an error.
@@ -64,6 +66,9 @@ def read_toml(path: Path, error: type[GalirepError], what: str = "") -> dict[str
     content = read_bytes(path, what or str(path), error, SETTINGS_BYTES)
     with parsing(f"{path} is not valid TOML", error):
         text = content.decode("utf-8")
+        # the parser keeps each beginning of a dotted key: its memory grows with the square of their number
+        if any(part.count(".") > _MAX_DOTS for line in text.splitlines() for part in line.split(",")):
+            raise ValueError(f"a line has more than {_MAX_DOTS} dots between two commas")
         value: dict[str, Any] = tomllib.loads(text)
     _bounded(value, text, str(path), error)
     return value

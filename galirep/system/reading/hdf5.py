@@ -1,7 +1,8 @@
 """Datasets and attributes of an HDF5 file as values of a type: the file may be damaged, or say anything."""
 
+import math
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import h5py
@@ -11,7 +12,7 @@ from galirep.errors import DataError, GalirepError
 from galirep.system.reading.files import parsing
 from galirep.system.reading.limits import require_inflated
 
-_MAX_TEXT = 1 << 20
+_SMALL_CHUNK = 1 << 28
 
 
 @contextmanager
@@ -31,6 +32,10 @@ def attribute(file: h5py.File, name: str, default: Any = None) -> Any:
         if default is None:
             raise ValueError(f"it has no attribute {name!r}")
         return default
+    # HDF5 goes through as many values as are declared, whether they are there or not
+    shape = file.attrs.get_id(name).shape
+    if shape is None or math.prod(shape) != 1:
+        raise ValueError(f"its attribute {name!r} is not one value")
     value = file.attrs[name]
     if isinstance(value, np.generic):
         value = value.item()
@@ -39,6 +44,15 @@ def attribute(file: h5py.File, name: str, default: Any = None) -> Any:
     if not isinstance(value, str | int | float | bool):
         raise ValueError(f"its attribute {name!r} is no text or number")
     return value
+
+
+def attributes(file: h5py.File) -> dict[str, Any]:
+    """Return all attributes of one value, as `attribute` does; others are left out."""
+    found = {}
+    for name in file.attrs:
+        with suppress(ValueError):
+            found[name] = attribute(file, name)
+    return found
 
 
 def dataset(file: h5py.File, name: str, kinds: str, axes: int) -> h5py.Dataset:
@@ -71,6 +85,10 @@ def require_stored(found: h5py.Dataset, rows: int, size: int) -> None:
         ValueError: they cannot.
         DataError: they are compressed, and unpack to more than is allowed.
     """
+    if found.chunks:
+        # a chunk is read whole, however few of its rows are there
+        chunk = math.prod(found.chunks) * found.dtype.itemsize
+        require_inflated(chunk if chunk > _SMALL_CHUNK else 0, size, f"{found.file.filename}: {found.name}", DataError)
     row_bytes = int(np.prod(found.shape[1:], dtype=object)) * found.dtype.itemsize
     if found.compression is not None or found.scaleoffset is not None:
         require_inflated(rows * row_bytes, size, f"{found.file.filename}: {found.name}", DataError)
