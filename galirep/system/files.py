@@ -108,8 +108,10 @@ def checksum(path: Path, *, whole: bool = False) -> str:
 
 
 def seal_json(value: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a JSON object with the hash of itself as `content_sha256`."""
-    return {**value, SEAL: sha256_json(json.loads(json.dumps(value)))}
+    """Return a JSON object with the hash of itself as `content_sha256`, in place of one that it has."""
+    own = {name: v for name, v in value.items() if name != SEAL}
+    # through JSON, as it will be read: tuples become lists
+    return {**own, SEAL: sha256_json(json.loads(json.dumps(own)))}
 
 
 def is_sealed(value: Mapping[str, Any]) -> bool:
