@@ -1,6 +1,5 @@
 """The command `galirep embed`."""
 
-import sys
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -83,7 +82,7 @@ def embed_command(ctx: click.Context, /, as_json: bool, no_file_locking: bool, *
 
     keep_freed_memory()
     try:
-        result = embed(file_locking=False if no_file_locking else None, progress=sys.stderr.isatty(), **options)
+        result = embed(file_locking=False if no_file_locking else None, progress=True, **options)
     except KeyboardInterrupt as err:
         say(f"interrupted: {err}" if str(err) else "interrupted")
         ctx.exit(130)

@@ -10,7 +10,7 @@ FORMATS = ["npy-parquet", "hdf5", "safetensors"]
 
 
 @click.command("export")
-@click.argument("path", type=click.Path(exists=True, path_type=Path), metavar="RUN|FILE.h5|FOLDER")
+@click.argument("path", type=click.Path(path_type=Path), metavar="RUN|FILE.h5|FOLDER")
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder, or FILE.h5, to make.")
 @click.option("--format", "form", type=Choice(FORMATS), help="What to write [default: what fits].")
 @layers_option("Of a FILE.h5: layers, with commas [default: all].")
@@ -37,8 +37,13 @@ def export_command(
       galirep export folder --format hdf5 --out back.h5
     """
     from galirep.embeddings.interchange.npy_parquet import export_embeddings, import_embeddings, is_npy_parquet
+    from galirep.networks.export_file import run_folder
     from galirep.networks.saved import export_run
 
+    if not run_folder(path).exists():
+        raise click.UsageError(
+            f"{path} does not exist: name a run, an embedding file or a folder of exported embeddings"
+        )
     if path.is_file():
         output_format = "npy-parquet"
     elif is_npy_parquet(path):

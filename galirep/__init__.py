@@ -17,6 +17,8 @@ _HOME = {
     "open_data": "galirep.data.catalog",
     "load_encoder": "galirep.features.sklearn_transformer",
     "load_extractor": "galirep.features.registry",
+    "load_generator": "galirep.evaluation.pictures.generator",
+    "load_run": "galirep.inspection.opened_run",
     "embed": "galirep.embeddings.embed",
     "load_embeddings": "galirep.embeddings.reader",
     "EmbeddingWriter": "galirep.embeddings.writer",
@@ -51,6 +53,7 @@ if TYPE_CHECKING:
     from galirep.embeddings.verify import verify as verify
     from galirep.embeddings.writer import EmbeddingWriter as EmbeddingWriter
     from galirep.evaluation.evaluate import evaluate as evaluate
+    from galirep.evaluation.pictures.generator import load_generator as load_generator
     from galirep.evaluation.pictures.inpaint import inpaint as inpaint
     from galirep.evaluation.pictures.interpolate import interpolate as interpolate
     from galirep.evaluation.pictures.reconstruct import reconstruct as reconstruct
@@ -61,6 +64,7 @@ if TYPE_CHECKING:
     from galirep.game.variant import Variant as Variant
     from galirep.game.variants import get_variant as get_variant
     from galirep.inspection.doctor import doctor as doctor
+    from galirep.inspection.opened_run import load_run as load_run
     from galirep.inspection.paths import info as info
     from galirep.networks.saved import export_run as export_run
     from galirep.probing.probe import probe as probe

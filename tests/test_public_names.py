@@ -10,7 +10,16 @@ import galirep
 NAMES = {
     "__version__",
     *("TrainConfig", "train", "ClassifierConfig", "train_classifier", "Variant", "get_variant", "open_data"),
-    *("load_encoder", "load_extractor", "embed", "load_embeddings", "EmbeddingWriter", "StoreMeta"),
+    *(
+        "load_encoder",
+        "load_generator",
+        "load_run",
+        "load_extractor",
+        "embed",
+        "load_embeddings",
+        "EmbeddingWriter",
+        "StoreMeta",
+    ),
     *("merge", "verify", "export_embeddings", "import_embeddings", "export_run", "probe", "build_index", "retrieve"),
     *("sample", "reconstruct", "inpaint", "interpolate", "evaluate", "reproduce", "info", "doctor"),
 }

@@ -46,8 +46,9 @@ def _kill_once(
     child.wait()
 
     faults = []
-    # an earlier output stays until a new one has something that can be gone on with
-    if replacing and whole(job, folder) is None and not job.resumes:
+    # an earlier output stays until a new one is whole, an earlier run until a new one has a checkpoint
+    checkpoint = folder / job.out / "checkpoints" / "last.pt"
+    if replacing and whole(job, folder) is None and not checkpoint.is_file():
         faults.append("lost")
     ends = []
     for continuation in job.continuations:

@@ -1,5 +1,6 @@
 """`embed`: run an extractor over a set of images into an embedding file; resumable, in bounded memory."""
 
+import logging
 import sys
 import time
 from collections.abc import Sequence
@@ -18,11 +19,13 @@ from galirep.embeddings.schema import MAX_REPORT, StoreMeta, differences, partia
 from galirep.embeddings.storage.resuming import check_complete
 from galirep.embeddings.writer import RESUME, EmbeddingWriter
 from galirep.errors import ConfigError, DataError
-from galirep.features.extraction import build_extractor
+from galirep.features.extraction import build_extractor, note_of_best
 from galirep.features.pipeline import BATCH_SIZE, BatchExtractor, read_batches
 from galirep.features.protocol import Description, FeatureExtractor
 from galirep.system.devices import autocast_of, device_of
 from galirep.system.outputs.holding import locks_outputs
+
+_log = logging.getLogger("galirep.embeddings")
 
 
 @dataclass(frozen=True)
@@ -31,7 +34,7 @@ class EmbedResult:
 
     The first `resumed_from` rows were written by an earlier call. `images_per_second` counts the images embedded by
     this call, `seconds` is all the time it took. `data_report` says what was read and left out of the images. `notes`
-    say what was found in a file that was resumed.
+    say what the encoder stands for, and what was found in a file that was resumed.
     """
 
     path: Path
@@ -159,6 +162,9 @@ def embed(  # noqa: PLR0913
     extractor, description = build_extractor(
         encoder, layers=layers, download=download, device=torch_device, seed=seed, trust_encoder=trust_encoder
     )
+    of_encoder = note_of_best(str(encoder)) if isinstance(encoder, str | Path) else ""
+    if of_encoder:
+        _log.warning("%s", of_encoder)
     meta = _make_meta(description, source, dtype, precision, seed)
     batch_size = min(batch_size, len(source))
     extract_batch = BatchExtractor(extractor, description.dim, batch_size, torch_device, precision)
@@ -197,7 +203,7 @@ def embed(  # noqa: PLR0913
         seconds=seconds,
         images_per_second=(len(source) - resumed_from) / seconds,
         data_report=source.report,
-        notes=notes,
+        notes=(of_encoder, *notes) if of_encoder else tuple(notes),
     )
 
 

@@ -113,6 +113,8 @@ class EmbeddingWriter:
         """
         with own_lock(path, force=force_unlock) as lock:
             path, partial = Path(path), partial_path(path)
+            # of a `create` that was killed
+            partial.with_name(f"{partial.name}.new").unlink(missing_ok=True)
             output = open_output(partial, locking=locking)
             try:
                 if mismatches := differences(read_meta(output.file), meta, RESUME):

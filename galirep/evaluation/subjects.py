@@ -16,6 +16,7 @@ from galirep.features.gali import GaliEncoder
 from galirep.features.protocol import FeatureExtractor, describe
 from galirep.features.registry import load_extractor
 from galirep.game.variant import Variant
+from galirep.networks.export_file import run_folder
 from galirep.networks.header import RunHeader, check_header
 from galirep.networks.parts import Encoder, Generator, Shapes
 from galirep.networks.saved import load_autoencoder, load_network
@@ -82,7 +83,7 @@ def load_subject(
         CheckpointError: a directory without an export of E and G.
         PluginError: an unknown extractor or layer.
     """
-    path = Path(str(run).removeprefix("run:"))
+    path = run_folder(str(run).removeprefix("run:"))
     if path.is_dir():
         return _load_run(path, device, layers, trust_encoder)
     extractor, about = build_extractor(

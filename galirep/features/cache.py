@@ -19,6 +19,7 @@ from galirep.errors import DataError, PluginError
 from galirep.features.protocol import Description, FeatureExtractor, describe
 from galirep.metrics.arrays import F32
 from galirep.system.files import atomic_write, sha256_file, sha256_json, write_json
+from galirep.system.outputs.temporary import remove_leftovers_of_ended
 from galirep.system.pooling_record import comparable
 from galirep.system.reading.arrays import map_npy
 from galirep.system.reading.documents import read_json
@@ -74,6 +75,7 @@ def cached_features(
         return cached
 
     folder.mkdir(parents=True, exist_ok=True)
+    remove_leftovers_of_ended(path)
     # without its record, a file that is interrupted between the two writes does not look complete
     path.with_suffix(".json").unlink(missing_ok=True)
     with atomic_write(path) as temporary:

@@ -16,9 +16,11 @@ from galirep.features.preparation import prepare_extractor, select_layers
 from galirep.features.protocol import Description, FeatureExtractor, describe, origin_of
 from galirep.features.registry import load_extractor, parse, require_no_code, split_layers
 from galirep.networks.body import Body
-from galirep.networks.export_file import export_folder, sha256_tensors
+from galirep.networks.export_file import export_folder, run_folder, sha256_tensors
+from galirep.networks.header import NamedHeader, check_header
 from galirep.networks.saved import BODY_FOLDER, read_export
 from galirep.system.devices import device_of
+from galirep.system.reading.documents import read_json
 from galirep.system.threads import prefetched
 
 
@@ -86,6 +88,29 @@ def build_extractor(
         extractor = select_layers(encoder, layers, encoder.name)
         extractor = prepare_extractor(extractor, extractor.name, device)
         return extractor, describe(extractor)
+
+
+def note_of_best(spec: str) -> str:
+    """Return what is worth telling of a run that an extractor spec names: that its best networks are others.
+
+    Empty where the spec is no run, chooses by itself (RUN@last), or has no other best networks.
+    """
+    name, argument = parse(split_layers(spec)[0])
+    if name != "run" or argument.endswith("@last"):
+        return ""
+    folder = run_folder(argument)
+    steps = []
+    for export in (folder / "export", folder / "best"):
+        if not (export / "encoder.json").is_file():
+            return ""
+        header = check_header(read_json(export / "encoder.json", CheckpointError), NamedHeader, export)
+        steps.append(header["step"])
+    if steps[0] == steps[1]:
+        return ""
+    return (
+        f"{argument} stands for its last networks, of step {steps[0]}; the best on held-out images are those of step "
+        f"{steps[1]}: {argument}@best"
+    )
 
 
 _OWN = ("run", "classifier")

@@ -14,7 +14,7 @@ from galirep.errors import CheckpointError, PluginError
 from galirep.features.extraction import body_by_hand, load_body
 from galirep.features.protocol import FeatureExtractor
 from galirep.networks.body import BodyEncoder
-from galirep.networks.export_file import load_export, sha256_tensors
+from galirep.networks.export_file import load_export, run_folder, sha256_tensors
 from galirep.networks.families import family
 from galirep.networks.header import NamedHeader, check_header
 from galirep.networks.layers import PAPER, LayerReader, LoadTrunk, defaults_of
@@ -149,7 +149,7 @@ def load_run(
     Raises:
         CheckpointError: the run directory does not exist; or see `load_network` and `load_body`.
     """
-    run = Path(run)
+    run = run_folder(run)
     if not run.is_dir():
         raise CheckpointError(f"the run directory {run} does not exist")
     loader = partial(load_body, trust_encoder=trust_encoder) if body is None else body_by_hand(body)
@@ -213,7 +213,7 @@ def _default_settings(name: str) -> tuple[str, dict[str, Any], Sequence[str] | N
 
     latent 0 stands for the usual one of the networks.
     """
-    if Path(name).is_dir():
+    if run_folder(name).is_dir():
         _, header = load_export(Path(name), "encoder")
         return header["networks"], {"norm": "batch", **header["shapes"], "seed": 0}, _default_layers(header)
     size = _PAPER_SIZES.get(name, 32)

@@ -15,6 +15,7 @@ from galirep.errors import GalirepError, PluginError, unknown
 from galirep.features.frozen import freeze
 from galirep.features.preparation import prepare_extractor, select_layers
 from galirep.features.protocol import FeatureExtractor
+from galirep.networks.export_file import run_folder
 from galirep.system.offline import offline
 
 GROUP = "galirep.features"
@@ -122,7 +123,7 @@ def split_layers(spec: str) -> tuple[str, tuple[str, ...]]:
 def parse(spec: str) -> tuple[str, str]:
     """Return the name in a spec without layers, of an adapter or a module, and the text after the colon."""
     # a run directory may have the name of an adapter, even 'run'
-    if spec and Path(spec).is_dir() and (spec not in installed() or Path(spec, "run.json").exists()):
+    if spec and run_folder(spec).is_dir() and (spec not in installed() or Path(spec, "run.json").exists()):
         return "run", spec
     name, _, argument = spec.partition(":")
     return name, argument

@@ -49,9 +49,30 @@ def save_export(
     return full_header
 
 
+def run_folder(run: str | Path) -> Path:
+    """Return the folder that RUN, RUN@last or RUN@best stands for: the run directory, or its folder `best`.
+
+    `last` are the networks of the run's last checkpoint, which RUN alone means too, `best` those of the best evaluation
+    on held-out images.
+
+    Raises:
+        CheckpointError: RUN@best of a run that has none.
+    """
+    name, _, which = str(run).rpartition("@")
+    if which not in ("last", "best") or not Path(name).is_dir() or Path(run).exists():
+        return Path(run)
+    folder = Path(name, "best") if which == "best" else Path(name)
+    if not folder.is_dir():
+        raise CheckpointError(
+            f"{name} has no best networks: it was not evaluated on held-out images (--holdout, --evaluate-every)"
+        )
+    return folder
+
+
 def export_folder(run: Path) -> Path:
-    """Return the folder of a run directory's exported networks; an export folder stands for itself."""
-    return run / "export" if (run / "export").is_dir() else run
+    """Return the folder of a run's exported networks (see `run_folder`); an export folder stands for itself."""
+    folder = run_folder(run)
+    return folder / "export" if (folder / "export").is_dir() else folder
 
 
 def load_export(run: Path, kind: str, device: str | torch.device = "cpu") -> tuple[dict[str, Tensor], dict[str, Any]]:

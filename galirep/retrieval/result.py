@@ -14,6 +14,7 @@ from galirep.metrics.arrays import F32, Ints
 from galirep.retrieval.curation import Duplicates, similarity_or_distance
 from galirep.retrieval.measures import MEASURES, Measures, class_name
 from galirep.system.files import atomic_write, write_json
+from galirep.system.outputs.hdf5 import writing_hdf5
 
 # the names that ann-benchmarks gives to the metrics
 _ANN_BENCHMARKS_METRICS = {"cosine": "angular", "l2": "euclidean", "ip": "ip"}
@@ -90,7 +91,7 @@ class Retrieval:
             results = [self.row(i) for i in range(len(self.query_ids))]
             write_json(path, {**self.to_dict(), "results": results}, overwrite)
             return
-        with atomic_write(path, overwrite) as temporary, h5py.File(temporary, "w") as file:
+        with atomic_write(path, overwrite) as temporary, writing_hdf5(temporary) as file:
             file.attrs.update({"distance": _ANN_BENCHMARKS_METRICS[self.metric], "type": "dense"})
             attributes = ("metric", "k", "leave_one_out", "gallery", "queries")
             file.attrs.update({name: getattr(self, name) for name in attributes})

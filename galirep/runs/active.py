@@ -10,6 +10,7 @@ import torch
 from galirep.errors import CheckpointError
 from galirep.runs.directory import RunDirectory
 from galirep.system.devices import device_name
+from galirep.system.outputs.temporary import remove_leftovers_within
 from galirep.version import __version__
 
 
@@ -40,6 +41,7 @@ class ActiveRun:
         """
         if differences:
             raise CheckpointError(f"{directory.path} is a run of another configuration: {'; '.join(differences)}")
+        remove_leftovers_within(directory.path)
         info = directory.info()
         devices, here = info.get("devices", []), device_name(device)
         if devices[-1:] != [here]:

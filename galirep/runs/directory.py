@@ -12,7 +12,7 @@ import yaml
 
 from galirep.errors import CheckpointError, ConfigError
 from galirep.runs.records import RunInfo, Step, TrainedInfo
-from galirep.system.files import atomic_write, write_json, write_text
+from galirep.system.files import atomic_write, sync, write_json, write_text
 from galirep.system.outputs.folders import take_place
 from galirep.system.outputs.locks import output_path
 from galirep.system.outputs.temporary import is_temporary, restore_folder, temporary_name
@@ -187,6 +187,11 @@ class RunDirectory:
         """Append a line to metrics.jsonl."""
         with self.metrics_file.open("a", encoding="utf-8") as file:
             file.write(json.dumps(row) + "\n")
+
+    def sync_metrics(self) -> None:
+        """Wait until metrics.jsonl, if there is one, is on the disk."""
+        if self.metrics_file.exists():
+            sync(self.metrics_file)
 
     def metrics(self) -> list[dict[str, Any]]:
         """Read metrics.jsonl; a last line that a kill cut short is left out.

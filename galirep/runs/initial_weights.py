@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from galirep.errors import CheckpointError, format_list
 from galirep.networks.body import BodyEncoder
-from galirep.networks.export_file import load_export, sha256_tensors
+from galirep.networks.export_file import load_export, run_folder, sha256_tensors
 from galirep.runs.checkpoint import check_state, load_checkpoint
 from galirep.runs.directory import RunDirectory
 from galirep.runs.records import WithD
@@ -104,7 +104,7 @@ def load_initial_weights(source: str) -> InitialWeights:
                 "galirep train-classifier --net compact makes one, and --body takes any net"
             )
         return InitialWeights(source, header["networks"], {"E": blocks})
-    run = Path(source if Path(source).is_dir() else source.removeprefix("run:"))
+    run = run_folder(source if run_folder(source).is_dir() else source.removeprefix("run:"))
     if not run.is_dir():
         raise CheckpointError(f"init_from {source!r}: no such folder; name a run, an export folder or classifier:DIR")
     encoder, header = load_export(run, "encoder")

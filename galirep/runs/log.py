@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from galirep.system.outputs.full_disk import explain_full_disk
 from galirep.system.printable import printable
 
 
@@ -13,7 +14,7 @@ def run_log(path: Path) -> Iterator[logging.Logger]:
     """Open the logger `galirep.runs`: it appends to the file `path`, and passes on what the user's loggers ask for."""
     logger, file, parent = (
         logging.getLogger("galirep.runs"),
-        logging.FileHandler(path, encoding="utf-8"),
+        _File(path, encoding="utf-8"),
         _Parent(),
     )
     file.setFormatter(_OneLine("%(asctime)s %(levelname)s %(message)s"))
@@ -28,9 +29,20 @@ def run_log(path: Path) -> Iterator[logging.Logger]:
     finally:
         for handler in (file, parent):
             logger.removeHandler(handler)
-        file.close()
         logger.setLevel(before[0])
         logger.propagate = before[1]
+        # closing writes what could not be written before
+        with explain_full_disk(path):
+            file.close()
+
+
+class _File(logging.FileHandler):
+    """A handler that raises if the file cannot be written; logging itself prints a traceback and goes on."""
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: ARG002
+        """Raise the error that is being handled; that of a full disk as `DataError`."""
+        with explain_full_disk(Path(self.baseFilename)):
+            raise
 
 
 class _OneLine(logging.Formatter):

@@ -17,6 +17,7 @@ from galirep.search.faiss_library import load_faiss
 from galirep.search.index_info import FORMAT, SCHEMA_VERSION, IndexInfo
 from galirep.search.index_replacing import put_in_place, rows_path, sidecar_path, waiting
 from galirep.system.files import require_free
+from galirep.system.outputs.hdf5 import writing_hdf5
 from galirep.system.reading.documents import read_json
 from galirep.system.reading.files import parsing
 from galirep.system.reading.hdf5 import dataset, reading, require_stored
@@ -51,11 +52,19 @@ def require_free_index(path: Path, overwrite: bool) -> None:
 
 
 def write_rows(path: Path, embeddings: Embeddings) -> None:
-    """Write the ids and labels of `embeddings` to `path`."""
-    with h5py.File(path, "w") as file:
-        ids = file.create_dataset("ids", (len(embeddings),), dtype=h5py.string_dtype())
-        for start in range(0, len(embeddings), _ID_BLOCK):
-            ids[start : start + _ID_BLOCK] = embeddings.utf8_ids(start, start + _ID_BLOCK)
+    """Write the ids and labels of `embeddings` to `path`; ids as UTF-8 of fixed length.
+
+    Raises:
+        OSError: they cannot be written, such as on a full disk.
+    """
+    count = len(embeddings)
+    starts = range(0, count, _ID_BLOCK)
+    longest = max((len(name) for start in starts for name in embeddings.utf8_ids(start, start + _ID_BLOCK)), default=1)
+    id_type = h5py.string_dtype("utf-8", max(1, longest))
+    with writing_hdf5(path) as file:
+        ids = file.create_dataset("ids", (count,), dtype=id_type)
+        for start in starts:
+            ids[start : start + _ID_BLOCK] = embeddings.utf8_ids(start, start + _ID_BLOCK).astype(id_type)
         if embeddings.labels is not None:
             file.create_dataset("labels", data=embeddings.labels)
 
@@ -159,7 +168,7 @@ def read_rows(path: Path, n: int) -> tuple[NDArray[np.object_], NDArray[np.int64
         for item in file.values():
             if isinstance(item, h5py.Dataset):
                 require_own_storage(item, file_path)
-        ids = dataset(file, "ids", "O", 1)
+        ids = dataset(file, "ids", "OS", 1)
         require_stored(ids, len(ids), size)
         labels = None
         if "labels" in file:

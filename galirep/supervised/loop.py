@@ -117,6 +117,7 @@ def train_classifier(
             if task.at_epoch_end:
                 row = task.close_epoch()
                 directory.add_metrics(row)
+                directory.sync_metrics()
                 save_checkpoint(directory.last, task.state_dict())
                 if on_epoch is not None:
                     on_epoch(row)

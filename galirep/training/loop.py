@@ -15,7 +15,8 @@ from galirep.system.progress import progress_bar
 from galirep.system.signals import stop_signals
 from galirep.training.config import TrainConfig
 from galirep.training.preparation import prepare
-from galirep.training.run import TrainingRun, status_line
+from galirep.training.run import TrainingRun
+from galirep.training.watch import status_line
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from galirep.errors import CheckpointError, GalirepError
-from galirep.game.objectives import Chance, chance
+from galirep.game.objectives import chance
 from galirep.networks.card import model_card
 from galirep.networks.layers import defaults_of
 from galirep.networks.saved import export_networks
@@ -21,11 +21,11 @@ from galirep.runs.log import run_log
 from galirep.runs.metrics import MetricsRow
 from galirep.runs.records import SessionState
 from galirep.runs.summary import summary
-from galirep.system.files import write_text
+from galirep.system.files import atomic_write, write_text
 from galirep.system.pooling_record import comparable
 from galirep.training.config import TrainConfig
 from galirep.training.preparation import Prepared
-from galirep.training.watch import Watch
+from galirep.training.watch import Watch, status_line
 from galirep.visuals.grid import interleave, save_grid
 
 _log = logging.getLogger("galirep.runs")  # train.log while the run is open
@@ -135,14 +135,17 @@ class TrainingRun:
         samples, images, rebuilt = self.session.pictures()
         folder, step = self.directory.samples, self.session.step
         folder.mkdir(exist_ok=True)
-        save_grid(folder / f"prior-{step:08d}.png", samples, columns=_COLUMNS)
-        save_grid(folder / f"reconstruction-{step:08d}.png", interleave(images, rebuilt), columns=_COLUMNS)
+        for kind, shown in (("prior", samples), ("reconstruction", interleave(images, rebuilt))):
+            with atomic_write(folder / f"{kind}-{step:08d}.png", synced=False) as temporary:
+                save_grid(temporary, shown, columns=_COLUMNS)
 
     def save(self) -> None:
         """Write the checkpoint and the export, and the best ones where this step is the best so far."""
         session, directory = self.session, self.directory
         session.calibrate()
         state = {"config": self.config.to_dict(), "variant": self.plan.variant.to_dict(), **session.state_dict()}
+        # what a checkpoint stands behind is on the disk before it
+        directory.sync_metrics()
         save_checkpoint(directory.last, state)
         directory.keep_last(self.config.keep, session.step)
         self._export(directory.export)
@@ -239,16 +242,3 @@ def _comparable(fact: Any) -> Any:
         return fact
     fact = {name: value for name, value in fact.items() if name not in ("about", "origin")}
     return {**fact, "preprocessing": comparable(fact["preprocessing"])} if "preprocessing" in fact else fact
-
-
-def status_line(row: MetricsRow, chance: Chance) -> str:
-    """Describe a row in one line: losses beside chance, D's probability of the true classes, speed, held-out error."""
-    true_class = " ".join(f"{probs[i]:.2f}" for i, probs in enumerate(row.probs))
-    wait = 100 * row.seconds["data_wait"] / max(row.seconds["interval"], 1e-9)
-    held_out = f", held-out mse {row.evaluation.pixel_mse:.4f}" if row.evaluation else ""
-    return (
-        f"step {row.step} D {row.loss_d:.3f} (chance {chance.d:.3f}) GE {row.loss_g:.3f} (chance {chance.g:.3f}) "
-        f"p(true) {true_class} "
-        f"sigma {row.sigma:.2f} {row.images_per_second:.0f} img/s, data wait {wait:.0f}%, "
-        f"{row.peak_memory_mib:.0f} MiB{held_out}"
-    )

@@ -126,3 +126,16 @@ class Watch:
             warnings["bounds"] = f"log sigma at its bounds for {100 * e.sigma_at_bounds:.0f}% of the posterior"
         self._best = min(self._best, e.pixel_mse)
         return warnings
+
+
+def status_line(row: MetricsRow, chance: "Chance") -> str:
+    """Describe a row in one line: losses beside chance, D's probability of the true classes, speed, held-out error."""
+    true_class = " ".join(f"{probs[i]:.2f}" for i, probs in enumerate(row.probs))
+    wait = 100 * row.seconds["data_wait"] / max(row.seconds["interval"], 1e-9)
+    held_out = f", held-out mse {row.evaluation.pixel_mse:.4f}" if row.evaluation else ""
+    return (
+        f"step {row.step} D {row.loss_d:.3f} (chance {chance.d:.3f}) GE {row.loss_g:.3f} (chance {chance.g:.3f}) "
+        f"p(true) {true_class} "
+        f"sigma {row.sigma:.2f} {row.images_per_second:.0f} img/s, data wait {wait:.0f}%, "
+        f"{row.peak_memory_mib:.0f} MiB{held_out}"
+    )

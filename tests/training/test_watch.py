@@ -6,8 +6,7 @@ import pytest
 
 from galirep.game.objectives import Chance, chance
 from galirep.runs.metrics import Evaluation, MetricsRow
-from galirep.training.run import status_line
-from galirep.training.watch import EARLIEST, PATIENCE, Watch
+from galirep.training.watch import EARLIEST, PATIENCE, Watch, status_line
 
 LEVEL = 2 * math.log(4)
 SOUND = {

@@ -8,6 +8,7 @@ import h5py
 from numpy.typing import NDArray
 
 from galirep.system.files import atomic_write
+from galirep.system.outputs.hdf5 import writing_hdf5
 
 
 class Values(NamedTuple):
@@ -20,7 +21,7 @@ class Values(NamedTuple):
 
 def write_values(path: Path, subjects: Sequence[Values], overwrite: bool) -> None:
     """Write `runs/I/ids` and `runs/I/METRIC/NAME` for the I-th subject, whose name is the attribute `run`."""
-    with atomic_write(path, overwrite) as temporary, h5py.File(temporary, "w") as file:
+    with atomic_write(path, overwrite) as temporary, writing_hdf5(temporary) as file:
         for i, subject in enumerate(subjects):
             group = file.create_group(f"runs/{i}")
             group.attrs["run"] = subject.name

@@ -3,9 +3,7 @@
 from functools import partial
 from pathlib import Path
 
-import torch
-
-from galirep.data.tensors import BLOCK
+from galirep.evaluation.pictures.generator import LoadedGenerator
 from galirep.evaluation.pictures.shown import require_target
 from galirep.features.extraction import load_body
 from galirep.networks.saved import load_autoencoder
@@ -42,9 +40,7 @@ def sample(
     _, generator, header = load_autoencoder(
         Path(run), torch_device, body=partial(load_body, trust_encoder=trust_encoder)
     )
-    z = torch.randn(count, header["shapes"]["latent"], generator=torch.Generator().manual_seed(seed)).to(torch_device)
-    with torch.inference_mode():
-        images = torch.cat([generator(part) for part in torch.split(z, BLOCK)])
+    images = LoadedGenerator(generator, header, torch_device).sample(count, seed)
     with atomic_write(target) as temporary:
         save_grid(temporary, images, columns)
     return target

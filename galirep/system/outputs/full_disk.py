@@ -1,23 +1,24 @@
 """Full disks, quotas and file-size limits: one clear error in place of what the libraries say."""
 
 import errno
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from galirep.errors import DataError
+from galirep.system.outputs.temporary import lasting_name
 
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-# a library that writes by itself names the cause only in its text: HDF5 by the number, others by the words
-_IN_TEXT = ("errno = {0}", "[errno {0}]", "errno {0}:", "os error {0}")
+# a library that writes by itself names the cause only in its text
+_IN_TEXT = re.compile(rf"(?:errno(?: =)?|os error) (?:{'|'.join(map(str, NO_SPACE))})\b")
 
 
 def is_full_disk(err: BaseException) -> bool:
     """Return whether an error says that a disk, a quota or the largest size of a file is reached."""
     if getattr(err, "errno", None) in NO_SPACE:
         return True
-    text = str(err).lower()
-    return any(pattern.format(number) in text for number in NO_SPACE for pattern in _IN_TEXT)
+    return _IN_TEXT.search(str(err).lower()) is not None
 
 
 @contextmanager
@@ -31,7 +32,11 @@ def explain_full_disk(path: Path) -> Iterator[None]:
         yield
     except (OSError, RuntimeError, ValueError) as err:
         if is_full_disk(err):
-            raise DataError(
-                f"no space left for {path}: free some and run again; what was there before is untouched"
-            ) from err
+            raise full_disk_error(path) from err
         raise
+
+
+def full_disk_error(path: Path) -> DataError:
+    """Return the error that there is no space for `path`."""
+    name = lasting_name(path)
+    return DataError(f"no space left for {name}: free some and run again; what was there before is untouched")

@@ -52,13 +52,14 @@ class OutputLock:
     """The lock of an output; get one with `acquire`, and free it with `release`."""
 
     def __init__(self, path: Path, owner: Owner, made: tuple[Path, ...]) -> None:
-        self.path, self.owner, self._made = path, owner, made
+        self.path, self.owner, self._made, self._released = path, owner, made, False
 
     def release(self) -> None:
         """Free the lock, if it is still this one's, and remove what was left under temporary names meanwhile."""
         # not in a child that inherited it
-        if self.owner.pid != os.getpid():
+        if self._released or self.owner.pid != os.getpid():
             return
+        self._released = True
         with contextlib.suppress(OSError):
             remove_leftovers(self.path)
             if _read(file := lock_file(self.path)) == self.owner:
@@ -129,7 +130,8 @@ def _take(path: Path, file: Path, force: bool) -> Owner:
         if state == "alive" or (state == "unknown" and not force):
             raise _in_use(path, file, holder, state)
         # whoever takes over this one lock holds another, so that of two processes only one does
-        guard = file.with_name(f"{file.name}.{holder.token}")
+        token = hashlib.sha256(f"{file.name} {holder.token}".encode()).hexdigest()[:8]
+        guard = file.with_name(f"{lock_file(path).name}.{token}")
         guarding = _take(path, guard, force)
         try:
             if _read(file) == holder:

@@ -27,11 +27,12 @@ def remove_leftovers(path: Path) -> None:
     """Remove what writers of `path` left under temporary names; the caller holds the lock of `path`.
 
     Nothing of a living process is touched but what the caller's own left. As the lock is held, what processes of other
-    hosts left is removed too. A folder that was put aside is put back if nothing took its place.
+    hosts left is removed too. A folder that was put aside is put back if nothing took its place. Of an output that is
+    not locked, see `remove_leftovers_of_ended`.
     """
     own = this_process().tag
     # of those who took over a lock of this output, which is held now
-    for guard in _matching(path.parent, rf"\.{re.escape(path.name)}\.lock(?:\.[0-9a-f]{{8}})+"):
+    for guard in _matching(path.parent, rf"\.{re.escape(path.name)}\.lock\.[0-9a-f]{{8}}"):
         remove(guard)
     for leftover, purpose, tag in _leftovers(path.parent, re.escape(path.name)):
         state = state_of_tag(tag) if "-" in tag else "unknown"
@@ -43,6 +44,13 @@ def remove_leftovers(path: Path) -> None:
         if purpose == "old." and not path.exists():
             leftover.rename(path)
         else:
+            remove(leftover)
+
+
+def remove_leftovers_of_ended(path: Path) -> None:
+    """Remove what processes of this host that ended left of an output that several may write at a time."""
+    for leftover, _, tag in _leftovers(path.parent, re.escape(path.name)):
+        if "-" in tag and state_of_tag(tag) == "gone":
             remove(leftover)
 
 
@@ -73,6 +81,12 @@ def is_temporary(name: str) -> bool:
 def is_temporary_of(path: Path, output: Path) -> bool:
     """Return whether a path is a temporary name of an output."""
     return path.parent == output.parent and re.fullmatch(_pattern(re.escape(output.name)), path.name) is not None
+
+
+def lasting_name(path: Path) -> Path:
+    """Return a path with the outputs that its temporary names stand for, for messages."""
+    pattern = re.compile(_pattern("(?P<output>.+)"))
+    return Path(*(found["output"] if (found := pattern.fullmatch(part)) else part for part in path.parts))
 
 
 def remove(path: Path) -> None:
