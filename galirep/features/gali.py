@@ -71,6 +71,11 @@ class GaliEncoder(nn.Module):
         """Every layer without a choice of pooling and its width: E's, then D's where its trunk can be had."""
         return self._reader.known_widths()
 
+    @property
+    def map_layers(self) -> tuple[str, ...]:
+        """The layers of E that are feature maps, in order; an E on a body has none."""
+        return self._reader.maps
+
     def with_layers(self, layers: Sequence[str]) -> "GaliEncoder":
         """Return an extractor of the same networks giving `layers`, in that order.
 

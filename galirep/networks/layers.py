@@ -108,6 +108,11 @@ class LayerReader:
         """The names of E's hidden layers, in order."""
         return tuple(self._shapes_of_e)[:-1]
 
+    @property
+    def maps(self) -> tuple[str, ...]:
+        """The names of E's layers that are feature maps (B, d, H, W), in order."""
+        return tuple(name for name, shape in self._shapes_of_e.items() if len(shape) == 3)
+
     def known_widths(self) -> dict[str, int]:
         """Return the width of every layer without a choice of pooling: E's, then D's where its trunk can be had."""
         shapes_of_d: Mapping[str, tuple[int, ...]] = {}

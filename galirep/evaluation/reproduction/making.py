@@ -1,8 +1,6 @@
 """How each kind of row is made: trained within its budget, fitted, or taken from its folder if it is there."""
 
-import contextlib
 import math
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,10 +9,10 @@ from typing import Any
 import torch
 
 from galirep.data.memory import Images
-from galirep.errors import ConfigError, PluginError
+from galirep.errors import ConfigError
 from galirep.evaluation import baselines
 from galirep.evaluation.reproduction.budget import spend
-from galirep.evaluation.reproduction.made import Made
+from galirep.evaluation.reproduction.made import Made, layer_sets
 from galirep.evaluation.reproduction.study import ImageSet, Row, settings_on
 from galirep.evaluation.subjects import Subject, baseline_subject, load_subject, network_subject
 from galirep.features.gali import GaliEncoder
@@ -112,37 +110,6 @@ def _made(subject: Subject, extractor: FeatureExtractor, facts: Mapping[str, Any
     """Return a row whose features are those of an extractor."""
     layers = list(dict(describe(extractor).layers))
     return Made(subject, extractor, layer_sets(extractor), norms, {**facts, "layers": layers})
-
-
-_MAX_COLUMNS = 5000
-
-
-def layer_sets(extractor: FeatureExtractor) -> dict[str, FeatureExtractor]:
-    """Return the sets of layers that a probe may choose among: the same rule for every row, trained or not.
-
-    Of a network with E and D: the papers' layers, E's first layer, D's second block, D's second to fourth, and the
-    papers' with D's second. A first layer of E and a second of D keep their own grid, or get 8 x 8 where it is larger
-    than `_MAX_COLUMNS` columns. Without D, or of another extractor: what there is of these, at least its own layers.
-    """
-    if not isinstance(extractor, GaliEncoder):
-        return {"own": extractor}
-    known = list(extractor.known_layers)
-    blocks = [name for name in known if re.fullmatch(r"d\d+", name)]
-    paper = [name for name in known if name not in blocks and name != "mu"][-3:]
-    with contextlib.suppress(PluginError):
-        # a self-supervised E has no mu that was trained
-        paper = list(extractor.with_layers([*paper, "mu"]).layers)
-    names = {"paper": paper, "first of E": [_fine(extractor, known[0])]}
-    if len(blocks) > 3:
-        second = _fine(extractor, blocks[1])
-        names |= {"d2": [second], "d2 to d4": [second, *blocks[2:4]], "paper and d2": [*paper, second]}
-    return {name: extractor.with_layers(chosen) for name, chosen in names.items()}
-
-
-def _fine(extractor: GaliEncoder, layer: str) -> str:
-    """Return a layer with its own grid, or 8 x 8 where that is too wide."""
-    flat = f"{layer}:flat"
-    return flat if extractor.with_layers([flat]).dim <= _MAX_COLUMNS else f"{layer}:8x8"
 
 
 def _views(row: Row, seed: int, place: Place) -> Made:

@@ -10,7 +10,7 @@ import pytest
 import galirep
 from galirep.errors import ConfigError
 from galirep.evaluation.reproduction import laboratory
-from galirep.evaluation.reproduction.making import layer_sets
+from galirep.evaluation.reproduction.made import layer_sets
 from galirep.evaluation.reproduction.report import write_report
 from galirep.evaluation.reproduction.study import Study
 from galirep.features.registry import load_extractor
@@ -240,3 +240,8 @@ def test_the_sets_of_layers_are_one_rule_for_every_row(tmp_path: Path) -> None:
         "first of E": ["conv1:flat"],
     }
     assert list(layer_sets(load_extractor("pixels:8"))) == ["own"]
+    on_body = {**STUDY["sets"][0]["settings"], "data": "sklearn:digits", "image_size": 8, "steps": 1}
+    galirep.train(galirep.TrainConfig(**on_body, body=f"classifier:{tmp_path / 'm'}"), out=tmp_path / "b")
+    body = layer_sets(load_extractor(f"run:{tmp_path / 'b'}"))
+    # a body gives vectors, so E has no map, and a D of 8 pixels has three blocks
+    assert list(body) == ["paper"] and list(body["paper"].layers)[-2:] == ["fc1", "mu"]
