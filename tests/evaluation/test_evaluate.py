@@ -468,7 +468,7 @@ def test_a_network_that_is_not_finite_or_does_not_vary(autoencoder, test_images)
     broken = network_subject("broken", encoder, lambda z: z.new_full((len(z), 1, 8, 8), torch.nan), shapes)
     with pytest.raises(DataError, match="pixel-mse of broken is nan"):
         _evaluate(["pixel-mse"], broken)
-    with pytest.raises(DataError, match=r"feature-MSE of broken in .*#mu needs finite features: those of 445 of 445 im"):
+    with pytest.raises(DataError, match=r"MSE of broken in .*#mu needs finite features: those of 445 of 445 i"):
         _evaluate(["feature-mse"], broken, extractor=NETWORK)
     flat = network_subject("flat", encoder, lambda z: z.new_zeros((len(z), 1, 8, 8)), shapes)
     with pytest.raises(DataError, match="samples of flat: the features are equal in all 445 rows"):
