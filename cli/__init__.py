@@ -27,7 +27,7 @@ COMMANDS = {
     "evaluate": ("evaluate", "Measure runs: reconstruction, FID, inpainting, posterior, probe."),
     "reproduce": ("reproduce", "Make the paper's tables, with a verdict for each claim."),
     "export": ("export", "Export a run's encoder, or an embedding file to npy + parquet."),
-    "verify": ("verify", "Check an embedding file."),
+    "verify": ("verify", "Check an embedding file, an index or an export."),
     "merge": ("merge", "Join embedding files of one encoder."),
     "info": ("info", "Describe a data set, run, checkpoint, embedding file or index."),
     "report": ("report", "Write a page about runs: curves, pictures, settings."),

@@ -36,7 +36,8 @@ def export_command(
       galirep export test.h5 --format npy-parquet --out folder
       galirep export folder --format hdf5 --out back.h5
     """
-    from galirep.embeddings.interchange.npy_parquet import export_embeddings, import_embeddings, is_npy_parquet
+    from galirep.embeddings.interchange.folder import is_npy_parquet
+    from galirep.embeddings.interchange.npy_parquet import export_embeddings, import_embeddings
     from galirep.networks.export_file import run_folder
     from galirep.networks.saved import export_run
 

@@ -21,8 +21,9 @@ _CLASSES = 30
 @click.option(
     "--out", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE.png", help="Write a contact sheet of DATA."
 )
+@click.option("--reproduce", is_flag=True, help="Print the command that makes a run again, and what it needs.")
 @shared("splits", "workers", "overwrite", "data-root", "download", "max-pixels")
-def info_command(path: str, as_json: bool, **options: Any) -> None:
+def info_command(path: str, as_json: bool, reproduce: bool, **options: Any) -> None:
     """Show what PATH is: a run directory, an exported network, a checkpoint, an embedding file or an index.
 
     Of a data set, written as for --data, it shows what is read and left out, splits, classes, sizes, modes and equal
@@ -31,12 +32,18 @@ def info_command(path: str, as_json: bool, **options: Any) -> None:
     \b
     Example:
       galirep info runs/mnist
+      galirep info runs/mnist --reproduce
       galirep info test.h5 --json
       galirep info photos/ --out sheet.png
     """
     from galirep.inspection.paths import info
 
-    description = info(path, **options)
+    description = info(path, reproduce=reproduce, **options)
+    if reproduce and not as_json:
+        from galirep.inspection.reproduction import reproduction_of
+
+        emit(as_json, description, reproduction_of(path).lines())
+        return
     lines = _data_lines(description) if description["kind"] == "data" else _format_lines(description)
     emit(as_json, description, lines)
 

@@ -8,7 +8,7 @@ from .common import emit, shared
 
 
 @click.command("verify")
-@click.argument("path", type=click.Path(), metavar="FILE.h5")
+@click.argument("path", type=click.Path(), metavar="FILE.h5|INDEX|FOLDER")
 @click.option(
     "--encoder",
     metavar="RUN|EXTRACTOR",
@@ -28,7 +28,7 @@ from .common import emit, shared
 @shared("seed", "device", "workers", "data-root", "download", "trust-encoder")
 @click.pass_context
 def verify_command(ctx: click.Context, /, path: str, as_json: bool, no_file_locking: bool, **options: Any) -> None:
-    """Check that an embedding file is complete and valid; exit code 1 if not.
+    """Check that an embedding file is complete and what was written, or an index or export; exit code 1 if not.
 
     With --encoder or --data a random sample of its images is embedded again and compared.
 
@@ -36,10 +36,15 @@ def verify_command(ctx: click.Context, /, path: str, as_json: bool, no_file_lock
     Example:
       galirep verify test.h5 --data mnist.tar --sample 200
     """
-    from galirep.embeddings.verify import verify
+    from galirep.inspection.verify import verify
 
     result = verify(path, file_locking=False if no_file_locking else None, **options)
-    lines = [f"{result.path}: {result.rows} rows, {result.valid} of them valid, {result.dim} columns"]
+    if result.kind == "embeddings":
+        lines = [f"{result.path}: {result.rows} rows, {result.valid} of them valid, {result.dim} columns"]
+    elif result.rows:
+        lines = [f"{result.path}: {result.kind}, {result.rows} rows of {result.dim} columns"]
+    else:
+        lines = [f"{result.path}: {result.kind}"]
     if result.worst is not None:
         lines.append(
             f"{result.compared} images embedded again: they differ by {result.worst:.2g} at most; "

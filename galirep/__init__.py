@@ -24,7 +24,7 @@ _HOME = {
     "EmbeddingWriter": "galirep.embeddings.writer",
     "StoreMeta": "galirep.embeddings.schema",
     "merge": "galirep.embeddings.merge",
-    "verify": "galirep.embeddings.verify",
+    "verify": "galirep.inspection.verify",
     "export_embeddings": "galirep.embeddings.interchange.npy_parquet",
     "import_embeddings": "galirep.embeddings.interchange.npy_parquet",
     "export_run": "galirep.networks.saved",
@@ -51,7 +51,6 @@ if TYPE_CHECKING:
     from galirep.embeddings.merge import merge as merge
     from galirep.embeddings.reader import load_embeddings as load_embeddings
     from galirep.embeddings.schema import StoreMeta as StoreMeta
-    from galirep.embeddings.verify import verify as verify
     from galirep.embeddings.writer import EmbeddingWriter as EmbeddingWriter
     from galirep.evaluation.evaluate import evaluate as evaluate
     from galirep.evaluation.pictures.generator import load_generator as load_generator
@@ -68,6 +67,7 @@ if TYPE_CHECKING:
     from galirep.inspection.opened_run import load_run as load_run
     from galirep.inspection.paths import info as info
     from galirep.inspection.run_report import report as report
+    from galirep.inspection.verify import verify as verify
     from galirep.networks.saved import export_run as export_run
     from galirep.probing.probe import probe as probe
     from galirep.retrieval.retrieve import retrieve as retrieve

@@ -96,12 +96,11 @@ def _mutate_dataset(file: Any, name: str, draw: random.Random) -> None:
             # HDF5 itself goes through the chunks of a size that it is asked for
             old.resize(draw.choice((0, 1, 2**20)), axis=0)
             return
-    if action < 0.3 and np.asarray(content).dtype.kind in "iuf" and np.size(content):
-        # what was resized before is not read here
-        content = np.asarray(content)[: 1 << 20].copy()
-        content.reshape(-1)[draw.randrange(content.size)] = draw.choice(
-            (-1, -5, 127, 2**30 if content.itemsize > 3 else 9)
-        )
+    whole = isinstance(old, h5py.Dataset) and old.shape == np.shape(content)
+    if action < 0.3 and whole and np.asarray(content).dtype.kind in "iuf" and np.size(content):
+        content = np.asarray(content).copy()
+        value = draw.choice((-1, -5, 127, 2**30 if content.itemsize > 3 else 9))
+        content.reshape(-1)[draw.randrange(content.size)] = np.array(value).astype(content.dtype)
         old[...] = content
         return
     del file[name]

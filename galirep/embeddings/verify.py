@@ -23,6 +23,8 @@ SAMPLE = 64
 class VerifyResult:
     """The outcome of `verify`: `problems` make the file unfit for use, `warnings` do not; both are lists of messages.
 
+    `kind` is embeddings, index, export of embeddings (a folder), or export (of a run, which has no rows).
+
     `compared` images were embedded again; `worst` is the largest relative difference among them.
     """
 
@@ -36,6 +38,7 @@ class VerifyResult:
     worst: float | None = None
     tolerance: float | None = None
     schema_version: int = SCHEMA_VERSION
+    kind: str = "embeddings"
 
     @property
     def ok(self) -> bool:

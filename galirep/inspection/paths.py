@@ -15,6 +15,7 @@ from galirep.embeddings.reader import load_embeddings
 from galirep.embeddings.schema import partial_path
 from galirep.errors import ConfigError, DataError
 from galirep.inspection.data import DataOptions, describe_data
+from galirep.inspection.reproduction import reproduction_of
 from galirep.networks.export_file import load_export
 from galirep.runs.checkpoint import load_checkpoint
 from galirep.runs.directory import RunDirectory
@@ -37,6 +38,7 @@ def info(
     num_workers: int | None = None,
     data_root: str | Path | None = None,
     download: bool = False,
+    reproduce: bool = False,
 ) -> dict[str, Any]:
     """Describe what galirep made at `path`, or the set of images that it names.
 
@@ -44,10 +46,13 @@ def info(
     folder that is a run is described as one. Of a set of images (a folder, a tar or any other spec of `open_data`) all
     splits are read, or `split` alone; `out` is a PNG file for a contact sheet. The other options are as in `open_data`.
 
+    `reproduce` adds to a run, under that key, the command that makes it again (see `reproduction.Reproduction`).
+
     Raises:
         InUseError: another process writes the output (see `galirep.train`, also for `force_unlock`).
         DataError, CheckpointError: the path does not exist, is neither images nor made by galirep, or is damaged.
-        ConfigError: `out`, `split` or `splits` with something else than images, or `out` exists.
+        ConfigError: `out`, `split` or `splits` with something else than images, `reproduce` with something else than
+            a run, or `out` exists.
     """
     options = DataOptions(
         split, splits, data_root, download, num_workers, None if out is None else Path(out), overwrite
@@ -55,7 +60,11 @@ def info(
     described = _describe(str(path), Path(path), options)
     if described["kind"] != "data" and (split is not None or splits not in (None, "auto") or out is not None):
         raise ConfigError(f"{path} is {described['kind']}, not images: leave --split, --splits and --out out")
-    return {"path": str(path), **described}
+    if not reproduce:
+        return {"path": str(path), **described}
+    if not RunDirectory(path).exists:
+        raise ConfigError(f"{path} is {described['kind']}, not a run: --reproduce is for what train made")
+    return {"path": str(path), **described, "reproduce": reproduction_of(path).to_dict()}
 
 
 def _describe(spec: str, path: Path, options: DataOptions) -> dict[str, Any]:

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from galirep.errors import CheckpointError
 from galirep.networks.header import ClassifierHeader, NetworkHeader, check_header
-from galirep.system.files import atomic_write
-from galirep.system.reading.documents import parse_json
+from galirep.system.files import SEAL, atomic_write, is_sealed, seal_json
+from galirep.system.reading.documents import parse_json, read_json
 from galirep.system.reading.files import kind_of, parsing
 from galirep.system.reading.records import quoted
 
@@ -36,13 +36,13 @@ def save_export(
 ) -> dict[str, Any]:
     """Write a network's tensors, and `extra` ones, and a header atomically; return the header as written.
 
-    To `header` are added `kind`, `format` and the `sha256` of the tensors.
+    To `header` are added `kind`, `format`, the `sha256` of the tensors and the hash of the header itself.
     """
     # only the files need safetensors; the hash of a network's tensors does not
     from safetensors.torch import save
 
     tensors = {name: value.detach().cpu().contiguous() for name, value in {**net.state_dict(), **(extra or {})}.items()}
-    full_header = {"kind": kind, "format": FORMAT, **header, "sha256": sha256_tensors(tensors)}
+    full_header = seal_json({"kind": kind, "format": FORMAT, **header, "sha256": sha256_tensors(tensors)})
     with atomic_write(path) as temporary:
         # not safetensors' `save_file`, whose error for a full disk does not name the cause
         temporary.write_bytes(save(tensors, metadata={"galirep": json.dumps(full_header)}))
@@ -102,4 +102,22 @@ def load_export(run: Path, kind: str, device: str | torch.device = "cpu") -> tup
     header = check_header(header, ClassifierHeader if kind == "classifier" else NetworkHeader, path)
     if sha256_tensors(tensors) != header["sha256"]:
         raise CheckpointError(f"{path} is damaged: its tensors do not match the SHA-256 in its header")
+    # exports of earlier versions have no hash of the header
+    if not is_sealed(header):
+        raise CheckpointError(f"{path} is damaged: its header is not what was written")
     return tensors, header
+
+
+def check_exports(folder: Path, problems: list[str], warnings: list[str]) -> None:
+    """Read every exported network of a folder and compare it with its hashes; add what is wrong to the lists.
+
+    Raises:
+        CheckpointError: one cannot be read or is not what was written.
+    """
+    for path in sorted(folder.glob("*.safetensors")):
+        _, header = load_export(folder, path.stem)
+        if SEAL not in header:
+            warnings.append(f"{path.name} was written without a hash of its header")
+        copy = path.with_suffix(".json")
+        if copy.is_file() and read_json(copy, CheckpointError) != header:
+            problems.append(f"{copy.name} is not the header of {path.name}")

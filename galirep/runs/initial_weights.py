@@ -14,6 +14,7 @@ from galirep.networks.export_file import load_export, run_folder, sha256_tensors
 from galirep.runs.checkpoint import check_state, load_checkpoint
 from galirep.runs.directory import RunDirectory
 from galirep.runs.records import WithD
+from galirep.system.reading.records import quoted
 
 State = Mapping[str, Tensor]
 _CLASSIFIER = "classifier:"
@@ -111,6 +112,8 @@ def load_initial_weights(source: str) -> InitialWeights:
     last = RunDirectory(run).last
     if last.is_file():
         states["D"] = check_state(load_checkpoint(last), WithD, last)["nets"]["D"]
+        if strange := next((name for name, value in states["D"].items() if not isinstance(value, Tensor)), None):
+            raise CheckpointError(f"the checkpoint {last} is damaged: {quoted(strange)} of D is no tensor")
     return InitialWeights(source, header["networks"], states, header.get("body"))
 
 

@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 from galirep.embeddings.reader import Embeddings
 from galirep.errors import DataError
 from galirep.search.faiss_library import load_faiss
-from galirep.search.index_info import FORMAT, SCHEMA_VERSION, IndexInfo
+from galirep.search.index_info import FORMAT, READABLE_VERSIONS, IndexInfo
 from galirep.search.index_replacing import put_in_place, rows_path, sidecar_path, waiting
-from galirep.system.files import require_free
+from galirep.system.files import is_sealed, require_free
 from galirep.system.outputs.hdf5 import writing_hdf5
 from galirep.system.reading.documents import read_json
 from galirep.system.reading.files import parsing
@@ -124,14 +124,17 @@ def _read_sidecar(sidecar: Path) -> IndexInfo:
     if not isinstance(value, dict) or value.get("format") != FORMAT:
         raise DataError(f"{foreign}: it does not say the format {FORMAT!r}")
     version = value.get("schema_version")
-    if version != SCHEMA_VERSION:
+    if version not in READABLE_VERSIONS:
         versions = value.get("versions")
         writer = versions.get("galirep") if isinstance(versions, dict) else None
         raise DataError(
-            f"{sidecar} has schema version {quoted(version)}, not {SCHEMA_VERSION}: "
+            f"{sidecar} has schema version {quoted(version)}, not {' or '.join(map(str, READABLE_VERSIONS))}: "
             f"read it with galirep {quoted(writer)}, which wrote it"
         )
-    return IndexInfo.from_dict(value, foreign)
+    info = IndexInfo.from_dict(value, foreign)
+    if not is_sealed(value):
+        raise DataError(f"{sidecar} is damaged: it is not what was written; copy it again, or build the index again")
+    return info
 
 
 def read_index(path: Path, info: IndexInfo) -> Any:

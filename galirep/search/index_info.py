@@ -12,7 +12,9 @@ from galirep.search.distances import METRICS
 from galirep.system.reading.records import Size, check, quoted, read_record
 
 FORMAT = "galirep-index"
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+# of version 1, ids are of variable length and the sidecar has no hash of itself
+READABLE_VERSIONS = (1, 2)
 
 
 @dataclass(frozen=True)
@@ -22,7 +24,8 @@ class IndexInfo:
     `normalised`: its vectors have unit length (metric cosine). `exact`: a search compares with every row. `nprobe`: the
     number of inverted lists searched, None without inverted lists. `recall_at_10`: the share of the true 10 nearest
     neighbours that it found for `recall_queries` of its own rows (1 if exact). `embeddings`: the meta data of the
-    embedding file that was indexed, with the indexed layers. `files`: the checksums of `index` and `rows`.
+    embedding file that was indexed, with the indexed layers. `files`: the checksums of `index` and `rows` (of
+    pieces, if they are large), `whole_files`: those of every byte.
     """
 
     metric: str
@@ -39,6 +42,7 @@ class IndexInfo:
     created: str
     versions: Mapping[str, str]
     files: Mapping[str, str] = field(default_factory=dict)
+    whole_files: Mapping[str, str] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the JSON object that the sidecar file holds."""

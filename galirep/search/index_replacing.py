@@ -6,22 +6,15 @@ their place.
 """
 
 import json
-import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
-
 from galirep.search.index_info import IndexInfo
-from galirep.system.files import sync
+from galirep.system.files import CHECKED_WHOLE, checksum, seal_json, sync
 from galirep.system.outputs.full_disk import explain_full_disk
 from galirep.system.outputs.temporary import temporary_name
-
-# a checksum reads at most _MAX_PIECES pieces of _PIECE_BYTES
-_PIECE_BYTES = 1 << 20
-_MAX_PIECES = 1024
 
 
 def sidecar_path(path: Path) -> Path:
@@ -32,24 +25,6 @@ def sidecar_path(path: Path) -> Path:
 def rows_path(path: Path) -> Path:
     """Return the path of an index's ids and labels."""
     return path.with_name(f"{path.name}.rows.h5")
-
-
-def checksum(path: Path) -> str:
-    """Return `SIZE-CRC32` of a file, which detects accidents, not manipulation.
-
-    Of a file over 1 GiB only 1024 pieces of 1 MiB, evenly spaced, are read.
-    """
-    size = path.stat().st_size
-    if size <= _PIECE_BYTES * _MAX_PIECES:
-        starts = list(range(0, size, _PIECE_BYTES))
-    else:
-        starts = np.linspace(0, size - _PIECE_BYTES, _MAX_PIECES, dtype=np.int64).tolist()
-    value = 0
-    with path.open("rb") as file:
-        for start in starts:
-            file.seek(start)
-            value = zlib.crc32(file.read(_PIECE_BYTES), value)
-    return f"{size}-{value:08x}"
 
 
 @contextmanager
@@ -73,12 +48,17 @@ def commit_index(path: Path, info: IndexInfo, index: Path, rows: Path) -> IndexI
     """
     # Not synced: an index can be built again, and its checksums detect what a power cut spoiled. The checksum of a
     # larger file covers only parts of it.
-    if index.stat().st_size > _PIECE_BYTES * _MAX_PIECES:
+    if index.stat().st_size > CHECKED_WHOLE:
         sync(index)
-    info = replace(info, files={"index": checksum(index), "rows": checksum(rows)})
+    files = {"index": index, "rows": rows}
+    info = replace(
+        info,
+        files={kind: checksum(file) for kind, file in files.items()},
+        whole_files={kind: checksum(file, whole=True) for kind, file in files.items()},
+    )
     sidecar = temporary_name(path)
     try:
-        sidecar.write_text(json.dumps(info.to_dict(), indent=2) + "\n", encoding="utf-8")
+        sidecar.write_text(json.dumps(seal_json(info.to_dict()), indent=2) + "\n", encoding="utf-8")
         index.replace(waiting(path))
         rows.replace(waiting(rows_path(path)))
         sidecar.replace(sidecar_path(path))

@@ -3,7 +3,8 @@
 import hashlib
 import json
 import os
-from collections.abc import Iterator
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,14 @@ from typing import Any
 from galirep.errors import ConfigError
 from galirep.system.outputs.full_disk import explain_full_disk
 from galirep.system.outputs.temporary import temporary_name
+
+# a checksum reads at most _MAX_PIECES pieces of _PIECE_BYTES
+_PIECE_BYTES = 1 << 20
+_MAX_PIECES = 1024
+CHECKED_WHOLE = _PIECE_BYTES * _MAX_PIECES
+"""The size in bytes up to which `checksum` covers all of a file."""
+SEAL = "content_sha256"
+"""The key under which `seal_json` puts the hash."""
 
 
 def require_free(path: Path, overwrite: bool) -> None:
@@ -25,6 +34,16 @@ def require_free(path: Path, overwrite: bool) -> None:
         raise ConfigError(f"{path} exists: choose another name or pass --overwrite")
     if not path.parent.is_dir():
         raise ConfigError(f"cannot write {path}: the folder {path.parent} does not exist")
+
+
+def require_suffix(path: Path, *suffixes: str) -> None:
+    """Check that the name of an output ends as its format does: what is written does not follow from the name.
+
+    Raises:
+        ConfigError: it has none of the endings `suffixes`.
+    """
+    if path.suffix.lower() not in suffixes:
+        raise ConfigError(f"{path}: the name of this output must end in {' or '.join(suffixes)}, which is what it is")
 
 
 def require_free_folder(path: Path, overwrite: bool) -> None:
@@ -77,6 +96,37 @@ def write_text(path: Path, text: str, overwrite: bool = True, *, synced: bool = 
 def write_json(path: Path, value: Any, overwrite: bool = True, *, synced: bool = True) -> None:
     """Write `value` as indented JSON, atomically."""
     write_text(path, json.dumps(value, indent=2) + "\n", overwrite, synced=synced)
+
+
+def checksum(path: Path, *, whole: bool = False) -> str:
+    """Return `SIZE-CRC32` of a file, which detects accidents, not manipulation.
+
+    Of a file over 1 GiB only 1024 pieces of 1 MiB, evenly spaced, are read, unless it is to be the `whole` file.
+    """
+    size = path.stat().st_size
+    if whole or size <= CHECKED_WHOLE:
+        starts: Sequence[int] = range(0, size, _PIECE_BYTES)
+    else:
+        # evenly spaced, the last one at the end
+        starts = [(size - _PIECE_BYTES) * i // (_MAX_PIECES - 1) for i in range(_MAX_PIECES)]
+    value = 0
+    with path.open("rb") as file:
+        for start in starts:
+            file.seek(start)
+            value = zlib.crc32(file.read(_PIECE_BYTES), value)
+    return f"{size}-{value:08x}"
+
+
+def seal_json(value: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a JSON object with the hash of itself as `content_sha256`, in place of one that it has."""
+    own = {name: v for name, v in value.items() if name != SEAL}
+    # through JSON, as it will be read: tuples become lists
+    return {**own, SEAL: sha256_json(json.loads(json.dumps(own)))}
+
+
+def is_sealed(value: Mapping[str, Any]) -> bool:
+    """Return whether a JSON object has the hash of itself; one without a hash passes."""
+    return SEAL not in value or value[SEAL] == sha256_json({name: v for name, v in value.items() if name != SEAL})
 
 
 def sha256_file(path: Path) -> str:

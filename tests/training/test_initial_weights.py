@@ -10,6 +10,7 @@ from tiny_runs import TINY, assert_same_checkpoint, config, info_of, stop_at, ti
 from galirep.errors import CheckpointError
 from galirep.networks.export_file import load_export, sha256_tensors
 from galirep.runs.checkpoint import load_checkpoint
+from galirep.runs.directory import RunDirectory
 from galirep.runs.initial_weights import load_initial_weights
 from galirep.supervised.config import ClassifierConfig
 from galirep.supervised.loop import train_classifier
@@ -144,3 +145,13 @@ def test_resuming_needs_the_source_no_more_and_ends_as_one_never_interrupted(sou
     train(settings, tiny(), out=run, resume=True)
     assert_same_checkpoint(run, whole)
     assert info_of(run)["init_from"] == recorded == info_of(whole)["init_from"]
+
+
+def test_a_discriminator_of_other_values_than_tensors_is_one_line(source):
+    last = RunDirectory(source).last
+    content = load_checkpoint(last)
+    name = next(iter(content["nets"]["D"]))
+    content["nets"]["D"][name] = True
+    torch.save(content, last)
+    with pytest.raises(CheckpointError, match=f"last.pt is damaged: '{name}' of D is no tensor"):
+        load_initial_weights(str(source))

@@ -4,7 +4,6 @@ autofaiss and embedding-reader read this layout too.
 """
 
 import dataclasses
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,24 +11,18 @@ from typing import Any
 
 import numpy as np
 from numpy.lib import format as npy_format
-from numpy.typing import NDArray
 
-from galirep.embeddings.interchange.header import HEADER, make_header, note_unreadable, read_header
-from galirep.embeddings.interchange.labels import match_columns, note_columns, read_column, read_table_labels
+from galirep.embeddings.interchange.folder import FEATURES, METADATA, import_pyarrow, read_folder
+from galirep.embeddings.interchange.header import HEADER, make_header, note_unreadable, read_header, require_files
+from galirep.embeddings.interchange.labels import read_table_labels
 from galirep.embeddings.reader import Embeddings, load_embeddings
 from galirep.embeddings.writer import atomic_writer
-from galirep.errors import ConfigError, DataError, format_list
+from galirep.errors import ConfigError
 from galirep.system.files import require_free_folder, sync, write_json
 from galirep.system.outputs.folders import replacing_folder
 from galirep.system.outputs.full_disk import explain_full_disk
 from galirep.system.outputs.holding import locks_outputs
-from galirep.system.reading.arrays import map_npy
-from galirep.system.reading.files import parsing, require_regular
-from galirep.system.reading.limits import require_inflated
 
-FEATURES, METADATA = "img_emb", "metadata"
-# the names in clip-retrieval for images from files, webdataset and img2dataset
-ID_COLUMNS = ("image_path", "key", "url")
 _BLOCK_BYTES = 1 << 24
 
 
@@ -49,11 +42,6 @@ class ExportResult:
     def to_dict(self) -> dict[str, Any]:
         """Return the result as a JSON object."""
         return {**vars(self), "path": str(self.path), "notes": list(self.notes)}
-
-
-def is_npy_parquet(path: Path) -> bool:
-    """Return whether a folder has this layout."""
-    return (path / FEATURES).is_dir() and (path / METADATA).is_dir()
 
 
 @locks_outputs("out")
@@ -80,13 +68,14 @@ def export_embeddings(
         DataError: `path` cannot be read, or no space is left.
         ConfigError: `out` exists, pyarrow is missing, or `rows_per_file` is less than 1.
     """
-    arrow, parquet = _import_pyarrow()
+    arrow, parquet = import_pyarrow()
     if rows_per_file < 1:
         raise ConfigError(f"rows_per_file is {rows_per_file}, but must be 1 or more")
     target = Path(out)
     require_free_folder(target, overwrite)
     with (
-        load_embeddings(path, layers, locking=file_locking) as embeddings,
+        # the files get checksums of their own, which must not certify what is damaged
+        load_embeddings(path, layers, check=True, locking=file_locking) as embeddings,
         explain_full_disk(target),
         replacing_folder(target, renewed=(FEATURES, METADATA, HEADER)) as folder,
     ):
@@ -99,7 +88,7 @@ def export_embeddings(
             table = arrow.table(_metadata_columns(embeddings, rows, arrow))
             parquet.write_table(table, folder / METADATA / f"metadata_{number:04d}.parquet")
         notes = note_unreadable([image_id for image_id, _ in embeddings.errors])
-        write_json(folder / HEADER, make_header(embeddings, notes))
+        write_json(folder / HEADER, make_header(embeddings, notes, folder))
         for file in (*folder.glob("*/*.npy"), *folder.glob("*/*.parquet")):
             sync(file)
         return ExportResult(target, len(embeddings), embeddings.dim, len(starts), notes)
@@ -123,16 +112,13 @@ def import_embeddings(
 
     Raises:
         InUseError: another process writes the output (see `galirep.train`, also for `force_unlock`).
-        DataError: files are missing or do not fit each other, ids are missing or repeat, labels are neither whole
-            numbers nor names, or no space is left.
+        DataError: files are missing, do not fit each other or do not have their checksums (`galirep.json`), ids are
+            missing or repeat, labels are neither whole numbers nor names, or no space is left.
         ConfigError: `out` exists, or pyarrow is missing.
     """
     folder = Path(path)
-    _, parquet = _import_pyarrow()
-    arrays = [_open_npy(file) for file in sorted((folder / FEATURES).glob("*.npy"))]
-    tables = [_read_parquet(parquet, file) for file in sorted((folder / METADATA).glob("*.parquet"))]
-    _check_shapes(folder, arrays, tables)
-    ids, column_notes = _read_ids(folder, tables)
+    require_files(folder)
+    arrays, tables, ids, column_notes = read_folder(folder)
     meta, notes = read_header(folder, len(ids), arrays[0])
     notes = (*notes, *column_notes)
     labels = read_table_labels(f"{folder}: the labels", tables, meta.label_names)
@@ -171,66 +157,3 @@ def _metadata_columns(embeddings: Embeddings, rows: slice, arrow: Any) -> dict[s
             row_names = [names[label] if label >= 0 else None for label in labels]
             columns["label_name"] = arrow.array(row_names, arrow.string())
     return columns
-
-
-def _open_npy(path: Path) -> NDArray[Any]:
-    array = map_npy(path)
-    if array.ndim != 2 or array.dtype not in (np.float32, np.float16):
-        raise DataError(f"{path} contains {array.dtype} {array.shape}, not rows of float32 or float16")
-    return array
-
-
-def _check_shapes(folder: Path, arrays: Sequence[NDArray[Any]], tables: Sequence[Any]) -> None:
-    if not arrays or not tables:
-        raise DataError(
-            f"{folder} is not a folder of embeddings: it needs {FEATURES}/*.npy and {METADATA}/*.parquet, as "
-            "galirep export --format npy-parquet and clip-retrieval write them"
-        )
-    shapes = [array.shape for array in arrays]
-    counts = [table.num_rows for table in tables]
-    kinds = {(array.shape[1], array.dtype) for array in arrays}
-    if [rows for rows, _ in shapes] != counts or len(kinds) > 1:
-        raise DataError(
-            f"{folder}: its .npy files of shapes {format_list(shapes)} do not fit together, "
-            f"or do not fit its .parquet files of {format_list(counts)} rows"
-        )
-
-
-def _read_parquet(parquet: Any, file: Path) -> Any:
-    require_regular(file, str(file), DataError)
-    with parsing(f"{file} is not a readable .parquet file", DataError):
-        metadata = parquet.read_metadata(file)
-        groups = [metadata.row_group(i).total_byte_size for i in range(metadata.num_row_groups)]
-        # a run of equal values takes next to nothing in the file, and 8 bytes or more each in memory
-        cells = 8 * metadata.num_rows * metadata.num_columns
-        require_inflated(max(sum(groups), cells), file.stat().st_size, str(file), DataError)
-        table = parquet.read_table(file)
-        table.validate(full=True)
-    return match_columns(str(file), table, ID_COLUMNS)
-
-
-def _read_ids(folder: Path, tables: Sequence[Any]) -> tuple[list[str], list[str]]:
-    """Return the ids, and notes on columns that are not read."""
-    column = next((name for name in ID_COLUMNS if name in tables[0].column_names), None)
-    if column is None:
-        raise DataError(
-            f"{folder}: the metadata have no ids: expected a column {' or '.join(ID_COLUMNS)}, "
-            f"found {tables[0].column_names}"
-        )
-    ids = read_column(tables, column)
-    if missing := [row for row, name in enumerate(ids) if name is None]:
-        raise DataError(f"{folder}: {len(missing)} rows have no {column}, the first is row {missing[0]}")
-    ids = [str(name) for name in ids]
-    if len(set(ids)) < len(ids):
-        repeated = [name for name, count in Counter(ids).items() if count > 1]
-        raise DataError(f"{folder}: ids that occur more than once: {format_list(repeated)}")
-    return ids, note_columns(tables, column, ID_COLUMNS)
-
-
-def _import_pyarrow() -> tuple[Any, Any]:
-    try:
-        import pyarrow
-        import pyarrow.parquet
-    except ImportError as err:
-        raise ConfigError("this format needs pyarrow: pip install 'galirep[parquet]'") from err
-    return pyarrow, pyarrow.parquet

@@ -2,7 +2,8 @@
 
 A global heap collection is `GCOL`, a version, its size, and objects one behind the other, each with its number and
 size; of a free one HDF5 adds a size that may be zero. Only those are looked at that something in the file refers to,
-so the cost is that of reading the texts (HDF5 File Format Specification, III.E).
+so the cost is that of reading the texts, and nothing where all is of fixed length (HDF5 File Format Specification,
+III.E).
 """
 
 import mmap
@@ -27,7 +28,7 @@ _MAX_OBJECTS = 1 << 16
 # collections that are walked through together
 _TOGETHER = 1 << 14
 _REFERENCE = np.dtype([("length", "<u4"), ("address", "<u8"), ("index", "<u4")])
-_OBJECT = np.dtype([("index", "<u2"), ("references", "<u2"), ("reserved", "<u4"), ("size", "<u8")])
+_WORD = 8
 
 
 def require_sound_heaps(file: h5py.File, path: Path, names: Iterable[str] | None = None) -> None:
@@ -49,13 +50,23 @@ def require_sound_heaps(file: h5py.File, path: Path, names: Iterable[str] | None
         )
         objects = [file.get(name) for name in own]
         datasets = [item for item in objects if isinstance(item, h5py.Dataset)]
+        if not any(map(_refers_to_heap, (file["/"], *datasets))):
+            return
         with path.open("rb") as raw:
             # closed with the last array that looks at it
             content = mmap.mmap(raw.fileno(), 0, access=mmap.ACCESS_READ)
         view = np.frombuffer(content, np.uint8)
-        for addresses in _referenced(file, datasets, view, content):
-            for start in range(0, len(addresses), _TOGETHER):
-                _walk(view, addresses[start : start + _TOGETHER])
+        addresses = np.unique(np.concatenate([np.empty(0, np.int64), *_referenced(file, datasets, view, content)]))
+        for start in range(0, len(addresses), _TOGETHER):
+            _walk(view, addresses[start : start + _TOGETHER])
+
+
+def _refers_to_heap(item: Any) -> bool:
+    """Return whether a dataset, or an attribute of it or of a group, is of variable length; no value is read."""
+    if isinstance(item, h5py.Dataset) and item.dtype.hasobject:
+        return True
+    count = h5py.h5a.get_num_attrs(item.id)
+    return any(h5py.h5a.open(item.id, index=i).dtype.hasobject for i in range(count))
 
 
 def _referenced(
@@ -135,32 +146,36 @@ def _collections(view: NDArray[np.uint8], addresses: NDArray[np.uint64]) -> Addr
     return found
 
 
-def _walk(view: NDArray[np.uint8], start: Addresses) -> None:
+def _walk(view: NDArray[np.uint8], addresses: Addresses) -> None:
     """Go from object to object in all collections at once.
 
     Raises:
         ValueError: one does not end with its last object.
     """
-    sizes = _read(view, start)["size"]
-    if (sizes > len(view) - start).any() or (sizes < _HEAD).any():
-        raise ValueError("a heap of its texts is larger than the file")
-    at, stop = start + _HEAD, start + sizes.astype(np.int64)
+    for rest in np.unique(addresses % _WORD):
+        # all within a collection is in words of 8 bytes, though the collection may begin anywhere
+        words = view[rest : rest + (len(view) - rest) // _WORD * _WORD].view("<u8")
+        start = addresses[addresses % _WORD == rest] // _WORD
+        size = words[start + 1]
+        if (size > _WORD * (len(words) - start)).any() or (size < _HEAD).any():
+            raise ValueError("a heap of its texts is larger than the file")
+        _walk_words(words, start + _HEAD // _WORD, start + (size // _WORD).astype(np.int64))
+
+
+def _walk_words(words: NDArray[np.uint64], at: Addresses, stop: Addresses) -> None:
+    head = _HEAD // _WORD
     for _ in range(_MAX_OBJECTS + 1):
-        left = stop - at >= _HEAD
-        at, stop = at[left], stop[left]
+        left = stop - at >= head
+        if not left.all():
+            at, stop = at[left], stop[left]
         if not len(at):
             return
-        head = _read(view, at)
-        # HDF5 counts the head in the size of the free space, which has the number 0
-        used = head["index"] > 0
-        if (head["size"] > stop - at).any() or (~used & (head["size"] < _HEAD)).any():
+        used, size = (words[at] & 0xFFFF) > 0, words[at + 1]
+        if (size > _WORD * (stop - at)).any():
             raise ValueError("a heap of its texts is damaged")
-        size = head["size"].astype(np.int64)
-        at = at + np.where(used, _HEAD + (size + 7) // 8 * 8, size)
-        if (at > stop).any():
+        # HDF5 counts the head in the size of the free space, which has the number 0
+        length = np.where(used, head, 0) + (size.astype(np.int64) + _WORD - 1) // _WORD
+        at = at + length
+        if (length < head).any() or (at > stop).any():
             raise ValueError("a heap of its texts is damaged")
     raise ValueError("a heap of its texts has no end")
-
-
-def _read(view: NDArray[np.uint8], at: Addresses) -> Any:
-    return view[at[:, None] + np.arange(_HEAD)].view(_OBJECT)[:, 0]
