@@ -102,10 +102,15 @@ def _describe(result: "EvaluationResult") -> str:
 
 def _table(results: Sequence["EvaluationResult"]) -> str:
     """Return one line a run; ± is the std of each metric, which `--json` explains."""
+    from galirep.evaluation.notes import format_shape
+
     names = list(dict.fromkeys(name for result in results for name in result.metrics))
-    rows = [["run", *names]]
-    for result in results:
-        rows.append([str(Path(result.run["path"])), *(_cell(result.metrics.get(name)) for name in names)])
+    shapes = [format_shape(result.data["size"], result.data["channels"]) for result in results]
+    several = len(set(shapes)) > 1
+    rows = [["run", *(["images"] if several else []), *names]]
+    for result, shape in zip(results, shapes, strict=True):
+        about = [str(Path(result.run["path"])), *([shape] if several else [])]
+        rows.append([*about, *(_cell(result.metrics.get(name)) for name in names)])
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
     data = results[0].data

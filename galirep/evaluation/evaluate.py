@@ -6,6 +6,7 @@ from typing import Any
 
 from galirep.data.memory import Images
 from galirep.data.sources import ImageSource
+from galirep.errors import ConfigError
 from galirep.evaluation.evaluator import Evaluator
 from galirep.evaluation.images import EvaluationData
 from galirep.evaluation.measures.scene import Options
@@ -69,6 +70,8 @@ def evaluate(  # noqa: PLR0913
         DataError: the data cannot be read, has no labels for `probe`, or too few images.
         PluginError: the extractor or a library cannot be loaded.
     """
+    if isinstance(run, list | tuple):
+        raise ConfigError("evaluate takes one run: galirep.evaluation.evaluate.evaluate_runs takes a list of them")
     return evaluate_runs(
         [run],
         data,
@@ -126,6 +129,19 @@ def evaluate_runs(  # noqa: PLR0913
     trust_encoder: bool = False,
 ) -> list[EvaluationResult]:
     """Measure several runs on one data set, as `evaluate` does one; images and reference features are shared."""
+    if isinstance(runs, str | Path | Subject):
+        raise ConfigError(f"runs {runs!r} is one run, not a list: write [{runs!r}], or call galirep.evaluate")
+    if seed < 0:
+        raise ConfigError(f"--seed {seed} must be 0 or more")
+    given = {
+        "--layers": layers,
+        "--set": settings,
+        "--protocol": protocol,
+        "--probe-train": probe_train,
+        "--samples": samples,
+        "--inception": inception,
+        "--extractor": extractor,
+    }
     evaluator = Evaluator(
         EvaluationData(
             data,
@@ -146,4 +162,4 @@ def evaluate_runs(  # noqa: PLR0913
         trust_encoder=trust_encoder,
         progress=progress,
     )
-    return evaluator.measure(runs, layers=layers, out=out, save_values=save_values, overwrite=overwrite)
+    return evaluator.measure(runs, layers=layers, out=out, save_values=save_values, overwrite=overwrite, given=given)

@@ -4,7 +4,7 @@ import dataclasses
 import math
 import platform
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +16,13 @@ from galirep.evaluation.measures import fidelity
 from galirep.evaluation.measures.registry import MEASURES, choose_metrics, missing_functions
 from galirep.evaluation.measures.scene import Network, Options, Scene, Score, require_fitting
 from galirep.evaluation.measures.values import Values, write_values
+from galirep.evaluation.notes import note_shapes, note_training_images, require_used
 from galirep.evaluation.result import EvaluationResult, Record, read_metrics
 from galirep.evaluation.subjects import Subject, load_subject
 from galirep.features.extraction import build_extractor
 from galirep.features.protocol import FeatureExtractor, describe
 from galirep.system.devices import device_name, device_of
-from galirep.system.files import require_free
+from galirep.system.files import require_free, require_suffix
 from galirep.version import __version__
 
 _BY_DEFAULT = ("pixel-mse", "inpainting", "posterior")
@@ -83,14 +84,18 @@ class Evaluator:
         out: str | Path | None = None,
         save_values: str | Path | None = None,
         overwrite: bool = False,
+        given: Mapping[str, Any] | None = None,
     ) -> list[EvaluationResult]:
         """Measure the subjects in turn; nothing is measured before every metric of all of them is known to be possible.
+
+        `given` are options that must serve one of the metrics (see `require_used`).
 
         Raises:
             GalirepError: see `galirep.evaluate`.
         """
         record = Record(out, overwrite)
         if save_values is not None:
+            require_suffix(Path(save_values), ".h5", ".hdf5")
             require_free(Path(save_values), overwrite)
         subjects = [
             run
@@ -99,10 +104,12 @@ class Evaluator:
             for run in runs
         ]
         _require_distinct(subjects)
+        require_used(given or {}, self.metrics or self._defaults(*subjects))
         scenes = [self._scene(subject, subjects) for subject in subjects]
         about = [_describe_data(scene) for scene in scenes]
         record.require_same([subject.identity for subject in subjects], about)
-        plans = [self._plan(scene, record) for scene in scenes]
+        shapes = note_shapes(scenes)
+        plans = [self._plan(scene, record, shapes) for scene in scenes]
         results = [
             EvaluationResult(_describe_subject(plan.scene.subject), {**data, **plan.counts}, plan.kept, plan.warnings)
             for plan, data in zip(plans, about, strict=True)
@@ -150,9 +157,9 @@ class Evaluator:
             {},
         )
 
-    def _plan(self, scene: Scene, record: Record) -> _Plan:
+    def _plan(self, scene: Scene, record: Record, notes: Sequence[str]) -> _Plan:
         """Return the settings of each metric; those that were not asked for by name are left out if they cannot be."""
-        subject, warnings = scene.subject, []
+        subject, warnings = scene.subject, [*notes]
         wanted = self.metrics or self._defaults(subject)
         if {"fid", "kid", "probe"} & set(wanted):
             scene = dataclasses.replace(scene, train_about=self.data.train_about)
@@ -177,12 +184,13 @@ class Evaluator:
         kept, counts = read_metrics(earlier), {key: earlier["data"][key] for key in _COUNTS} if earlier else {}
         for metric in settings:
             record.kept(subject.identity, metric, settings[metric])
-        return _Plan(scene, settings, kept, counts, (*warnings, *_warn_of_data(scene)))
+        return _Plan(scene, settings, kept, counts, (*warnings, *note_training_images(scene)))
 
-    def _defaults(self, subject: Subject) -> tuple[str, ...]:
-        if subject.kind == "extractor":
-            return ("probe",)
-        wanted = [*_BY_DEFAULT]
+    def _defaults(self, *subjects: Subject) -> tuple[str, ...]:
+        wanted = ["probe"] if any(subject.kind == "extractor" for subject in subjects) else []
+        if all(subject.kind == "extractor" for subject in subjects):
+            return tuple(wanted)
+        wanted += _BY_DEFAULT
         wanted += _WITH_NETWORK if self._network else ()
         wanted += _WITH_SAMPLES if self._fidelity else ()
         return tuple(name for name in MEASURES if name in wanted)
@@ -233,10 +241,3 @@ def _describe_data(scene: Scene) -> dict[str, Any]:
         "size": size,
         "channels": channels,
     }
-
-
-def _warn_of_data(scene: Scene) -> list[str]:
-    trained_on = scene.subject.facts.get("trained_on", {})
-    if trained_on.get("fingerprint") != scene.source.fingerprint:
-        return []
-    return [f"{scene.subject.name} was trained on these images: the numbers do not tell of others"]

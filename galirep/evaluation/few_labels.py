@@ -13,7 +13,7 @@ from galirep.data.tensors import ImageFunction, image_blocks
 from galirep.errors import ConfigError, DataError
 from galirep.metrics.arrays import F32, Ints
 from galirep.probing.layer_choice import choose_layers
-from galirep.probing.probe import probe
+from galirep.probing.probe import fit_probe
 from galirep.supervised.targets import attribute_targets
 
 Layers: TypeAlias = F32 | Mapping[str, F32]
@@ -80,7 +80,7 @@ def few_label_error(
         DataError: there are fewer than `count` training images; see also `probe`.
     """
     choices = _draw(labels, count, draws)
-    errors = [probe((features_of(rows), labels[rows]), test, protocol=protocol).error_mean for rows in choices]
+    errors = [fit_probe((features_of(rows), labels[rows]), test, protocol=protocol).error_mean for rows in choices]
     return float(np.mean(errors))
 
 
@@ -116,7 +116,7 @@ def best_few_label_error(
                     raise ConfigError("layer_choice needs the features of each layer by name, not one array")
                 chosen = list(choose_layers(train, labels[rows], protocol).layers)
             fitted = (_join(train, chosen), labels[rows])
-            result = probe(fitted, (_join(test_features, chosen), test[1]), protocol=protocol)
+            result = fit_probe(fitted, (_join(test_features, chosen), test[1]), protocol=protocol)
             if result.validation is None:
                 raise ConfigError(f"{protocol} has no error on training labels to be chosen by")
             tried.append((min(step["error"] for step in result.validation), result.error_mean, protocol, chosen))

@@ -10,7 +10,7 @@ import numpy as np
 from galirep.data.catalog import open_data
 from galirep.data.memory import Images, load_images, native_side
 from galirep.data.sources import ImageSource
-from galirep.errors import ConfigError, DataError
+from galirep.errors import ConfigError, DataError, plural
 from galirep.evaluation.subjects import Subject
 
 _PREFERRED = ("test", "val")  # the split that is measured where none is named
@@ -141,6 +141,17 @@ class EvaluationData:
         return self._loaded[key]
 
 
+def note_unreadable(images: Images | ImageSource | None, what: str = "") -> tuple[str, ...]:
+    """Return a sentence on the images of a set that could not be read, or nothing; `what` they are, e.g. `training`."""
+    errors = images.errors if isinstance(images, Images) else []
+    if not errors or images is None:
+        return ()
+    name, reason = errors[0]
+    counted = plural(len(errors), f"{what} image".strip())
+    left_out = "is left out:" if len(errors) == 1 else "are left out, the first is"
+    return (f"{counted} of {images.spec} cannot be read and {left_out} {name}: {reason}",)
+
+
 def _draw(n: int, count: int, seed: int) -> Any:
     return np.sort(np.random.default_rng(seed).permutation(n)[:count])
 
@@ -148,4 +159,5 @@ def _draw(n: int, count: int, seed: int) -> Any:
 def _take(images: Images, rows: Any) -> Images:
     labels = None if images.labels is None else images.labels[rows]
     ids = [images.ids[i] for i in rows]
-    return Images(images.pixels[rows], ids, labels, images.label_names, images.fingerprint, images.spec, images.split)
+    names, about = images.label_names, (images.fingerprint, images.spec, images.split)
+    return Images(images.pixels[rows], ids, labels, names, *about, errors=images.errors)

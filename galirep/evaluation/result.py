@@ -7,12 +7,13 @@ from pathlib import Path
 from typing import Any, TypedDict
 
 from galirep.data.memory import Images
-from galirep.errors import ConfigError
+from galirep.errors import ConfigError, format_list
+from galirep.evaluation.images import note_unreadable
 from galirep.evaluation.measures.registry import MEASURES
-from galirep.system.files import require_free, write_json
+from galirep.system.files import require_free, require_suffix, write_json
 from galirep.system.reading.documents import read_json
 from galirep.system.reading.files import parsing
-from galirep.system.reading.records import check, quoted
+from galirep.system.reading.records import Count, check, quoted
 from galirep.system.results import ResultMapping
 
 _NOT_METRICS = ("run", "data", "warnings")
@@ -46,11 +47,7 @@ class EvaluationResult(ResultMapping):
 
     def with_counts(self, images: Images) -> "EvaluationResult":
         """Return the result with the numbers of images that were read and left out, and a warning of the latter."""
-        warnings = self.warnings
-        if images.errors:
-            name, reason = images.errors[0]
-            text = f"{len(images.errors)} images of {images.spec} cannot be read and are left out, as {name}: {reason}"
-            warnings = (*warnings, text)
+        warnings = (*self.warnings, *note_unreadable(images))
         counts = {"images": len(images), "errors": len(images.errors)}
         return replace(self, data={**self.data, **counts}, warnings=warnings)
 
@@ -72,6 +69,7 @@ class Record:
         self.path = None if path is None else Path(path)
         self.earlier: list[dict[str, Any]] = []
         if self.path is not None:
+            require_suffix(self.path, ".json")
             require_free(self.path, overwrite=True)
             if self.path.exists() and not overwrite:
                 self.earlier = _read(self.path)
@@ -81,17 +79,20 @@ class Record:
         return next((row for row in self.earlier if _identity(row) == dict(identity)), {})
 
     def require_same(self, identities: Sequence[Mapping[str, Any]], data: Sequence[Mapping[str, Any]]) -> None:
-        """Check that the file is of the runs that are evaluated now, on the same data.
+        """Check that every run of the file is among those that are evaluated now, in any order, on the same data.
 
         Raises:
-            ConfigError: it has another run, or other data.
+            ConfigError: the file has a run that is not, or is on other data.
         """
-        for row in self.earlier:
-            if _identity(row) not in [dict(identity) for identity in identities]:
-                raise ConfigError(
-                    f"{self.path} has the evaluation of {row['run'].get('path')}, step {row['run'].get('step')}, which "
-                    "is not what is evaluated now, or has changed: choose another --out or pass --overwrite"
-                )
+        now_evaluated = [dict(identity) for identity in identities]
+        others = [row for row in self.earlier if _identity(row) not in now_evaluated]
+        if others:
+            listed = format_list(map(_in_words, others))
+            raise ConfigError(
+                f"{self.path} has the evaluation of {listed}, which is not what is evaluated now, or has changed "
+                f"since: name {'all its runs' if len(self.earlier) > 1 else 'that run'}, in any order and with others, "
+                "choose another --out or pass --overwrite"
+            )
         for identity, now in zip(identities, data, strict=True):
             before = self.find(identity).get("data")
             differing = [key for key in _DATA_KEYS if before and before.get(key) != now[key]]
@@ -122,9 +123,9 @@ class Record:
         return entry
 
     def write(self, results: Sequence[EvaluationResult]) -> None:
-        """Write what is measured so far, and what the file had of the same runs."""
+        """Write what is measured so far, and what the file had of the same runs; runs without a metric are left out."""
         if self.path is not None:
-            values = [result.to_dict() for result in results]
+            values = [result.to_dict() for result in results if result.metrics]
             write_json(self.path, values[0] if len(values) == 1 else {"runs": values})
 
 
@@ -139,6 +140,11 @@ def _identity(row: Mapping[str, Any]) -> dict[str, Any]:
     return {"kind": run["kind"], "sha256": hashes} if hashes else {"kind": run["kind"], "name": run["path"]}
 
 
+def _in_words(row: Mapping[str, Any]) -> str:
+    run: Mapping[str, Any] = row["run"]
+    return f"{run['path']}, step {run['step']}" if "step" in run else str(run["path"])
+
+
 class _RunFacts(TypedDict, total=False):
     sha256: str | dict[str, str] | None
     name: str
@@ -151,6 +157,8 @@ class _Run(_RunFacts):
 
 class _Data(TypedDict):
     fingerprint: str
+    images: Count
+    errors: Count
 
 
 class _Row(TypedDict):
@@ -169,6 +177,9 @@ def _read(path: Path) -> list[dict[str, Any]]:
     foreign = f"{path} exists and is not a result of galirep evaluate: choose another --out or pass --overwrite"
     content = read_json(path, ConfigError, f"{foreign}: it")
     rows = content.get("runs", [content]) if isinstance(content, dict) else content
+    if isinstance(rows, list):
+        # a run that an interrupted call had not come to, in files of earlier versions
+        rows = [row for row in rows if not isinstance(row, dict) or read_metrics(row)]
     checked: list[dict[str, Any]] = check(rows, list[_Row], foreign, ConfigError)
     for row in checked:
         for name, entry in read_metrics(row).items():

@@ -16,6 +16,7 @@ from galirep.features.gali import GaliEncoder
 from galirep.features.protocol import FeatureExtractor, describe
 from galirep.features.registry import load_extractor
 from galirep.game.variant import Variant
+from galirep.networks.body import BodyEncoder
 from galirep.networks.export_file import run_folder
 from galirep.networks.header import RunHeader, check_header
 from galirep.networks.parts import Encoder, Generator, Shapes
@@ -42,6 +43,7 @@ class Subject:
         layers: of `extract`, name -> width.
         facts: what identifies it in a result: hashes, step, variant.
         adapter: the M(.) that it was trained with, as its export records it.
+        body: what its E stands on, likewise.
         masked: whether E saw masked images in training; None where that is not known.
     """
 
@@ -58,6 +60,7 @@ class Subject:
     layers: Mapping[str, int] = field(default_factory=dict)
     facts: Mapping[str, Any] = field(default_factory=dict)
     adapter: Mapping[str, Any] | None = None
+    body: Mapping[str, Any] | None = None
     masked: bool | None = None
 
     @property
@@ -165,5 +168,6 @@ def _load_run(path: Path, device: torch.device, layers: Sequence[str] | None, tr
             "statistics": used,
         },
         adapter=header["adapter"],
+        body=encoder.body_record if isinstance(encoder, BodyEncoder) else None,
         masked=any("Erase" in e.heads for e in Variant.from_dict(header["variant"]).expressions),
     )

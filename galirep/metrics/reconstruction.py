@@ -96,23 +96,23 @@ def batch_std(values: Floats, size: int = BATCH) -> float | None:
 class FeatureErrors:
     """Feature-MSE over blocks, so that the features of a large set are never in memory at once.
 
-    The errors equal those of `feature_mse` on all rows together.
+    The errors equal those of `feature_mse` on all rows together. `of` says in messages whose features they are.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, of: str = "") -> None:
+        self._of = f" of {of}" if of else ""
+        self._bad = 0
         self._rows: list[Floats] = []
         self._shift: Floats | None = None
         self._sum = self._squares = np.zeros(1)
 
     def add(self, features: Tensor, rebuilt: Tensor) -> None:
-        """Add the features of a block of images and of their reconstructions, (B, D) both.
-
-        Raises:
-            DataError: NaN or infinity.
-        """
+        """Add the features of a block of images and of their reconstructions, (B, D) both."""
         x, y = (part.double().cpu().numpy() for part in (features, rebuilt))
-        if not np.isfinite(x).all() or not np.isfinite(y).all():
-            raise DataError("feature-MSE needs finite features: some are NaN or infinite")
+        bad = ~(np.isfinite(x).all(1) & np.isfinite(y).all(1))
+        self._bad += int(bad.sum())
+        # all rows are counted before they are refused
+        x, y = (np.where(bad[:, None], 0.0, part) for part in (x, y))
         if self._shift is None:
             # sums of squares lose no digits around a value near the mean
             self._shift = x.mean(0)
@@ -129,10 +129,15 @@ class FeatureErrors:
         """Return the variance of the images' features, the mean over the dimensions.
 
         Raises:
-            DataError: the features are equal in all rows.
+            DataError: features are NaN or infinite, or equal in all rows.
         """
         n = sum(map(len, self._rows))
+        if self._bad:
+            raise DataError(
+                f"feature-MSE{self._of} needs finite features: those of {self._bad} of {n} images, or of their "
+                "reconstructions, are NaN or infinite"
+            )
         variance = float((self._squares / n - (self._sum / n) ** 2).mean())
         if not variance > 0:
-            raise DataError("feature-MSE needs features that vary: they are equal in all rows")
+            raise DataError(f"feature-MSE{self._of} needs features that vary: they are equal in all rows")
         return variance

@@ -8,9 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.model_selection import StratifiedKFold
 
-from galirep.errors import DataError
 from galirep.probing import linear_svm, logistic
-from galirep.probing.labelled import LEAVE_OUT_RARE
+from galirep.probing.labelled import RareClassError
 from galirep.probing.linear_classifier import LinearClassifier, Matrix
 from galirep.probing.scaled_rows import Rows, ScaledRows
 
@@ -66,14 +65,14 @@ def make_folds(labels: Rows, wanted: int, seed: int, name: Callable[[int], str],
     `name` gives a class's name and `source` that of the rows, for the message.
 
     Raises:
-        DataError: a class has a single row.
+        RareClassError: a class has a single row.
     """
     classes, counts = np.unique(labels, return_counts=True)
     rarest = int(np.argmin(counts))
     if counts[rarest] < 2:
-        raise DataError(
+        raise RareClassError(
             f"{source} has 1 training row of class {name(int(classes[rarest]))!r}: cross-validation needs 2 or more of "
-            f"each class; {LEAVE_OUT_RARE}"
+            "each class"
         )
     folds = StratifiedKFold(min(wanted, int(counts[rarest])), shuffle=True, random_state=seed)
     return list(folds.split(np.zeros(len(labels)), labels))

@@ -17,12 +17,9 @@ from galirep.embeddings.schema import StoreMeta, differences
 from galirep.errors import DataError, format_list
 from galirep.metrics.overlap import hash_rows, match_rows
 
-LEAVE_OUT_RARE = "--min-per-class N (min_per_class=N) leaves out the classes with fewer than N training rows"
 
-Source: TypeAlias = str | Path | Embeddings | tuple[ArrayLike, ArrayLike]
-"""An embedding file, by path or open, or a pair of arrays: (N, D) features and (N,) labels.
-
-Labels of arrays are whole numbers (negative: no label) or names."""
+class RareClassError(DataError):
+    """A class has too few training rows for a protocol."""
 
 
 @dataclass(frozen=True)
@@ -56,19 +53,22 @@ class Labelled:
         """Draw `fraction` of each class at random; return the row numbers of the rest and of the drawn rows, ascending.
 
         Raises:
-            DataError: a class has a single row, or a part would have fewer rows than there are classes.
+            RareClassError: a class has a single row, or a part would have fewer rows than there are classes.
         """
         classes, counts = np.unique(self.labels, return_counts=True)
         rarest = int(np.argmin(counts))
         n_rows, n_classes, n_drawn = len(self.labels), len(classes), round(fraction * len(self.labels))
         if counts[rarest] < 2 or not n_classes <= n_drawn <= n_rows - n_classes:
-            raise DataError(
+            raise RareClassError(
                 f"{self.source} has {n_rows} labelled rows of {n_classes} classes, {counts[rarest]} of class "
-                f"{self.name(int(classes[rarest]))!r}: too few to hold out {fraction:.0%} of each class; "
-                f"{LEAVE_OUT_RARE}"
+                f"{self.name(int(classes[rarest]))!r}: too few to hold out {fraction:.0%} of each class"
             )
         rest, drawn = train_test_split(np.arange(n_rows), test_size=fraction, stratify=self.labels, random_state=seed)
         return np.sort(rest), np.sort(drawn)
+
+
+Source: TypeAlias = str | Path | Embeddings | tuple[ArrayLike, ArrayLike] | Labelled
+"""An embedding file, by path or open; (N, D) features and (N,) labels, whole numbers (< 0: none) or names; or rows."""
 
 
 def load_pair(
@@ -175,10 +175,12 @@ def _compare(train: Labelled, test: Labelled) -> list[str]:
 
 def _load_set(source: Source, layers: Sequence[str] | None, side: str, notes: list[str]) -> Labelled:
     """Load TRAIN or TEST without its unlabelled rows, which `notes` then mentions; refuse NaN and infinity."""
-    if isinstance(source, tuple):
+    if isinstance(source, Labelled):
+        rows = source
+    elif isinstance(source, tuple):
         if layers is not None:
             raise DataError(f"{side} is a pair of arrays, which has no layers to choose")
-        rows = _from_arrays(source, side, notes)
+        rows = from_arrays(*source, f"{side} (arrays)", side, notes)
     elif isinstance(source, Embeddings):
         rows = _from_embeddings(source if layers is None else source.select(layers))
     else:
@@ -205,9 +207,10 @@ def _require_finite(rows: Labelled) -> None:
         )
 
 
-def _from_arrays(pair: tuple[ArrayLike, ArrayLike], side: str, notes: list[str]) -> Labelled:
-    features = np.asarray(pair[0], np.float32)
-    given = pair[1] if isinstance(pair[1], list) else np.asarray(pair[1])
+def from_arrays(values: ArrayLike, labels: ArrayLike, source: str, side: str, notes: list[str]) -> Labelled:
+    """Return (N, D) features with (N,) labels as rows of `source`; `notes` get what a reader must know of `side`."""
+    features = np.asarray(values, np.float32)
+    given = labels if isinstance(labels, list) else np.asarray(labels)
     shape = np.shape(np.asarray(given, dtype=object))
     if features.ndim != 2 or shape != features.shape[:1]:
         raise DataError(f"{side} must be features (N, D) and labels (N,), not {features.shape} and {shape}")
@@ -219,7 +222,7 @@ def _from_arrays(pair: tuple[ArrayLike, ArrayLike], side: str, notes: list[str])
     untold = [note for note in column.notes if note not in note_unlabelled(column.labels)]
     notes += [f"{side}: {note}" for note in untold]
     layers = (("features", features.shape[1]),)
-    return Labelled(f"{side} (arrays)", features, column.labels, column.names, layers)
+    return Labelled(source, features, column.labels, column.names, layers)
 
 
 def _from_embeddings(file: Embeddings) -> Labelled:

@@ -6,14 +6,15 @@ from typing import Any
 
 import numpy as np
 
-from galirep.errors import ConfigError, unknown
-from galirep.probing.labelled import Source, load_pair, note_equal_rows
+from galirep.errors import ConfigError, DataError, unknown
+from galirep.probing.labelled import RareClassError, Source, load_pair, note_equal_rows
 from galirep.probing.layer_choice import choose_among
 from galirep.probing.protocol import Task
 from galirep.probing.protocols import PROTOCOLS
 from galirep.probing.result import ProbeResult
 
 DEFAULT_PROTOCOL = "linear-svm/v2"
+_LEAVE_OUT_RARE = "--min-per-class N (min_per_class=N) leaves out the classes with fewer than N training rows"
 TEST_FRACTION = 0.2
 """The share of TRAIN that is held out as TEST if none is given."""
 
@@ -47,12 +48,52 @@ def probe(
         ConfigError: unknown protocol, setting or value, or `min_per_class` below 1.
         DataError: no labels, one class, NaN, different encoders, or fewer rows than the protocol needs.
     """
+    try:
+        return fit_probe(
+            train,
+            test,
+            protocol=protocol,
+            layers=layers,
+            choose_layers=choose_layers,
+            seed=seed,
+            settings=settings,
+            min_per_class=min_per_class,
+            progress=progress,
+        )
+    except RareClassError as err:
+        raise DataError(f"{err}; {_LEAVE_OUT_RARE}") from None
+
+
+def fit_probe(
+    train: Source,
+    test: Source | None = None,
+    *,
+    protocol: str = DEFAULT_PROTOCOL,
+    layers: Sequence[str] | None = None,
+    choose_layers: bool = False,
+    seed: int = 0,
+    settings: Mapping[str, Any] | None = None,
+    min_per_class: int | None = None,
+    progress: bool = False,
+) -> ProbeResult:
+    """Do what `probe` does; its messages do not tell of `min_per_class`, which a caller may not offer.
+
+    Raises:
+        RareClassError: a class has fewer rows than the protocol needs; see also `probe`.
+    """
     started = time.perf_counter()
+    if seed < 0:
+        raise ConfigError(f"seed {seed} must be 0 or more")
     if protocol not in PROTOCOLS:
         raise ConfigError(unknown("protocol", protocol, PROTOCOLS))
     chosen = PROTOCOLS[protocol]
     if min_per_class is not None and min_per_class < 1:
         raise ConfigError(f"min_per_class must be at least 1, not {min_per_class}")
+    if choose_layers and layers is not None and len(layers) == 1:
+        raise ConfigError(
+            f"choosing layers needs two or more to choose among, and {layers[0]!r} alone is named: "
+            "name others too, or leave --layers out to choose among all"
+        )
     merged = chosen.merge_settings(protocol, settings or {})
     train_set, test_set, notes = load_pair(train, test, layers, min_per_class)
     if test_set is None:

@@ -75,8 +75,20 @@ class Protocol:
                 or (key == "folds" and value < 2)
             ):
                 example = default[-2:] if isinstance(default, list) else default
-                raise ConfigError(f"{key}={value!r} does not fit {name}: write it like {key}={example}")
+                raise ConfigError(
+                    f"{key}={value!r} does not fit {name}: it is {_allowed(key, default)}, written like {key}={example}"
+                )
         return {**self.settings, **overrides}
+
+
+def _allowed(key: str, default: Any) -> str:
+    """Say which values a setting may have."""
+    first = default[0] if isinstance(default, list) else default
+    if isinstance(first, str):
+        return f"a list of one or more of {', '.join(default)}"
+    number = "whole number" if isinstance(first, int) else "number"
+    bounds = "2 or more" if key == "folds" else "above 0 and below 1" if key.endswith("_fraction") else "above 0"
+    return f"a list of one or more {number}s {bounds}" if isinstance(default, list) else f"a {number}, {bounds}"
 
 
 def _fits(value: Any, default: Any) -> bool:

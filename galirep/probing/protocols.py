@@ -15,7 +15,7 @@ from tqdm import tqdm
 from galirep.errors import ConfigError, DataError
 from galirep.metrics.neighbors import TEMPERATURE, K, vote_errors
 from galirep.probing.cross_validation import LOGISTIC, SVM, Classifier, make_folds, select
-from galirep.probing.labelled import LEAVE_OUT_RARE, Labelled
+from galirep.probing.labelled import Labelled, RareClassError
 from galirep.probing.linear_svm import fit, fit_path
 from galirep.probing.protocol import Outcome, Protocol, Task
 from galirep.probing.scaled_rows import SCALINGS, ScaledRows, Scaling
@@ -103,10 +103,10 @@ def _require_rows_per_class(train: Labelled, pool: NDArray[np.int64], held_out: 
     for label in np.unique(train.labels):
         available = int(np.sum(train.labels[pool] == label))
         if available < count:
-            raise DataError(
+            raise RareClassError(
                 f"{train.source}: of {len(train.labels)} rows, {held_out} are held out to choose C; class "
                 f"{train.name(int(label))!r} has {available} of the others, and {count} a class are drawn: "
-                f"give more rows, or set held_out or labels_per_class; {LEAVE_OUT_RARE}"
+                f"give more rows, or set held_out or labels_per_class"
             )
 
 

@@ -36,6 +36,16 @@ def require_free(path: Path, overwrite: bool) -> None:
         raise ConfigError(f"cannot write {path}: the folder {path.parent} does not exist")
 
 
+def require_suffix(path: Path, *suffixes: str) -> None:
+    """Check that the name of an output ends as its format does: what is written does not follow from the name.
+
+    Raises:
+        ConfigError: it has none of the endings `suffixes`.
+    """
+    if path.suffix.lower() not in suffixes:
+        raise ConfigError(f"{path}: the name of this output must end in {' or '.join(suffixes)}, which is what it is")
+
+
 def require_free_folder(path: Path, overwrite: bool) -> None:
     """Check that an output folder can be made: it does not exist (or may be overwritten), and the one above does.
 

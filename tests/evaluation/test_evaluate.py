@@ -10,6 +10,7 @@ import h5py
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 import galirep
 from galirep.data.memory import load_images
@@ -20,6 +21,7 @@ from galirep.evaluation.evaluate import evaluate_runs
 from galirep.evaluation.measures.inpainting import draw_masks
 from galirep.evaluation.measures.registry import MEASURES
 from galirep.evaluation.subjects import baseline_subject, load_subject, network_subject
+from galirep.networks.families import family
 from galirep.networks.parts import Shapes
 from galirep.networks.saved import load_autoencoder
 
@@ -266,8 +268,6 @@ def test_images_of_the_training_are_told():
 
 
 def test_the_split_by_default_is_test_or_val(tmp_path):
-    from PIL import Image
-
     for split in ("train", "val"):
         for name in ("a", "b"):
             (tmp_path / split / name).mkdir(parents=True)
@@ -279,14 +279,123 @@ def test_the_split_by_default_is_test_or_val(tmp_path):
 
 
 def test_unreadable_images_are_left_out_and_told(tmp_path):
-    from PIL import Image
-
     for i in range(4):
         Image.fromarray(np.full((8, 8), 60 * i, np.uint8)).save(tmp_path / f"{i}.png")
     (tmp_path / "1.png").write_bytes((tmp_path / "1.png").read_bytes()[:40])
     result = _evaluate(["pixel-mse"], data=str(tmp_path))
     assert result.metrics["pixel-mse"]["n"] == 3 and result.data["errors"] == 1
-    assert re.search(r"1 images of .* cannot be read and are left out, as 1\.png", result.warnings[0])
+    assert re.search(r"1 image of .* cannot be read and is left out: 1\.png: ", result.warnings[0])
+    (tmp_path / "2.png").write_bytes(b"")
+    result = _evaluate(["pixel-mse"], data=str(tmp_path))
+    assert re.search(r"2 images of .* cannot be read and are left out, the first is 1\.png: ", result.warnings[0])
+
+
+def test_unreadable_training_images_of_a_probe_are_told(tmp_path, cli):
+    for split, count in (("train", 4), ("test", 2)):
+        for name, grey in (("a", 20), ("b", 200)):
+            (tmp_path / split / name).mkdir(parents=True)
+            for i in range(count):
+                pixels = np.random.default_rng(i).integers(grey - 20, grey + 20, (8, 8), dtype=np.uint8)
+                Image.fromarray(pixels).save(tmp_path / split / name / f"{i}.png")
+    (tmp_path / "train" / "a" / "3.png").write_bytes(b"none")
+    done = cli("evaluate", RUN, "--data", tmp_path, "--metrics", "probe", "--device", "cpu", "--json")
+    entry = json.loads(done.stdout)["probe"]
+    assert entry["n_train"] == 7 and (entry["train"]["images"], entry["train"]["errors"]) == (7, 1)
+    assert "1 training image of " in done.stderr and "is left out: a/3.png: " in done.stderr
+    (tmp_path / "train" / "a" / "2.png").unlink()
+    (tmp_path / "train" / "a" / "1.png").unlink()
+    with pytest.raises(DataError, match=r"\(train\) has 1 training row of class 'a'.* --probe-train$"):
+        _evaluate(["probe"], data=str(tmp_path))
+
+
+def test_a_call_of_several_runs_goes_on(tmp_path, monkeypatch, cli):
+    out, other = tmp_path / "a.json", shutil.copytree(RUN / "best", tmp_path / "best")
+    with monkeypatch.context() as patch:
+        _forbid(patch, allowed=["pixel-mse"])
+        with pytest.raises(AssertionError):
+            evaluate_runs([RUN, other], **DIGITS, metrics=["pixel-mse", "posterior"], out=out)
+    stored = json.loads(out.read_text())
+    assert list(stored) == ["run", "data", "warnings", "pixel-mse"]
+    # as files were written before: the run that was not measured stands there without numbers
+    bare = {"run": {**stored["run"], "sha256": {"encoder": "0"}}, "data": {"fingerprint": "0"}, "warnings": []}
+    out.write_text(json.dumps({"runs": [stored, bare]}))
+    whole = evaluate_runs([other, RUN], **DIGITS, metrics=["pixel-mse", "posterior"], out=out)
+    assert whole[1]["pixel-mse"] == stored["pixel-mse"] and whole[0].data["images"] == 445
+    # another order takes all from the file, and gives the file that order
+    with monkeypatch.context() as patch:
+        _forbid(patch)
+        again = evaluate_runs([RUN, other], **DIGITS, metrics=["pixel-mse", "posterior"], out=out)
+    assert again == whole[::-1] and [row["run"]["path"] for row in json.loads(out.read_text())["runs"]] == [
+        str(RUN),
+        str(other),
+    ]
+    before = out.read_bytes()
+    done = cli("evaluate", RUN, "--data", "sklearn:digits", "--metrics", "pixel-mse", "--out", out)
+    assert done.exit_code == 1 and f"has the evaluation of {other}, step " in done.stderr
+    assert "name all its runs, in any order and with others" in done.stderr and out.read_bytes() == before
+
+
+def test_runs_on_images_of_different_shapes_are_told(cli):
+    colour = network_subject("colour", *_networks(16, 3), Shapes(16, 3, 4, width=4))
+    results = evaluate_runs([RUN, colour], **DIGITS, metrics=["pixel-mse"])
+    (text,) = [text for text in results[0].warnings if "do not compare" in text]
+    assert text in results[1].warnings and f"1x8x8: {RUN}; 3x16x16: colour" in text
+    other = "random:compact,size=16,channels=3,width=4"
+    done = cli("evaluate", RUN, other, "--data", "sklearn:digits", "--metrics", "probe")
+    rows = [line.split() for line in done.stdout.splitlines()]
+    assert [row[1] for row in rows[1:]] == ["images", "1x8x8", "3x16x16"] and "do not compare" in done.stderr
+
+
+def _networks(size, channels):
+    parts = family("compact", size)[1].build(Shapes(size, channels, 4, width=4))
+    return parts.encoder.eval(), parts.generator.eval()
+
+
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        ({"layers": ["mu"]}, "--layers is for probe, and what is measured is pixel-mse: leave it out, or name probe"),
+        ({"settings": {"folds": 3}}, "--set is for probe"),
+        ({"protocol": "knn/v1"}, "--protocol is for probe"),
+        ({"samples": 20}, "--samples is for fid, kid"),
+        ({"extractor": NETWORK}, "--extractor is for feature-mse, inpainting, fid, kid"),
+        ({"probe_train": "train"}, "--probe-train is for probe, fid, kid"),
+        ({"seed": -1}, "--seed -1 must be 0 or more"),
+        ({"out": "a.txt"}, "a.txt: the name of this output must end in .json"),
+        ({"save_values": "a.json"}, "a.json: the name of this output must end in .h5 or .hdf5"),
+    ],
+)
+def test_options_that_would_be_ignored_are_refused(options, text):
+    with pytest.raises(ConfigError) as caught:
+        _evaluate(["pixel-mse"], **options)
+    assert text in str(caught.value)
+
+
+def test_one_run_and_several():
+    with pytest.raises(ConfigError, match="evaluate_runs takes a list"):
+        galirep.evaluate([RUN], **DIGITS)
+    with pytest.raises(ConfigError, match="is one run, not a list"):
+        evaluate_runs(str(RUN), **DIGITS)
+
+
+def test_a_judge_that_is_part_of_the_run_is_told(autoencoder, tmp_path):
+    config = {"data": "sklearn:digits", "image_size": 8, "width": 4, "latent_dim": 4, "steps": 1, "batch_size": 8}
+    quiet = {"evaluate_every": 0, "sample_every": 0, "device": "cpu", "num_workers": 0}
+    judge = {"data": "sklearn:digits", "image_size": 8, "width": 4, "steps": 1, "batch_size": 8, "num_workers": 0}
+    galirep.train_classifier({**judge, "net": "compact", "objective": "vicreg"}, out=tmp_path / "m")
+    body = f"classifier:{tmp_path / 'm'}"
+    galirep.train({**config, **quiet, "body": body}, out=tmp_path / "run")
+    for extractor, words in (
+        (body, "is the body that E of"),
+        (f"{body}#conv1", "is the body that E of"),
+        (f"run:{tmp_path / 'run'}#d1", "is of the networks of"),
+        (f"run:{tmp_path / 'run'}#fc1", "is of the networks of"),
+        (f"run:{tmp_path / 'run'}#fc1,d1", "is of the networks of"),
+    ):
+        warnings = _evaluate(["feature-mse"], tmp_path / "run", extractor=extractor).warnings
+        assert any(words in text for text in warnings), (extractor, warnings)
+    others = _evaluate(["feature-mse"], tmp_path / "run", extractor=f"run:{RUN}#mu").warnings
+    assert not any("its error there" in text for text in others)
 
 
 @pytest.mark.parametrize(
@@ -359,7 +468,7 @@ def test_a_network_that_is_not_finite_or_does_not_vary(autoencoder, test_images)
     broken = network_subject("broken", encoder, lambda z: z.new_full((len(z), 1, 8, 8), torch.nan), shapes)
     with pytest.raises(DataError, match="pixel-mse of broken is nan"):
         _evaluate(["pixel-mse"], broken)
-    with pytest.raises(DataError, match="NaN or inf"):
+    with pytest.raises(DataError, match=r"MSE of broken in .*#mu needs finite features: those of 445 of 445 i"):
         _evaluate(["feature-mse"], broken, extractor=NETWORK)
     flat = network_subject("flat", encoder, lambda z: z.new_zeros((len(z), 1, 8, 8)), shapes)
     with pytest.raises(DataError, match="samples of flat: the features are equal in all 445 rows"):

@@ -94,9 +94,12 @@ def test_feature_errors_in_blocks_are_those_of_the_whole():
 
 
 def test_feature_errors_refuse_what_feature_mse_refuses():
+    errors = FeatureErrors("run in network")
+    errors.add(torch.eye(3), torch.full((3, 3), torch.nan))
+    errors.add(torch.tensor([[1.0, torch.inf, 2.0], [1.0, 2.0, 3.0]]), torch.zeros(2, 3))
+    with pytest.raises(DataError, match=r"feature-MSE of run in network .* those of 4 of 5 images, .* NaN or infinite"):
+        errors.variance()
     errors = FeatureErrors()
-    with pytest.raises(DataError, match="NaN or infinite"):
-        errors.add(torch.eye(3), torch.full((3, 3), torch.nan))
     errors.add(torch.ones(3, 2), torch.zeros(3, 2))
     with pytest.raises(DataError, match="equal in all rows"):
         errors.variance()

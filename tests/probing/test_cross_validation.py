@@ -194,7 +194,11 @@ def test_a_chosen_C_at_the_end_of_the_grid_is_noted():
         ("linear-svm/v2", {"scalings": ["rows"]}, r"scalings=\['rows'\] does not fit linear-svm/v2"),
         ("linear-svm/v2", {"scalings": []}, "scalings="),
         ("linear-svm/v2", {"scalings": "one"}, "scalings='one'"),
-        ("linear-svm/v2", {"folds": 1}, "folds=1 does not fit linear-svm/v2: write it like folds=5"),
+        (
+            "linear-svm/v2",
+            {"folds": 1},
+            "folds=1 does not fit linear-svm/v2: it is a whole number, 2 or more, written like folds=5",
+        ),
         ("logistic/v1", {"folds": 2.5}, "folds=2.5"),
         ("logistic/v1", {"scalings": ["one"]}, "unknown setting of logistic/v1 'scalings'"),
         ("logistic/v1", {"grid": [0.0]}, "grid="),

@@ -7,6 +7,7 @@ import numpy as np
 
 from galirep.data.tensors import ImageFunction
 from galirep.errors import ConfigError, DataError
+from galirep.evaluation.images import note_unreadable
 from galirep.evaluation.measures import fidelity
 from galirep.evaluation.measures.scene import Measure, Network, Pixels, Scene, Score, features_of, train_key
 from galirep.metrics.arrays import F32
@@ -39,7 +40,8 @@ def _compare(scene: Scene, metric: str, distance: Distance) -> Score:
         "neighbors": fidelity.NEIGHBORS,
         "extractor": network.record(),
     }
-    return Score(mean, std, "" if std is None else f"{fidelity.KID_SUBSETS} subsets", n, details)
+    warnings = note_unreadable(scene.train(n), "training")
+    return Score(mean, std, "" if std is None else f"{fidelity.KID_SUBSETS} subsets", n, details, warnings=warnings)
 
 
 def _reference(scene: Scene, network: Network, n: int) -> F32:

@@ -9,7 +9,7 @@ import torch
 
 from galirep.data.tensors import BLOCK
 from galirep.evaluation.measures.reconstruction import SPREAD, mean_image
-from galirep.evaluation.measures.scene import Measure, Scene, Score, format_spread, warn_own_knowledge
+from galirep.evaluation.measures.scene import Measure, Scene, Score, format_spread, warn_own_network
 from galirep.game.masks import ERASED, erase, mix, random_boxes
 from galirep.metrics.reconstruction import FeatureErrors, batch_std, squared_errors
 
@@ -28,7 +28,8 @@ def draw_masks(count: int, size: int, seed: int) -> torch.Tensor:
 def _inpainting(scene: Scene) -> Score:
     complete, network = scene.need("complete"), scene.network
     masks = draw_masks(len(scene.images), scene.shape[0], scene.options.seed)
-    mean, features = mean_image(scene), FeatureErrors()
+    mean = mean_image(scene)
+    features = FeatureErrors(f"{scene.subject.name}" + (f" in {network.about.spec}" if network else ""))
     errors, errors_of_mean = [], []
     for x, block in zip(scene.blocks("inpainting"), torch.split(masks, BLOCK), strict=True):
         mask = block.to(scene.device)
@@ -61,7 +62,7 @@ def _inpainting(scene: Scene) -> Score:
             "extractor": network.record(),
         }
         arrays["feature_mse"] = scaled
-        warnings += warn_own_knowledge(scene, network)
+        warnings += warn_own_network(scene, network)
     if scene.subject.masked is False:
         warnings.append(f"{scene.subject.name} never saw a masked image in training: it has not learned to inpaint")
     return Score(float(values.mean()), batch_std(values), SPREAD, len(values), details, arrays, tuple(warnings))

@@ -8,9 +8,11 @@ import numpy as np
 from galirep.data.memory import Images
 from galirep.data.sources import ImageSource
 from galirep.errors import ConfigError, DataError, format_list, unknown
+from galirep.evaluation.images import note_unreadable
 from galirep.evaluation.measures.scene import Measure, Scene, Score, features_of, train_key
 from galirep.metrics.arrays import F32
-from galirep.probing.probe import probe
+from galirep.probing.labelled import RareClassError, from_arrays
+from galirep.probing.probe import fit_probe
 from galirep.probing.protocols import PROTOCOLS
 
 _REPEATED = (
@@ -36,19 +38,26 @@ def _probe(scene: Scene) -> Score:
             "give training images that have them with --probe-train"
         )
     features = [_features(scene, images, what) for images, what in ((train, "training"), (test, "test"))]
-    result = probe(
-        (features[0], train_names),
-        (features[1], test_names),
-        protocol=scene.options.protocol,
-        seed=scene.options.seed,
-        settings=scene.options.protocol_settings,
-        progress=scene.progress,
-    )
+    notes: list[str] = []
+    try:
+        result = fit_probe(
+            from_arrays(features[0], train_names, _where(train), "TRAIN", notes),
+            from_arrays(features[1], test_names, _where(test), "TEST", notes),
+            protocol=scene.options.protocol,
+            seed=scene.options.seed,
+            settings=scene.options.protocol_settings,
+            progress=scene.progress,
+        )
+    except RareClassError as err:
+        raise DataError(f"{err}: give training images that have more of it with --probe-train") from None
     values = result.to_dict()
+    notes += result.notes
     details = {key: values[key] for key in _REPEATED}
-    details |= {"layers": dict(scene.subject.layers), "errors": result.errors, "notes": result.notes}
-    details |= {"converged": result.converged, "train": scene.train_about}
-    return Score(result.error_mean, result.error_std, "draws", result.n_test, details, warnings=tuple(result.notes))
+    details |= {"layers": dict(scene.subject.layers), "errors": result.errors, "notes": notes}
+    read = {"images": len(train), "errors": len(train.errors)}
+    details |= {"converged": result.converged, "train": {**(scene.train_about or {}), **read}}
+    warnings = (*note_unreadable(train, "training"), *(f"probe of {scene.subject.name}: {note}" for note in notes))
+    return Score(result.error_mean, result.error_std, "draws", result.n_test, details, warnings=warnings)
 
 
 def _labelled(scene: Scene) -> tuple[Images, Images]:

@@ -13,7 +13,7 @@ from galirep.evaluation.measures.scene import (
     format_spread,
     no_settings,
     require_network,
-    warn_own_knowledge,
+    warn_own_network,
 )
 from galirep.metrics.reconstruction import BATCH, FeatureErrors, batch_std, squared_errors
 
@@ -49,7 +49,7 @@ def mean_image(scene: Scene) -> torch.Tensor:
 @torch.inference_mode()
 def _feature_mse(scene: Scene) -> Score:
     network, rebuild = require_network(scene, "feature-mse"), scene.need("rebuild")
-    errors = FeatureErrors()
+    errors = FeatureErrors(f"{scene.subject.name} in {network.about.spec}")
     for x in scene.blocks("feature-mse"):
         errors.add(network.extract(x).flatten(1), network.extract(rebuild(x)).flatten(1))
     variance = errors.variance()
@@ -67,7 +67,7 @@ def _feature_mse(scene: Scene) -> Score:
         len(scaled),
         details,
         {"scaled": scaled, "unscaled": np.asarray(errors.rows)},
-        warn_own_knowledge(scene, network),
+        warn_own_network(scene, network),
     )
 
 

@@ -1,5 +1,6 @@
 """What a metric is given (`Scene`), what it returns (`Score`), and what a metric is (`Measure`)."""
 
+import contextlib
 import dataclasses
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -14,8 +15,9 @@ from tqdm import tqdm
 from galirep.data.memory import Images
 from galirep.data.sources import ImageSource
 from galirep.data.tensors import BLOCK, ImageFunction, image_blocks
-from galirep.errors import ConfigError, DataError, PluginError
+from galirep.errors import CheckpointError, ConfigError, DataError, PluginError
 from galirep.evaluation.subjects import Subject
+from galirep.features.gali import GaliEncoder
 from galirep.features.protocol import Description, FeatureExtractor
 from galirep.metrics.arrays import F32
 from galirep.probing.probe import DEFAULT_PROTOCOL
@@ -209,19 +211,47 @@ def require_varied(features: F32, who: str) -> None:
         )
 
 
-def warn_own_knowledge(scene: Scene, network: Network) -> tuple[str, ...]:
-    """Return a warning if a network is the M(.) that the subject was trained with, else nothing."""
-    adapter, about = scene.subject.adapter, network.about
-    if not adapter:
-        return ()
-    same_hash = bool(about.sha256) and adapter.get("sha256") == about.sha256
-    no_hash = not about.sha256 and not adapter.get("sha256") and adapter.get("name") == about.name
-    if not (same_hash or no_hash):
-        return ()
-    return (
-        f"{about.spec} is the M(.) that {scene.subject.name} was trained with: its error there says "
-        "how well it learned M, not how good its reconstructions are",
-    )
+def warn_own_network(scene: Scene, network: Network) -> tuple[str, ...]:
+    """Return a warning if a network is part of what is measured, else nothing.
+
+    That is the M(.) that the subject was trained with, the body that its E stands on, or its own E or D.
+    """
+    subject, about = scene.subject, network.about
+    who = f"{about.spec} is"
+    if _is_recorded(subject.adapter, about):
+        return (
+            f"{who} the M(.) that {subject.name} was trained with: its error there says "
+            "how well it learned M, not how good its reconstructions are",
+        )
+    if _is_recorded(subject.body, about):
+        return (
+            f"{who} the body that E of {subject.name} stands on: its error there says "
+            "how well G inverts what E reads, not how good its reconstructions are",
+        )
+    if _is_own(subject, network):
+        return (
+            f"{who} of the networks of {subject.name} itself: its error there says "
+            "how well they fit each other, not how good its reconstructions are",
+        )
+    return ()
+
+
+def _is_recorded(record: Mapping[str, Any] | None, about: Description) -> bool:
+    """Return whether a network is the one that an export records: of the same hash, or of the same name without any."""
+    if not record:
+        return False
+    same_hash = bool(about.sha256) and record.get("sha256") == about.sha256
+    return same_hash or (not about.sha256 and not record.get("sha256") and record.get("name") == about.name)
+
+
+def _is_own(subject: Subject, network: Network) -> bool:
+    """Return whether a network is E or D of the subject: its own networks, read at the same layers, have its hash."""
+    own = subject.extract
+    if subject.kind != "run" or not isinstance(own, GaliEncoder) or not isinstance(network.extract, GaliEncoder):
+        return False
+    with contextlib.suppress(PluginError, CheckpointError):
+        return own.with_layers(list(network.extract.layers)).sha256 == network.extract.sha256
+    return False
 
 
 def format_spread(entry: Mapping[str, Any], digits: int = 4) -> str:

@@ -3,6 +3,7 @@
 import contextlib
 import functools
 import inspect
+import os
 import time
 from collections.abc import Callable, Iterator
 from contextvars import ContextVar
@@ -15,7 +16,8 @@ from galirep.system.outputs.temporary import is_temporary_of
 
 P = ParamSpec("P")
 R = TypeVar("R")
-_HELD: ContextVar[frozenset[Path]] = ContextVar("galirep_locks", default=frozenset())
+# with the number of the process: a forked child does not hold what its parent does
+_HELD: ContextVar[tuple[int, frozenset[Path]]] = ContextVar("galirep_locks", default=(0, frozenset()))
 _WAIT = 0.2  # seconds between two looks
 
 
@@ -28,12 +30,12 @@ def hold(*paths: str | Path, force: bool = False, parents: bool = False, wait: b
     Raises:
         InUseError, ConfigError, DataError: see `acquire`.
     """
-    held = _HELD.get()
+    held = _held()
     todo = dict.fromkeys(path for path in map(output_path, map(Path, paths)) if path not in held)
     with contextlib.ExitStack() as stack:
         for path in todo:
             stack.callback(_acquire_in_time(path, force, parents, wait).release)
-        token = _HELD.set(held | set(todo))
+        token = _HELD.set((os.getpid(), held | set(todo)))
         try:
             yield
         finally:
@@ -43,7 +45,8 @@ def hold(*paths: str | Path, force: bool = False, parents: bool = False, wait: b
 def is_held(path: str | Path) -> bool:
     """Return whether a call around this one holds the lock of an output (see `hold`), or of what it will replace."""
     path = output_path(Path(path))
-    return path in _HELD.get() or any(is_temporary_of(path, output) for output in _HELD.get())
+    held = _held()
+    return path in held or any(is_temporary_of(path, output) for output in held)
 
 
 @contextlib.contextmanager
@@ -77,6 +80,11 @@ def locks_outputs(*names: str, parents: bool = False) -> Callable[[Callable[P, R
         return locked
 
     return decorate
+
+
+def _held() -> frozenset[Path]:
+    pid, paths = _HELD.get()
+    return paths if pid == os.getpid() else frozenset()
 
 
 def _acquire_in_time(path: Path, force: bool, parents: bool, wait: bool) -> OutputLock:

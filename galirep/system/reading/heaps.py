@@ -2,7 +2,8 @@
 
 A global heap collection is `GCOL`, a version, its size, and objects one behind the other, each with its number and
 size; of a free one HDF5 adds a size that may be zero. Only those are looked at that something in the file refers to,
-so the cost is that of reading the texts (HDF5 File Format Specification, III.E).
+so the cost is that of reading the texts, and nothing where all is of fixed length (HDF5 File Format Specification,
+III.E).
 """
 
 import mmap
@@ -49,6 +50,8 @@ def require_sound_heaps(file: h5py.File, path: Path, names: Iterable[str] | None
         )
         objects = [file.get(name) for name in own]
         datasets = [item for item in objects if isinstance(item, h5py.Dataset)]
+        if not any(map(_refers_to_heap, (file["/"], *datasets))):
+            return
         with path.open("rb") as raw:
             # closed with the last array that looks at it
             content = mmap.mmap(raw.fileno(), 0, access=mmap.ACCESS_READ)
@@ -56,6 +59,14 @@ def require_sound_heaps(file: h5py.File, path: Path, names: Iterable[str] | None
         addresses = np.unique(np.concatenate([np.empty(0, np.int64), *_referenced(file, datasets, view, content)]))
         for start in range(0, len(addresses), _TOGETHER):
             _walk(view, addresses[start : start + _TOGETHER])
+
+
+def _refers_to_heap(item: Any) -> bool:
+    """Return whether a dataset, or an attribute of it or of a group, is of variable length; no value is read."""
+    if isinstance(item, h5py.Dataset) and item.dtype.hasobject:
+        return True
+    count = h5py.h5a.get_num_attrs(item.id)
+    return any(h5py.h5a.open(item.id, index=i).dtype.hasobject for i in range(count))
 
 
 def _referenced(

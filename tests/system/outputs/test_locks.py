@@ -245,6 +245,14 @@ def test_calls_within_a_call_need_not_lock_again_other_threads_must(tmp_path):
         except InUseError as err:
             refused.append(err)
 
+    def child():
+        # forked within the call, it is another process all the same
+        assert not is_held(tmp_path / "z")
+        with pytest.raises(InUseError, match="in use: process"), hold(tmp_path / "z"):
+            pass
+
+    with hold(tmp_path / "z"):
+        assert run(child) == 0
     refused = []
     assert write(tmp_path / "x") == [".x.lock"]
     assert write(tmp_path / "x", report=tmp_path / "y") == [".x.lock", ".y.lock"]
