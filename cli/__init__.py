@@ -30,6 +30,7 @@ COMMANDS = {
     "verify": ("verify", "Check an embedding file, an index or an export."),
     "merge": ("merge", "Join embedding files of one encoder."),
     "info": ("info", "Describe a data set, run, checkpoint, embedding file or index."),
+    "report": ("report", "Write a page about runs: curves, pictures, settings."),
     "doctor": ("doctor", "Check this installation: torch, GPUs, faiss, HDF5, disk, memory."),
     "list": ("listing", "List variants, adapters, datasets, networks, protocols."),
 }

@@ -38,6 +38,7 @@ _HOME = {
     "evaluate": "galirep.evaluation.evaluate",
     "reproduce": "galirep.evaluation.reproduction.runner",
     "info": "galirep.inspection.paths",
+    "report": "galirep.inspection.run_report",
     "doctor": "galirep.inspection.doctor",
 }
 __all__ = ["__version__", *_HOME]
@@ -65,6 +66,7 @@ if TYPE_CHECKING:
     from galirep.inspection.doctor import doctor as doctor
     from galirep.inspection.opened_run import load_run as load_run
     from galirep.inspection.paths import info as info
+    from galirep.inspection.run_report import report as report
     from galirep.inspection.verify import verify as verify
     from galirep.networks.saved import export_run as export_run
     from galirep.probing.probe import probe as probe

@@ -21,7 +21,7 @@ NAMES = {
         "StoreMeta",
     ),
     *("merge", "verify", "export_embeddings", "import_embeddings", "export_run", "probe", "build_index", "retrieve"),
-    *("sample", "reconstruct", "inpaint", "interpolate", "evaluate", "reproduce", "info", "doctor"),
+    *("sample", "reconstruct", "inpaint", "interpolate", "evaluate", "reproduce", "info", "report", "doctor"),
 }
 FEATURES = {
     *("FeatureExtractor", "FrozenExtractor", "NetworkExtractor", "Description", "describe", "check", "freeze"),

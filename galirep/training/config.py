@@ -162,7 +162,12 @@ class TrainConfig(Settings):
     # reports
     log_every: int = setting(100, "Updates between two lines of metrics.jsonl.", low=1)
     checkpoint_every: int = setting(1000, "Updates between two checkpoints.", low=1)
-    sample_every: int = setting(1000, "Updates between two grids of pictures (0: none).", low=0, free=True)
+    sample_every: int | None = setting(
+        None,
+        "Updates between two grids of pictures, 0: none (default: 1000, or a quarter of a shorter run).",
+        low=0,
+        free=True,
+    )
     keep: int = setting(1, "Checkpoints kept besides last.pt.", low=0, free=True)
 
     command: ClassVar[str] = "train"

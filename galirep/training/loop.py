@@ -116,7 +116,7 @@ def train(
                     on_row(row.to_dict())
 
             # show
-            if run.due(config.sample_every):
+            if run.due(config.sample_every or 0):
                 run.save_pictures()
 
             # save

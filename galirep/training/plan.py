@@ -24,6 +24,7 @@ from galirep.training.held_out import default_count
 _EPOCHS = 100.0  # where neither epochs nor steps are set (Dandi et al. 2021)
 _VIEWS = "crop"  # of a variant with view operators, where nothing is set
 _EVALUATE_EVERY = 1000  # updates, where nothing is set and images are held out
+_SAMPLE_EVERY = 1000
 
 
 @dataclass(frozen=True)
@@ -103,6 +104,7 @@ def resolve(config: TrainConfig, variant: Variant, images: Images) -> RunPlan:
         epochs=None,
         holdout=holdout,
         evaluate_every=evaluate_every,
+        sample_every=min(_SAMPLE_EVERY, max(1, steps // 4)) if config.sample_every is None else config.sample_every,
     )
     shapes = Shapes(size, channels, latent_dim, config.width, norm=config.norm)
     return RunPlan(resolved, variant, shapes, steps, holdout, evaluate_every)

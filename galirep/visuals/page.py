@@ -5,23 +5,29 @@ import hashlib
 import html
 import json
 import re
+from collections.abc import Sequence
 from importlib.resources import files
 from typing import Any
 
 
-def render_page(title: str, payload: dict[str, Any], uris: list[str]) -> str:
-    """Fill the template with style, script and data.
+def render_page(
+    title: str, payload: dict[str, Any], uris: Sequence[str] = (), *, kind: str = "report", **parts: str
+) -> str:
+    """Fill the template of a kind of page (`report` of a retrieval, `run_report`) with style, script and data.
 
-    `payload` is the JSON that the script reads, `uris` are the data: URIs of the sprite sheets. The content security
-    policy names style and script by hash and forbids fetching anything.
+    `payload` is the JSON that the script reads, `uris` are the data: URIs of the sprite sheets, `parts` are HTML for
+    other places of the template. The content security policy names style and script by hash and forbids fetching
+    anything.
     """
-    template, style, script = (_read_template(suffix) for suffix in ("html", "css", "js"))
+    template, own, script = (_read_template(f"{kind}.{suffix}") for suffix in ("html", "css", "js"))
+    style = _read_template("page.css") + own
     style += "".join(f".sheet{i}{{background-image:url({uri})}}\n" for i, uri in enumerate(uris))
     policy = (
         f"default-src 'none'; img-src data:; style-src '{_csp_hash(style)}'; script-src '{_csp_hash(script)}'; "
         "base-uri 'none'"
     )
     parts = {
+        **parts,
         "policy": policy,
         "title": html.escape(title),
         "style": style,
@@ -32,8 +38,8 @@ def render_page(title: str, payload: dict[str, Any], uris: list[str]) -> str:
     return re.sub(r"\{\{(\w+)\}\}", lambda match: parts[match[1]], template)
 
 
-def _read_template(suffix: str) -> str:
-    return files("galirep.visuals").joinpath(f"report.{suffix}").read_text(encoding="utf-8")
+def _read_template(name: str) -> str:
+    return files("galirep.visuals").joinpath(name).read_text(encoding="utf-8")
 
 
 def _script_safe_json(value: Any) -> str:
