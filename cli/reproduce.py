@@ -75,11 +75,18 @@ def reproduce_command(
 ) -> None:
     """Train and measure what TABLE (reconstruction, representation, generation, inpainting, ablations, or a TOML file)
     lacks, and print its tables with a verdict for each claim. Finished rows are taken from their files."""
+    from galirep.evaluation.reproduction.catalog import load_study
+    from galirep.evaluation.reproduction.report import find_place, write_reports
     from galirep.evaluation.reproduction.runner import reproduce
+    from galirep.system.outputs.holding import hold
 
     if not all(seed.isdigit() for seed in seeds):
         raise ConfigError(f"seeds {','.join(seeds)}: give whole numbers with commas")
     limits["seeds"] = tuple(map(int, seeds))
+    if markdown is not None:
+        # before anything is made: training may take days
+        for study in studies:
+            find_place(markdown, load_study(study, scale).name)
     made = [
         reproduce(
             study,
@@ -98,10 +105,7 @@ def reproduce_command(
     ]
     text = "\n\n".join(reproduction.text for reproduction in made)
     if markdown is not None and not dry_run:
-        from galirep.evaluation.reproduction.report import write_report
-        from galirep.system.outputs.holding import hold
-
         with hold(markdown, force=force_unlock):
-            for reproduction in made:
-                write_report(markdown, reproduction.study.name, reproduction.text)
-    emit(as_json, [reproduction.to_dict() for reproduction in made], text)
+            write_reports(markdown, {reproduction.study.name: reproduction.text for reproduction in made})
+    values = [reproduction.to_dict() for reproduction in made]
+    emit(as_json, values[0] if len(values) == 1 else {"studies": values}, text)

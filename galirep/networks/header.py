@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, TypedDict
 
 from galirep.errors import CheckpointError
-from galirep.system.reading.records import Count, Range, Size, check
+from galirep.system.reading.records import Count, Range, Size, check, quoted
 
 _Side = Annotated[int, Range(1, 8192)]
 _Channels = Annotated[int, Range(1, 4)]
@@ -137,4 +137,7 @@ def check_header(header: Mapping[str, Any], kind: Any, where: str | Path) -> dic
         CheckpointError: a value is missing or of another type.
     """
     checked: dict[str, Any] = check(header, kind, f"the header of {where}", CheckpointError, "is damaged")
+    known = ShapesOf.__required_keys__ | ShapesOf.__optional_keys__
+    if strange := [key for key in checked.get("shapes") or () if key not in known]:
+        raise CheckpointError(f"the header of {where} is damaged: its shapes have an unknown {quoted(strange[0])}")
     return checked

@@ -5,13 +5,21 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from galirep.errors import CheckpointError
 from galirep.system.outputs.full_disk import explain_full_disk
 from galirep.system.printable import printable
+from galirep.system.reading.files import kind_of
 
 
 @contextmanager
 def run_log(path: Path) -> Iterator[logging.Logger]:
-    """Open the logger `galirep.runs`: it appends to the file `path`, and passes on what the user's loggers ask for."""
+    """Open the logger `galirep.runs`: it appends to the file `path`, and passes on what the user's loggers ask for.
+
+    Raises:
+        CheckpointError: `path` is a pipe, a device or a folder.
+    """
+    if kind := kind_of(path):
+        raise CheckpointError(f"{path} is {kind}, not a file")
     logger, file, parent = (
         logging.getLogger("galirep.runs"),
         _File(path, encoding="utf-8"),

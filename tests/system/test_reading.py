@@ -11,7 +11,9 @@ import h5py
 import numpy as np
 import pytest
 
-from galirep.errors import ConfigError, DataError
+from galirep.errors import CheckpointError, ConfigError, DataError
+from galirep.networks.header import check_header
+from galirep.runs.log import run_log
 from galirep.system.reading.arrays import map_npy, open_npz
 from galirep.system.reading.documents import parse_json, read_toml, read_yaml
 from galirep.system.reading.files import kind_of, read_bytes, read_regular
@@ -279,3 +281,16 @@ def test_pipes_devices_and_folders_are_not_opened(tmp_path):
     with pytest.raises(IsADirectoryError):
         read_regular(tmp_path)
     assert read_regular(tmp_path / "file") == b"x"
+
+
+def test_an_unknown_size_in_the_header_of_a_network(tmp_path):
+    shapes = {"size": 8, "channels": 1, "latent": 4}
+    assert check_header({"shapes": shapes}, dict, "e.safetensors")["shapes"] == shapes
+    with pytest.raises(CheckpointError, match=r"header of e\.safetensors is damaged: its shapes have an unknown 'xx'"):
+        check_header({"shapes": {**shapes, "xx": 1}}, dict, "e.safetensors")
+
+
+def test_the_log_of_a_run_is_no_pipe(tmp_path):
+    os.mkfifo(tmp_path / "train.log")
+    with pytest.raises(CheckpointError, match=r"train\.log is a pipe, not a file"), run_log(tmp_path / "train.log"):
+        pass

@@ -26,12 +26,22 @@ def load_study(name: str | Path, scale: str | Path | None = None) -> Study:
     """
     study = _load(name, "table", TABLES)
     if scale is None:
+        for claim in study.claims if study.sets else ():
+            for set_name in claim.sets:
+                if set_name not in [s.name for s in study.sets]:
+                    raise ConfigError(f"{name}: {unknown('set', set_name, [s.name for s in study.sets])}")
         return study
     on = _load(scale, "scale", SCALES)
     if study.sets:
         raise ConfigError(f"{name} has sets of its own: leave --scale out")
     if not on.sets:
         raise ConfigError(f"the scale {scale} has no sets")
+    # a scale has rows of every table
+    rows = [*_rows(), *(row.name for row in study.rows)]
+    for image_set in on.sets:
+        for name in (*image_set.rows, *image_set.row_settings):
+            if name not in rows:
+                raise ConfigError(f"the scale {scale}, set {image_set.name!r}: {unknown('row', name, rows)}")
     return study.on(on)
 
 

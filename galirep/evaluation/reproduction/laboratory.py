@@ -12,11 +12,12 @@ import torch
 
 from galirep.data.catalog import open_data
 from galirep.data.memory import Images, load_images
-from galirep.errors import InUseError
+from galirep.errors import ConfigError, InUseError
 from galirep.evaluation.reproduction.making import Place, make
 from galirep.evaluation.reproduction.measures import COLUMNS, Yardstick
 from galirep.evaluation.reproduction.store import Options, Work, identity, load_result, measured, result_path
 from galirep.evaluation.reproduction.study import ImageSet, Study
+from galirep.runs.directory import RunDirectory
 from galirep.supervised.config import ClassifierConfig
 from galirep.supervised.loop import train_classifier
 from galirep.system.files import write_json
@@ -49,7 +50,7 @@ class Laboratory:
                 bench.images,
                 folder,
                 bench.knowledge if work.image_set.knowledge else None,
-                lambda name: bench.folder(rows[name]) / "run",
+                lambda name: self._run_of(rows[name], bench),
                 self.options.trust_encoder,
                 self.options.force_unlock,
             )
@@ -69,6 +70,19 @@ class Laboratory:
             }
             write_json(path, result)
             return result
+
+    def _run_of(self, work: Work, bench: "Bench") -> Path:
+        """Return the run of a row that another one stands on, once it is finished: make it, or wait for who does.
+
+        Raises:
+            ConfigError: another process did not finish it.
+        """
+        if load_result(self.study, work, self.options) is None and self.result(work) is None:
+            with hold(bench.folder(work), force=self.options.force_unlock, parents=True, wait=True):
+                pass
+            if load_result(self.study, work, self.options) is None:
+                raise ConfigError(f"{work.image_set.name} {work.name}, which others stand on, was not finished")
+        return bench.folder(work) / "run"
 
 
 def _environment() -> dict[str, Any]:
@@ -97,9 +111,14 @@ class Bench:
         return self._load(self.image_set.split)
 
     @cached_property
+    def test(self) -> Images:
+        """The test images."""
+        return self._load(self.image_set.test_split)
+
+    @cached_property
     def facts(self) -> dict[str, Any]:
         """What is recorded of the data."""
-        test = self.yardstick.test
+        test = self.test
         return {
             "train": {"images": len(self.images), "fingerprint": self.images.fingerprint},
             "test": {"split": self.image_set.test_split, "images": len(test), "fingerprint": test.fingerprint},
@@ -116,8 +135,7 @@ class Bench:
         image_set, data = self.image_set, self.options.data
         judge = self._classifier("judge", image_set.judge) if image_set.judge else None
         files = [None if key is None else Path(data[key]) for key in (image_set.labels, image_set.test_labels)]
-        test = self._load(image_set.test_split)
-        return Yardstick(image_set, self.images, test, judge=judge, labels=files[0], test_labels=files[1])
+        return Yardstick(image_set, self.images, self.test, judge=judge, labels=files[0], test_labels=files[1])
 
     def _classifier(self, name: str, settings: Mapping[str, Any]) -> Path:
         """Train a classifier on the set, or take the one that is there."""
@@ -126,11 +144,27 @@ class Bench:
         common = {"data": data[image_set.data], "split": image_set.split, "image_size": image_set.image_size}
         labels = {} if image_set.labels is None else {"labels": data[image_set.labels]}
         with hold(run.parent, force=self.options.force_unlock, parents=True, wait=True):
-            if not (run.parent / "done").exists():
-                config = ClassifierConfig.from_dict({**common, **labels, **settings})
+            config = ClassifierConfig.from_dict({**common, **labels, **settings})
+            if (run.parent / "done").exists():
+                self._require_same(run, settings)
+            else:
                 train_classifier(config, out=run, resume=run.exists(), force_unlock=self.options.force_unlock)
                 (run.parent / "done").touch()
         return run
+
+    def _require_same(self, run: Path, settings: Mapping[str, Any]) -> None:
+        """Check that a finished classifier was trained on the images of the set with these settings.
+
+        Raises:
+            ConfigError: it was not.
+        """
+        directory = RunDirectory(run)
+        before, images = directory.settings(), directory.info().get("data", {}).get("fingerprint")
+        wrong = [f"{key} {before.get(key)}, not {value}" for key, value in settings.items() if before.get(key) != value]
+        if images not in (None, self.images.fingerprint):
+            wrong.append(f"images {images[:12]}, not {self.images.fingerprint[:12]}")
+        if wrong:
+            raise ConfigError(f"{run} was trained with {'; '.join(wrong)}: give another --out, or delete {run.parent}")
 
 
 @contextlib.contextmanager

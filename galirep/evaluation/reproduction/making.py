@@ -13,7 +13,7 @@ from galirep.errors import ConfigError
 from galirep.evaluation import baselines
 from galirep.evaluation.reproduction.budget import spend
 from galirep.evaluation.reproduction.made import Made, layer_sets
-from galirep.evaluation.reproduction.study import ImageSet, Row, settings_on
+from galirep.evaluation.reproduction.study import ImageSet, Row, reference, settings_on
 from galirep.evaluation.subjects import Subject, baseline_subject, load_subject, network_subject
 from galirep.features.gali import GaliEncoder
 from galirep.features.protocol import FeatureExtractor, describe
@@ -54,9 +54,10 @@ class Place:
 
     def resolve(self, text: str) -> str:
         """Return a setting with `{NAME}` of a row replaced by its run, `{knowledge}` by the run of M."""
-        if not (text.startswith("{") or ":{" in text) or not text.endswith("}"):
+        name = reference(text)
+        if name is None:
             return text
-        prefix, _, name = text.removesuffix("}").rpartition("{")
+        prefix = text.removesuffix(f"{{{name}}}")
         run = self.knowledge if name == "knowledge" else self.others(name)
         if run is None:
             raise ConfigError(f"{text!r}: the set {self.image_set.name!r} gives no knowledge")
@@ -114,7 +115,7 @@ def _made(subject: Subject, extractor: FeatureExtractor, facts: Mapping[str, Any
 
 def _views(row: Row, seed: int, place: Place) -> Made:
     settings = {"image_size": place.image_set.image_size, **settings_on(row, place.image_set), "seed": seed}
-    settings["data"] = place.images.spec
+    settings |= {"data": place.images.spec, "split": place.image_set.split}
 
     def run(out: Path, steps: int, *, resume: bool = False) -> None:
         config = ClassifierConfig.from_dict({**settings, "steps": steps, "epochs": None})

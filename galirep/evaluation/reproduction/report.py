@@ -9,7 +9,7 @@ from galirep.evaluation.reproduction.measures import COLUMNS
 from galirep.evaluation.reproduction.study import ImageSet, Row, Study
 from galirep.evaluation.reproduction.verdicts import Comparison, Verdict, decide
 from galirep.metrics.intervals import format_interval, mean_interval
-from galirep.system.files import write_text
+from galirep.system.files import require_free, write_text
 
 
 def report(study: Study, results: Iterable[Mapping[str, Any]]) -> str:
@@ -44,10 +44,38 @@ def write_report(path: Path, name: str, text: str) -> None:
     Raises:
         ConfigError: the file exists and lacks the two lines, or is no text.
     """
-    begin, end = f"<!-- {name} -->", f"<!-- end {name} -->"
+    write_reports(path, {name: text})
+
+
+def write_reports(path: Path, texts: Mapping[str, str]) -> None:
+    """Write the reports of several studies, name -> text, as `write_report` does; a new file has them in their order.
+
+    Raises:
+        ConfigError: as `write_report`.
+    """
     if not path.exists():
-        write_text(path, f"{begin}\n{text}\n{end}\n")
+        write_text(path, "\n".join(_block(name, text) + "\n" for name, text in texts.items()))
         return
+    for name, text in texts.items():
+        head, tail = find_place(path, name) or ("", "\n")
+        write_text(path, f"{head}{_block(name, text)}{tail}")
+
+
+def _block(name: str, text: str) -> str:
+    begin, end = _lines(name)
+    return f"{begin}\n{text}\n{end}"
+
+
+def find_place(path: Path, name: str) -> tuple[str, str] | None:
+    """Return what stands before and after the tables of a study in a Markdown file; None where there is no file yet.
+
+    Raises:
+        ConfigError: as `write_report`; also where the folder of the file does not exist.
+    """
+    begin, end = _lines(name)
+    require_free(path, overwrite=True)
+    if not path.exists():
+        return None
     try:
         head, found_begin, rest = path.read_text(encoding="utf-8").partition(begin)
     except (OSError, UnicodeDecodeError) as err:
@@ -55,7 +83,11 @@ def write_report(path: Path, name: str, text: str) -> None:
     _, found_end, tail = rest.partition(end)
     if not found_begin or not found_end:
         raise ConfigError(f"{path} exists and lacks the lines {begin} and {end} to write the tables between")
-    write_text(path, f"{head}{begin}\n{text}\n{end}{tail}")
+    return head, tail
+
+
+def _lines(name: str) -> tuple[str, str]:
+    return f"<!-- {name} -->", f"<!-- end {name} -->"
 
 
 def _heading(image_set: ImageSet, results: Sequence[Mapping[str, Any]]) -> str:

@@ -11,12 +11,19 @@ from typing import Any
 import torch
 
 from galirep.errors import ConfigError, unknown
+from galirep.evaluation.reproduction.budget import forecast
 from galirep.evaluation.reproduction.catalog import load_study
-from galirep.evaluation.reproduction.forecast import forecast
 from galirep.evaluation.reproduction.laboratory import Laboratory
 from galirep.evaluation.reproduction.measures import COLUMNS
 from galirep.evaluation.reproduction.report import report, results_on, verdicts_of
-from galirep.evaluation.reproduction.store import Options, Work, load_result, work_of
+from galirep.evaluation.reproduction.requirements import (
+    require_data,
+    require_known,
+    require_one_data,
+    require_possible,
+    require_runs,
+)
+from galirep.evaluation.reproduction.store import Options, Work, load_result, result_path, work_of
 from galirep.evaluation.reproduction.study import Study, settings_on
 from galirep.evaluation.reproduction.verdicts import Verdict
 from galirep.features.registry import require_no_code
@@ -48,7 +55,7 @@ def reproduce(
     study: str | Path | Study,
     *,
     out: str | Path,
-    data: Mapping[str, str],
+    data: Mapping[str, str] | None = None,
     scale: str | Path | None = None,
     results: str | Path | None = None,
     jobs: int = 1,
@@ -61,34 +68,47 @@ def reproduce(
     """Make what is missing of a study, by name or TOML file, and return all its results with verdicts.
 
     `data` are key -> SPEC (or the path of a CSV file of attributes) for the keys that the sets of the study or of
-    `scale` name; runs are in `out`, results in `results` (default: OUT/results). Rows are made by `jobs` processes,
-    each on one thread if there are several; other calls with the same folders may share the work. A result that is
-    stored is not made again; one that lacks a column of the study is measured for it alone. `limits` are those of
-    `restricted`. With `dry_run` nothing is made: the text says what would be. `say` is given a line for each result.
+    `scale` name (none is needed to print what is stored); runs are in `out`, results in `results` (default:
+    OUT/results). Rows are made by `jobs` processes, each on one thread if there are several; other calls with the same
+    folders may share the work. A result that is stored is not made again; one that lacks a column of the study is
+    measured for it alone. `limits` are those of `restricted`. With `dry_run` nothing is made: the text says what would
+    be. `say` is given a line for each result.
 
     Raises:
         PluginError: the study names code, without `trust_encoder`.
-        ConfigError: the study does not fit together, has no sets, a key of its data is not given, or a stored result
-            was made otherwise (other settings or another budget).
+        ConfigError: the study does not fit together, has no sets, a key of its data is not given, a stored result
+            was made otherwise (other settings, another budget), or results of a set are of different images.
         InUseError: a process of another host has the lock of a result (see `galirep.train`, also for `force_unlock`).
     """
     stored = Path(out) / "results" if results is None else Path(results)
-    options = Options(dict(data), Path(out), stored, trust_encoder, force_unlock)
+    options = Options(dict(data or {}), Path(out), stored, trust_encoder, force_unlock)
     whole = study if isinstance(study, Study) else load_study(study, scale)
+    whole.check(COLUMNS)
     chosen = restricted(whole, **limits)
-    chosen.check(COLUMNS)
+    chosen.check_sets()
     _require_no_code(chosen, options)
     if not chosen.sets:
         raise ConfigError(f"the table {whole.name!r} has no sets: name a scale, e.g. --scale cpu or a FILE.toml")
+    require_possible(whole)
+    require_known(whole, options)
     work = work_of(chosen)
     missing = [item for item in work if load_result(chosen, item, options) is None]
+    _stored(chosen, work, options)
+    require_runs(chosen, missing, options)
+    require_data(whole, missing, options, all_given=not dry_run)
     if dry_run:
-        return Reproduction(chosen, (), forecast(chosen, missing, options))
-    if missing:
-        _require_data(chosen, whole, options)
+        return Reproduction(chosen, (), forecast(chosen, missing, options, say))
     _make(chosen, missing, options, jobs, say)
-    made = tuple(result for item in work if (result := load_result(chosen, item, options)) is not None)
+    made = _stored(chosen, work, options)
     return Reproduction(chosen, made, report(chosen, made))
+
+
+def _stored(study: Study, work: Sequence[Work], options: Options) -> tuple[Mapping[str, Any], ...]:
+    """Return the results that are stored, all of a set of the same images."""
+    results = [(result_path(item, options), load_result(study, item, options)) for item in work]
+    stored = [(path, result) for path, result in results if result is not None]
+    require_one_data(stored)
+    return tuple(result for _, result in stored)
 
 
 def _make(study: Study, missing: Sequence[Work], options: Options, jobs: int, say: Callable[[str], object]) -> None:
@@ -120,7 +140,7 @@ def _announce(work: Work, result: Mapping[str, Any] | None, say: Callable[[str],
         say(f"{work.image_set.name} {work.name}: another process is at it")
         return
     numbers = ", ".join(f"{key} {value:.4g}" for key, value in result.items() if key in COLUMNS and value is not None)
-    say(f"{work.image_set.name} {work.name}: {numbers}")
+    say(f"{work.image_set.name} {work.name}: {numbers or 'it has none of the columns'}")
 
 
 _laboratory: "Laboratory | None" = None
@@ -135,20 +155,6 @@ def _start_worker(study: Study, options: Options) -> None:
 def _work(work: Work) -> dict[str, Any] | None:
     assert _laboratory is not None
     return _laboratory.result(work)
-
-
-def _require_data(study: Study, whole: Study, options: Options) -> None:
-    """Check that the data of a study is given, and nothing that `whole`, it before `restricted`, does not name."""
-    for key in _keys(study):
-        if key not in options.data:
-            raise ConfigError(f"the study {study.name!r} needs the data {key!r}: give --data {key}=SPEC")
-    for key in options.data:
-        if key not in _keys(whole):
-            raise ConfigError(unknown("data", key, _keys(whole)))
-
-
-def _keys(study: Study) -> list[str]:
-    return sorted({key for s in study.sets for key in (s.data, s.labels, s.test_labels) if key})
 
 
 def restricted(
@@ -169,6 +175,9 @@ def restricted(
             if name not in known:
                 raise ConfigError(unknown(what, name, known))
     kept = tuple(row for row in study.rows if not rows or row.name in rows)
+    for row in kept:
+        if row.of is not None and row.of not in [other.name for other in kept]:
+            raise ConfigError(f"row {row.name!r} inverts the generator of {row.of!r}: name that row too")
     changes: dict[str, Any] = {}
     if seeds:
         changes["seeds"] = tuple(seeds)

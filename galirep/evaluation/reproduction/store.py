@@ -1,14 +1,14 @@
 """The results of a study: what there is to make, and what is stored, one JSON file a row and seed."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, TypedDict
 
-from galirep.errors import ConfigError, DataError
+from galirep.errors import ConfigError, DataError, format_list
 from galirep.evaluation.reproduction.measures import COLUMNS
-from galirep.evaluation.reproduction.study import ImageSet, Row, Study, settings_on
+from galirep.evaluation.reproduction.study import ImageSet, Row, Study, reference, settings_on
 from galirep.system.reading.documents import read_json
 from galirep.system.reading.records import Count, check
 
@@ -55,10 +55,33 @@ def work_of(study: Study) -> list[Work]:
         rows = study.rows_on(image_set)
         work += [Work(image_set, row, None) for row in rows if not row.seeded and row.kind != "untrained"]
         for seed in image_set.seeds:
-            # an inverter needs the run whose generator it inverts
-            ordered = sorted(rows, key=lambda row: row.kind == "inverter")
+            ordered = in_order(rows, image_set)
             work += [Work(image_set, row, seed) for row in ordered if row.seeded or row.kind == "untrained"]
     return work
+
+
+def needed_rows(row: Row, image_set: ImageSet) -> list[str]:
+    """Return the names of the rows whose runs a row needs on a set."""
+    names = [row.of, *map(reference, settings_on(row, image_set).values())]
+    return list(dict.fromkeys(name for name in names if name is not None and name != "knowledge"))
+
+
+def in_order(rows: Sequence[Row], image_set: ImageSet) -> list[Row]:
+    """Return the rows of a set in their order, but each after those whose runs it needs.
+
+    Raises:
+        ConfigError: some need each other's.
+    """
+    ordered: list[Row] = []
+    left, names = list(rows), {row.name for row in rows}
+    while left:
+        placed = {row.name for row in ordered}
+        ready = next((row for row in left if names.intersection(needed_rows(row, image_set)) <= placed), None)
+        if ready is None:
+            raise ConfigError(f"rows {', '.join(repr(row.name) for row in left)} need each other's runs in a circle")
+        left.remove(ready)
+        ordered.append(ready)
+    return ordered
 
 
 def identity(study: Study, work: Work) -> dict[str, Any]:
@@ -87,17 +110,39 @@ def load_result(study: Study, work: Work, options: Options) -> dict[str, Any] | 
         DataError: it cannot be read.
     """
     path = result_path(work, options)
-    if not path.exists():
+    result = read_stored(path)
+    if result is None:
         return None
-    result = _read(path)
-    made = result["identity"]
-    wanted = identity(study, work)
-    if made != wanted:
-        differing = sorted(key for key in {*made, *wanted} if made.get(key) != wanted.get(key))
+    differing = _differences(result["identity"], identity(study, work))
+    if differing:
         raise ConfigError(
-            f"{path} was made with other {', '.join(differing)}: give another --results folder, or delete the file"
+            f"{path} was made with {format_list(differing)}: give another --out and --results folder, or delete the "
+            "file and the run"
         )
     return result if all(column in result for column in study.columns) else None
+
+
+def read_stored(path: Path) -> dict[str, Any] | None:
+    """Read the file of a result, of whatever identity; None where there is none.
+
+    Raises:
+        DataError: it is not one.
+    """
+    return _read(path) if path.exists() else None
+
+
+def _differences(made: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str]:
+    """List what differs, as `name was, not is`, by the innermost names."""
+    texts = []
+    for key in sorted({*made, *wanted}):
+        was, now = made.get(key), wanted.get(key)
+        if was == now:
+            continue
+        if isinstance(was, Mapping) and isinstance(now, Mapping):
+            texts += _differences(was, now)
+        else:
+            texts.append(f"{key} {'none' if was is None else was}, not {'none' if now is None else now}")
+    return texts
 
 
 class _Provenance(TypedDict):
@@ -132,5 +177,5 @@ def _read(path: Path) -> dict[str, Any]:
 
 def measured(path: Path) -> dict[str, Any]:
     """Return the columns, and their details, that a stored result has."""
-    stored = _read(path) if path.exists() else {}
+    stored = read_stored(path) or {}
     return {key: value for key, value in stored.items() if key.partition(":")[0] in COLUMNS}

@@ -4,6 +4,7 @@ The paper's tables are studies without sets (what is compared), a scale is a stu
 nothing but sets (on what, for how long); a file of your own may hold both.
 """
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
@@ -27,7 +28,8 @@ class Row:
         name: what the table calls it.
         kind: one of `KINDS`.
         settings: of `TrainConfig` (kind train) or `ClassifierConfig` (views), over those of the set; `networks`,
-            `layers`, `components` and the like of baselines.
+            `width`, `latent_dim` and `norm` of kinds untrained, autoencoder and pca, `components` of pca. A value
+            `{NAME}`, or `classifier:{NAME}`, is the run of row NAME, or of M where NAME is `knowledge`.
         of: of an inverter, the row whose generator it inverts.
         paper: set of the paper (`svhn`, `celeba`) -> column -> the paper's figure.
     """
@@ -118,7 +120,7 @@ class Study:
         """Check what the parts say of each other; `columns` are those that can be measured.
 
         Raises:
-            ConfigError: a kind, column, row or set is unknown or named twice, or a budget is not one number above 0.
+            ConfigError: a kind, column, row or set is unknown or named twice; see also `check_sets`.
         """
         names = [row.name for row in self.rows]
         _once("row", names)
@@ -139,6 +141,16 @@ class Study:
         for claim in self.claims:
             _known("row", (claim.better, *claim.than), names)
             _known("column", claim.columns, self.columns)
+        for image_set in self.sets:
+            _known("row", (*image_set.rows, *image_set.row_settings), names)
+        self.check_sets()
+
+    def check_sets(self) -> None:
+        """Check the budget and the seeds of each set.
+
+        Raises:
+            ConfigError: a budget is not one number above 0, or there are no seeds, or one is named twice.
+        """
         for image_set in self.sets:
             budgets = {"minutes": image_set.minutes, "updates": image_set.updates, "epochs": image_set.epochs}
             given = {key: value for key, value in budgets.items() if value is not None}
@@ -167,18 +179,33 @@ class Study:
         return _build(cls, parts, "study")
 
     def on(self, scale: "Study") -> "Study":
-        """Return the study on the sets of another, a scale."""
+        """Return the study on the sets of another, a scale, which may name rows of other studies."""
         rows = [row.name for row in self.rows]
-        # a scale names the rows of all tables
-        sets = [replace(s, rows=tuple(n for n in s.rows if n in rows)) for s in scale.sets]
+        sets = [
+            replace(
+                s,
+                rows=tuple(n for n in s.rows if n in rows),
+                row_settings={n: v for n, v in s.row_settings.items() if n in rows},
+            )
+            for s in scale.sets
+        ]
         kept = [s for s, whole in zip(sets, scale.sets, strict=True) if s.rows or not whole.rows]
-        return replace(self, sets=tuple(kept))
+        names = {s.name for s in kept}
+        # as a study may have claims about the sets of another scale
+        claims = tuple(claim for claim in self.claims if not claim.sets or names.intersection(claim.sets))
+        return replace(self, sets=tuple(kept), claims=claims)
 
 
 def settings_on(row: Row, image_set: ImageSet) -> dict[str, Any]:
     """Return the settings of a row on a set: the set's own (of kind train), the row's, and those for this pair."""
     common = image_set.settings if row.kind == "train" else {}
     return {**common, **row.settings, **image_set.row_settings.get(row.name, {})}
+
+
+def reference(value: object) -> str | None:
+    """Return NAME of a setting `{NAME}` or `PREFIX:{NAME}`, the run of a row or of M (`knowledge`); else None."""
+    found = re.search(r"(?:^|:)\{([^{}]*)\}$", value) if isinstance(value, str) else None
+    return None if found is None else found[1]
 
 
 def _build(record: type[T], values: Mapping[str, Any], where: str) -> T:

@@ -1,14 +1,16 @@
 """A study is made once: results are kept, filled up, checked, and become tables and verdicts."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 import galirep
-from galirep.errors import ConfigError
+from galirep.errors import ConfigError, GalirepError
 from galirep.evaluation.reproduction import laboratory
 from galirep.evaluation.reproduction.made import layer_sets
 from galirep.evaluation.reproduction.report import write_report
@@ -124,10 +126,12 @@ def test_a_new_column_is_measured_on_the_runs_that_are_there(made: tuple[Path, A
 
 def test_a_result_of_other_settings_is_refused(made: tuple[Path, Any]) -> None:
     out, _ = made
-    with pytest.raises(ConfigError, match=r"gali-4-0.json was made with other set: give another --results folder"):
+    with pytest.raises(
+        ConfigError, match=r"gali-4-0.json was made with updates 3, not 4: give another --out and --res"
+    ):
         galirep.reproduce(Study.from_dict(STUDY), out=out, data=DATA, updates=4)
     other = [{"name": "gali-4", "settings": {"variant": "gali-4", "lr": 0.1}}]
-    with pytest.raises(ConfigError, match=r"gali-4-0.json was made with other settings"):
+    with pytest.raises(ConfigError, match=r"gali-4-0.json was made with lr none, not 0.1"):
         galirep.reproduce(Study.from_dict({**STUDY, "rows": other, "claims": []}), out=out, data=DATA)
 
 
@@ -176,7 +180,7 @@ def test_the_command_is_the_function(cli: Any, made: tuple[Path, Any], tmp_path:
         *("--json", "--markdown", tmp_path / "t.md"),
     )
     assert done.exit_code == 0, done.stderr
-    assert json.loads(done.stdout) == [reproduction.to_dict()]
+    assert json.loads(done.stdout) == reproduction.to_dict()
     assert (tmp_path / "t.md").read_text() == f"<!-- mine -->\n{reproduction.text}\n<!-- end mine -->\n"
 
 
@@ -245,3 +249,136 @@ def test_the_sets_of_layers_are_one_rule_for_every_row(tmp_path: Path) -> None:
     body = layer_sets(load_extractor(f"run:{tmp_path / 'b'}"))
     # a body gives vectors, so E has no map, and a D of 8 pixels has three blocks
     assert list(body) == ["paper"] and list(body["paper"].layers)[-2:] == ["fc1", "mu"]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"rows": [{"name": "w", "settings": {"body": "classifier:{nope}"}}]}, "row 'w': unknown row 'nope'"),
+        ({"rows": [{"name": "w", "settings": {"adapter": "classifier:{knowledge}"}}]}, "the set gives no knowledge"),
+        ({"rows": [{"name": "w", "settings": {"variant": "gali-pt"}}]}, "variant 'gali-pt' needs M(.): set adapter"),
+        ({"rows": [{"name": "w", "settings": {"body": "run:{p}"}}, {"name": "p", "kind": "pixels"}]}, "has no run"),
+        ({"rows": [{"name": "w", "settings": {"body": "run:{w}"}}]}, "rows 'w' need each other's runs in a circle"),
+        ({"rows": [{"name": "w", "settings": {"image_size": 16}}]}, "row 'w': image_size 16: the set decides that"),
+        ({"rows": [{"name": "w", "settings": {"steps": 9}}]}, "row 'w': steps 9: the set decides that"),
+        ({"rows": [{"name": "w", "settings": {"epochs": 9}}]}, "row 'w': epochs 9: the set decides that"),
+        ({"rows": [{"name": "w", "settings": {"widht": 9}}]}, "row 'w': unknown setting 'widht': did you mean 'width'"),
+        ({"rows": [{"name": "w", "settings": {"variant": "gali4"}}]}, "unknown variant 'gali4'"),
+        (
+            {"rows": [{"name": "w", "kind": "pixels", "settings": {"width": 4}}]},
+            "unknown setting of kind pixels 'width'",
+        ),
+        ({"rows": [{"name": "w", "kind": "knowledge"}]}, "row 'w' is M itself, and the set gives no knowledge"),
+        ({"claims": [{"text": "c", "better": "ali", "than": ["alicee"], "columns": []}]}, "unknown row 'alicee'"),
+        (
+            {"columns": ["feature_mse"]},
+            "gives no judge, which column 'feature_mse' needs: add e.g. judge = { seed = 1 }",
+        ),
+        ({"columns": ["svm"], "probe_labels": 5000}, "probe_labels 5000 is more than the 1352 training images"),
+        ({"judge": {"sed": 1}}, "set 'digits': judge: unknown setting 'sed'"),
+        ({"labels": "digits"}, "labels and test_labels are two files of one kind"),
+        ({"set_rows": ["alii"]}, "unknown row 'alii': did you mean 'ali'"),
+    ],
+)
+@pytest.mark.parametrize("dry_run", [False, True])
+def test_what_a_study_lacks_is_told_before_anything_is_made(
+    tmp_path: Path, change: dict[str, Any], message: str, dry_run: bool
+) -> None:
+    study = {**STUDY, **{key: value for key, value in change.items() if key in ("rows", "columns", "claims")}}
+    if "rows" in change or "columns" in change:
+        study["claims"] = []
+    of_set = {key.removeprefix("set_"): value for key, value in change.items() if key not in study}
+    study["sets"] = [{**STUDY["sets"][0], **of_set}]
+    with pytest.raises(GalirepError) as caught:
+        galirep.reproduce(Study.from_dict(study), out=tmp_path / "out", data=DATA, dry_run=dry_run)
+    assert message in str(caught.value) and not (tmp_path / "out").exists()
+
+
+def test_results_of_different_images_do_not_stand_side_by_side(made: tuple[Path, Any], tmp_path: Path) -> None:
+    out, _ = made
+    results = shutil.copytree(out / "results", tmp_path / "results")
+    (results / "digits" / "ali-1.json").unlink()
+    other = {"digits": str(_pictures(tmp_path / "other"))}
+    where = {"out": tmp_path / "out", "results": results}
+    with pytest.raises(ConfigError, match=r"was made on other train images .* than --data digits=.*other has"):
+        galirep.reproduce(Study.from_dict(STUDY), **where, data=other)
+    assert not (tmp_path / "out").exists()
+    path = results / "digits" / "ali-0.json"
+    stored = json.loads(path.read_text())
+    stored["provenance"]["test"]["fingerprint"] = "0" * 64
+    path.write_text(json.dumps(stored))
+    with pytest.raises(ConfigError, match=r"ali-0.json was made on other test images .* than .*: delete one of them"):
+        galirep.reproduce(Study.from_dict(STUDY), **where, rows=["PCA", "ali"], seeds=[0])
+
+
+def _pictures(folder: Path) -> Path:
+    for split in ("train", "test"):
+        for name in ("a", "b"):
+            (folder / split / name).mkdir(parents=True)
+            for i in range(4):
+                Image.fromarray(np.full((8, 8), 20 * i, np.uint8)).save(folder / split / name / f"{i}.png")
+    return folder
+
+
+def test_a_row_waits_for_the_run_that_it_stands_on(tmp_path: Path) -> None:
+    rows = [
+        {"name": "on vicreg", "settings": {"body": "classifier:{vicreg}"}},
+        {
+            "name": "vicreg",
+            "kind": "views",
+            "settings": {"objective": "vicreg", "net": "compact", "width": 4, "batch_size": 8, "num_workers": 0},
+        },
+    ]
+    columns = ["pixel_mse", "svm_chosen"]
+    one_seed = {**STUDY["sets"][0], "seeds": [0], "updates": 2}
+    study = Study.from_dict({**STUDY, "rows": rows, "columns": columns, "claims": [], "sets": [one_seed]})
+    with pytest.raises(ConfigError, match="needs the run of row 'vicreg', which --rows leaves out"):
+        galirep.reproduce(study, out=tmp_path, data=DATA, rows=["on vicreg"])
+    made = galirep.reproduce(study, out=tmp_path, data=DATA)
+    assert [result["row"] for result in made.results] == ["vicreg", "on vicreg"]
+    assert all(result["svm_chosen"] < 0.9 for result in made.results)
+    # a result whose run is gone is no ground to stand on
+    (tmp_path / "results/digits/on vicreg-0.json").unlink()
+    with pytest.raises(ConfigError, match=r"whose result is stored, and .* is not there"):
+        galirep.reproduce(study, out=tmp_path / "elsewhere", results=tmp_path / "results", data=DATA)
+
+
+def test_what_is_in_the_folders_is_of_the_same_study(made: tuple[Path, Any], tmp_path: Path) -> None:
+    out = shutil.copytree(made[0] / "digits" / "ali-0", tmp_path / "digits" / "ali-0").parents[1]
+    with pytest.raises(ConfigError, match="was begun with updates 3, not 4: give another --out"):
+        galirep.reproduce(Study.from_dict(STUDY), out=out, data=DATA, rows=["ali"], seeds=[0], updates=4)
+    judged = {**STUDY, "columns": ["feature_mse"], "rows": [STUDY["rows"][2]], "claims": []}
+    judge = {"seed": 1, "net": "compact", "width": 4, "steps": 1, "batch_size": 8, "num_workers": 0}
+    for seed in (1, 2):
+        study = Study.from_dict({**judged, "sets": [{**STUDY["sets"][0], "judge": {**judge, "seed": seed}}]})
+        where = {"out": out, "results": tmp_path / f"results {seed}", "data": DATA}
+        if seed == 1:
+            assert galirep.reproduce(study, **where).results[0]["feature_mse"] > 0
+            continue
+        with pytest.raises(ConfigError, match=r"judge/run was trained with seed 1, not 2: give another --out"):
+            galirep.reproduce(study, **where)
+
+
+def test_bad_places_of_the_command_are_told_first(cli: Any, tmp_path: Path) -> None:
+    (tmp_path / "mine.toml").write_text(_toml(STUDY))
+    for words, message in (
+        (["--markdown", tmp_path / "no" / "x.md"], "does not exist"),
+        (["--data", "digits=nofolder"], "nofolder"),
+        (["--data", "digit=sklearn:digits"], "unknown data 'digit': did you mean 'digits'?"),
+    ):
+        given = [] if "--data" in words else ["--data", "digits=sklearn:digits"]
+        done = cli("reproduce", tmp_path / "mine.toml", "--out", tmp_path / "out", *given, *words)
+        assert done.exit_code == 1 and message in done.stderr, done.stderr
+        assert sorted(path.name for path in tmp_path.iterdir()) == ["mine.toml"]
+
+
+def test_several_tables_are_one_new_file(cli: Any, made: tuple[Path, Any], tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        (tmp_path / f"{name}.toml").write_text(_toml({**STUDY, "name": name}))
+    studies = (tmp_path / "one.toml", tmp_path / "two.toml")
+    stored = ("--out", tmp_path, "--results", made[0] / "results", "--markdown", tmp_path / "t.md", "--json")
+    done = cli("reproduce", *studies, *stored)
+    assert [study["study"] for study in json.loads(done.stdout)["studies"]] == ["one", "two"]
+    text = (tmp_path / "t.md").read_text()
+    assert text.startswith("<!-- one -->\n") and text.index("<!-- end one -->") < text.index("<!-- two -->")
+    assert cli("reproduce", *studies, *stored).exit_code == 0 and (tmp_path / "t.md").read_text() == text
