@@ -201,11 +201,12 @@ def _sign_index(folder: Path) -> None:
     import json
 
     from galirep.search.index_replacing import checksum
+    from galirep.system.files import seal_json
 
     sidecar = folder / "a.faiss.json"
     info = json.loads(sidecar.read_text())
     info["files"]["rows"] = checksum(folder / "a.faiss.rows.h5")
-    sidecar.write_text(json.dumps(info))
+    sidecar.write_text(json.dumps(seal_json(info)))
 
 
 def soak_readers(work: Path, inputs: int, seed: int = 0, only: Sequence[str] = ()) -> Iterator[Tally]:

@@ -46,10 +46,8 @@ def open_data(
     Raises:
         DataError: the kind is unknown, the path does not exist, the set has no images or no such split, or it is not
             plain which folders are splits.
-        ConfigError: no set is named, or `splits` is empty, or names folders of a set that is not a folder or tar.
+        ConfigError: `splits` is empty, or names folders of a set that is not a folder or tar.
     """
-    if not str(spec):
-        raise ConfigError("data: give a data set, e.g. --data sklearn:digits, or images from Python")
     source = _open(str(spec), split, write_splits(splits), root, download)
     if max_pixels is not None and isinstance(source, FileSource):
         source.max_pixels = max_pixels

@@ -13,6 +13,8 @@ from scipy.linalg import cho_factor, cho_solve
 from galirep.probing.linear_classifier import Matrix
 
 Rows = NDArray[np.int64]
+# ridge over the mean of the Gram matrix's diagonal
+_ILL_CONDITIONED = 1e-7
 
 
 def best_intercept(scores: Matrix, signs: Matrix) -> Matrix:
@@ -54,6 +56,7 @@ class NewtonSystem:
 
     def __init__(self, matrix: Matrix, C: float, dual: bool) -> None:
         self.matrix, self.dual, self.ridge = matrix, dual, 1 / (2 * C)
+        self._ill_conditioned = dual and self.ridge < _ILL_CONDITIONED * float(np.mean(np.diag(matrix)))
 
     def minimum(self, sign: Matrix, active: Rows, intercept: float) -> tuple[Matrix, float]:
         """Return the solution and the intercept for one class; `intercept` where no row is active.
@@ -70,11 +73,26 @@ class NewtonSystem:
             rows = rows - mean
             weights = cho_solve(self._factor(rows.T @ rows), rows.T @ target)
             return weights, float(target.mean() - mean @ weights)
+        solution = np.zeros(len(self.matrix))
+        if self._ill_conditioned:
+            solution[active], intercept = self._minimum_centred(target, active)
+            return solution, intercept
         of_target, of_ones = self._solve_gram(active, np.stack([target, np.ones_like(target)], axis=1)).T
         intercept = float(of_target.sum() / of_ones.sum())
-        solution = np.zeros(len(self.matrix))
         solution[active] = of_target - intercept * of_ones
         return solution, intercept
+
+    def _minimum_centred(self, target: Matrix, active: Rows) -> tuple[Matrix, float]:
+        """Return the solution of the active rows and the intercept from their centred Gram matrix.
+
+        The solution sums to 0, so K may be centred to PKP: (PKP + ridge) x = P target. `_solve_gram` gives the same as
+        the difference of two vectors, which are of the size of 1 / ridge where K is singular, and so is their rounding.
+        """
+        block = self.matrix[np.ix_(active, active)]
+        centred = block - block.mean(axis=0)
+        centred -= centred.mean(axis=1, keepdims=True)
+        solution: Matrix = cho_solve(self._factor(centred), target - target.mean(), check_finite=False)
+        return solution, float(np.mean(target - block @ solution))
 
     def _factor(self, hessian: Matrix) -> tuple[Matrix, bool]:
         hessian.flat[:: len(hessian) + 1] += self.ridge

@@ -112,8 +112,9 @@ def fit(
 def _fit_newton(matrix: Matrix, signs: Matrix, grid: Iterable[float], dual: bool, free: bool) -> Iterator[_Fit]:
     """Fit class by class for each C; with `dual`, on the Gram matrix, and the coefficients are those of the rows."""
     squares = np.diag(matrix) if dual else np.sum(matrix * matrix, axis=1)
-    # past this C, 1/(2C) is lost in the rounding of what it is added to, and the classifier does not change any more
-    max_C = 1 / (2e-10 * max(float(np.mean(squares)), 1e-10))
+    # past this C, 1/(2C) is lost in the rounding of what it is added to, and the classifier does not change any more;
+    # a free intercept is the quotient of two such sums
+    max_C = 1 / ((2e-8 if free else 2e-10) * max(float(np.mean(squares)), 1e-10))
     solution = np.zeros((matrix.shape[1], signs.shape[1]))
     intercept = np.zeros(signs.shape[1])
     for C in grid:

@@ -31,8 +31,10 @@ def open_images(
 
     Raises:
         DataError: they cannot be opened, or are nothing of the kind.
-        ConfigError: `split` or `splits` of images that are handed over, which have none.
+        ConfigError: no set is named; `split` or `splits` of images that are handed over, which have none.
     """
+    if isinstance(images, str) and not images:
+        raise ConfigError("data: give a data set, e.g. --data sklearn:digits, or images from Python")
     if isinstance(images, str | PathLike):
         return open_data(str(images), split, splits=splits, root=None if root is None else str(root), download=download)
     if not isinstance(images, ImageSource) and split is not None:
