@@ -56,7 +56,10 @@ def _limit_pixels(ctx: click.Context, _: click.Parameter, value: int | None) -> 
 
 
 def _names(_: click.Context, __: click.Parameter, value: str | None) -> list[str] | None:
-    return value.split(",") if value else None
+    names = None if value is None else value.split(",")
+    if names is not None and not all(name.strip() for name in names):
+        raise click.BadParameter(f"{value!r}: write names with commas between them, as in conv2,mu")
+    return names
 
 
 def layers_option(help: str) -> Callable[[F], F]:

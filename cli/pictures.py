@@ -9,9 +9,11 @@ import click
 from .common import Choice, F, emit, shared
 
 _run = click.argument("run", type=click.Path(path_type=Path))
-_out = click.option("--out", required=True, type=click.Path(path_type=Path), help="PNG file to write.")
+_out = click.option("--out", required=True, type=click.Path(path_type=Path), help="PNG file to write: FILE.png.")
 _columns = click.option("--columns", type=click.IntRange(1), default=8, show_default=True, help="Images in a row.")
-_split = click.option("--split", default=None, help="Split of the data set, where it has splits.")
+_split = click.option(
+    "--split", default=None, help="Split of the data set  [default: its training split, if it has splits]"
+)
 _data = click.option("--data", required=True, help="Data set whose images are shown.")
 _ids = click.option(
     "--id", "ids", multiple=True, metavar="ID", help="Show this image: its id, or its position in the data; repeatable."

@@ -77,7 +77,9 @@ def _print_epoch(row: Mapping[str, Any]) -> None:
 def _text(result: "ClassifierResult", test_split: str | None) -> str:
     report, images = result.report, f"{result.report['n']} held-out images"
     if result.test is not None:
-        report, images = result.test, f"the {result.test['n']} images of the split {test_split!r}"
+        left = result.test.get("images", result.test["n"]) - result.test["n"]
+        note = f" ({left} that fill no batch are left out)" if left else ""
+        report, images = result.test, f"{result.test['n']} images of the split {test_split!r}{note}"
     if "accuracy" not in report:
         rank = f"loss {report['loss']:.4f} and effective rank of the features {report['feature_rank']:.1f}"
         return f"{result.run}: {result.epochs} epochs without labels; {rank} on {images}"

@@ -87,4 +87,8 @@ def embed_missing_rows(
 
 
 def _listed(errors: ImageErrors) -> str:
-    return format_list((f"{image_id}: {reason}" for image_id, reason in errors), 10, "; ")
+    # each reason once
+    by_reason: dict[str, list[str]] = {}
+    for image_id, reason in errors:
+        by_reason.setdefault(reason, []).append(image_id)
+    return format_list((f"{format_list(ids, 10)}: {reason}" for reason, ids in by_reason.items()), 10, "; ")

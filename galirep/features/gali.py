@@ -220,6 +220,9 @@ def _default_settings(name: str) -> tuple[str, dict[str, Any], Sequence[str] | N
     """
     if run_folder(name).is_dir():
         _, header = load_export(Path(name), "encoder")
+        if header.get("body"):
+            about = f"stands on the trained body {header['body']['name']!r}, so it has no untrained counterpart"
+            raise PluginError(f"random:{name}: E {about}: take random:{header['networks']},size=N,channels=N")
         return header["networks"], {"norm": "batch", **header["shapes"], "seed": 0}, _default_layers(header)
     size = _PAPER_SIZES.get(name, 32)
     return name, {"size": size, "channels": 3, "width": 32, "latent": 0, "seed": 0, "norm": "batch"}, None

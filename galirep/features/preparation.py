@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 
-from galirep.errors import PluginError
+from galirep.errors import ConfigError, PluginError
 from galirep.features.protocol import FeatureExtractor, check
 from galirep.system.layer_names import require_list
 
@@ -17,11 +17,15 @@ def select_layers(extractor: Any, layers: Sequence[str] | None, what: str) -> An
 
     Raises:
         PluginError: it has no choice of layers, or (from its own `with_layers`) a layer is unknown or repeated.
-        ConfigError: `layers` is one text.
+        ConfigError: `layers` is one text, or names none.
     """
     require_list(layers)
     if layers is None:
         return extractor
+    if not layers:
+        raise ConfigError(
+            f"layers of {what}: none is named: name one or more, or leave the list out for its own choice"
+        )
     if not hasattr(extractor, "with_layers"):
         raise PluginError(f"the extractor {what!r} has one layer of features: name no layers")
     return extractor.with_layers(tuple(layers))

@@ -83,7 +83,7 @@ def load_extractor(
         try:
             options = {"trust_encoder": trust_encoder} if getattr(factory, "takes_trust", False) else {}
             extractor = factory(argument, download=download, **options)
-            extractor = select_layers(extractor, layers or spec_layers or None, base)
+            extractor = select_layers(extractor, (spec_layers or None) if layers is None else layers, base)
         except GalirepError:
             raise
         except ImportError as err:

@@ -1,5 +1,6 @@
 """The built-in variants as data: those of the paper (Dandi et al. 2021) with its baselines, and galirep's own."""
 
+import re
 from pathlib import Path
 
 from galirep.errors import SpecError, unknown
@@ -144,12 +145,23 @@ def get_variant(name: str | Path | Variant) -> Variant:
     """Return a built-in variant by name (`gali-4`), or read one from a TOML file (`mine.toml`).
 
     Raises:
-        SpecError: the name is unknown, or the file does not exist or is not a variant.
+        SpecError: the name is unknown, or the file does not exist, is not a variant, or names what it does not use.
     """
     if isinstance(name, Variant):
         return name
     if str(name).endswith(".toml"):
-        return Variant.from_toml(name)
+        variant = Variant.from_toml(name)
+        _require_used(variant, name)
+        return variant
     if str(name) not in VARIANTS:
         raise SpecError(unknown("variant", str(name), VARIANTS) + "; or a .toml file")
     return VARIANTS[str(name)]
+
+
+def _require_used(variant: Variant, path: str | Path) -> None:
+    texts = [text for row in variant.classes for text in row]
+    texts += [text for penalty in variant.penalties for text in (penalty.left, penalty.right)]
+    for name, _ in variant.where:
+        others = [text for other, text in variant.where if other != name]
+        if not any(re.search(rf"\b{name}\b", text) for text in (*texts, *others)):
+            raise SpecError(f"{path}: the name {name!r} in where is used nowhere: use it, or leave it out")

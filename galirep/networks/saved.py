@@ -71,7 +71,7 @@ def read_export(folder: Path) -> dict[str, bytes]:
 
 
 def load_network(
-    run: Path,
+    run: str | Path,
     kind: str,
     device: str | torch.device = "cpu",
     statistics: str | None = None,
@@ -89,6 +89,7 @@ def load_network(
         CheckpointError: the export has no such statistics; the encoder stands on a body and there is no `body` to build
             it; or see `load_export`.
     """
+    run = Path(run)
     tensors, header = load_export(run, kind, device)
     first, *others = header.get("statistics") or [_WHOLE]
     if statistics not in (None, first, *others):
@@ -134,12 +135,13 @@ def _require_shapes(tensors: Mapping[str, Tensor], net: nn.Module, damaged: str)
             raise CheckpointError(f"{damaged}: {name} is {found}, not {shapes.get(name, 'known')}")
 
 
-def load_image_trunk(run: Path, step: int) -> nn.Module:
+def load_image_trunk(run: str | Path, step: int) -> nn.Module:
     """Load the exported image trunk of D, an `nn.Sequential`, of the `step` that E was exported at.
 
     Raises:
         CheckpointError: there is none, or it is of another step; see also `load_network`.
     """
+    run = Path(run)
     if not (export_folder(run) / _OPTIONAL).is_file():
         raise CheckpointError(
             f"{run} has no layers of D: it was exported without {_OPTIONAL}, which a run gets when it is resumed "
@@ -155,7 +157,7 @@ def load_image_trunk(run: Path, step: int) -> nn.Module:
 
 
 def load_autoencoder(
-    run: Path,
+    run: str | Path,
     device: str | torch.device = "cpu",
     statistics: str | None = None,
     *,

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from galirep.errors import CheckpointError, PluginError
+from galirep.errors import CheckpointError, PluginError, similar
 from galirep.features.frozen import freeze
 from galirep.features.gali import GaliEncoder
 from galirep.features.network import NetworkExtractor
@@ -20,6 +20,7 @@ from galirep.runs.checkpoint import require_like
 from galirep.supervised.config import SUPERVISED
 from galirep.supervised.nets import Classifier, EncoderTrunk, build_net, net_shapes
 from galirep.system.files import write_json, write_text
+from galirep.system.layer_names import split_layer
 from galirep.system.outputs.folders import replacing_folder
 from galirep.system.reading.files import parsing
 
@@ -110,7 +111,16 @@ class _HiddenLayers(GaliEncoder):
         for parameter in encoder.head.parameters():
             nn.init.zeros_(parameter)
         hidden = tuple(encoder.blocks)
-        super().__init__(encoder, shapes, name=name, tag=tag, layers=hidden[-1:] if layers is None else layers)
+        chosen = hidden[-1:] if layers is None else layers
+        try:
+            super().__init__(encoder, shapes, name=name, tag=tag, layers=chosen)
+        except PluginError as err:
+            # E's own message counts mu among the layers
+            wrong = next((text for text in chosen if split_layer(text.removeprefix("e."))[0] not in hidden), None)
+            if wrong is None or wrong == "mu":
+                raise
+            known = f"{similar(wrong, hidden) or ':'} known: {', '.join(hidden)}"
+            raise PluginError(f"{name}: unknown layer {wrong!r}{known}") from err
         self.origin = origin
         if "mu" in self.layers:
             raise PluginError(f"{name}: mu was not trained: name hidden layers, of {', '.join(hidden)}")

@@ -141,7 +141,7 @@ class SelfSupervised:
         ranked = pixels[index[:_RANKED]]
         features = torch.cat([forward(net.trunk, x) for x in image_blocks(ranked, _EVALUATED, self._device)])
         measured = {"loss": float(torch.stack(losses).mean()), "feature_rank": effective_rank(features)}
-        return measured, {"n": sum(map(len, blocks)), **measured}
+        return measured, {"n": sum(map(len, blocks)), "images": len(index), **measured}
 
     def _views(self, images: Tensor, *position: int) -> Tensor:
         """Return two views of each image, one behind the other: (2 B, C, S, S)."""

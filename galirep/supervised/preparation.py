@@ -1,6 +1,7 @@
 """Open the images and labels of a run and complete its settings. Nothing is written to disk."""
 
 import dataclasses
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from galirep.supervised.nets import fitting_size, require_size
 from galirep.supervised.targets import Targets, attribute_targets, class_targets
 from galirep.system.files import sha256_file
 
+_log = logging.getLogger("galirep.supervised")
 # views by the number of channels: what has colour is taken for a photograph, what has none for writing or a drawing
 _VIEWS = {3: "crop,flip,color,grey", 1: "crop,color"}
 
@@ -74,6 +76,7 @@ def prepare(
     config = dataclasses.replace(config, channels=pixels.shape[1])
     if not config.supervised and config.views is None:
         config = dataclasses.replace(config, views=_VIEWS[pixels.shape[1]])
+    _warn_of_unused(config)
     test_set = _open_test(test, config, source, targets, data_root, download)
     identity = {"data": source.fingerprint, "labels": None if labels is None else sha256_file(labels)}
     data = {"spec": source.spec, "split": source.split, "images": len(source), "report": source.report.to_dict()}
@@ -85,6 +88,16 @@ def prepare(
         "data": data,
     }
     return Prepared(config, pixels, targets, test_set, identity, facts)
+
+
+def _warn_of_unused(config: ClassifierConfig) -> None:
+    """Tell of settings that change nothing on these images."""
+    if config.supervised:
+        return
+    if config.patience != ClassifierConfig.patience:
+        _log.warning("patience %d is not used: training without labels makes all its epochs", config.patience)
+    if "grey" in config.view_names and config.channels == 1:
+        _log.warning("the view grey changes nothing: the images are grey")
 
 
 def _open_targets(config: ClassifierConfig, source: ImageSource, labels: Path | None) -> Targets | None:

@@ -1,5 +1,6 @@
 """Validate settings, load data, build the session. Nothing is written to disk."""
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +29,8 @@ from galirep.training.held_out import HeldOut, split_rows
 from galirep.training.knowledge import Knowledge, build_body, load_knowledge
 from galirep.training.plan import RunPlan, estimate_update, require_fit, resolve
 from galirep.training.session import Session
+
+_log = logging.getLogger("galirep.training")
 
 
 @dataclass(frozen=True)
@@ -69,6 +72,8 @@ def prepare(
 
     images = data if isinstance(data, Images) else _load(config, data, download)
     plan = resolve(config, variant, images)
+    if "grey" in config.view_names and images.pixels.shape[1] == 1:
+        _log.warning("the view grey changes nothing: the images are grey")
     rows, held_out_rows = split_rows(len(images), plan.holdout)
     batches = Batches(images.tensor(), config.batch_size, config.seed, device, rows)
     held_out = None

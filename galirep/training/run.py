@@ -182,7 +182,9 @@ class TrainingRun:
         """Record that the run was interrupted; it is saved already."""
         self.write_status("interrupted")
         _log.warning(
-            "interrupted at step %d of %d and saved; --resume goes on from here", self.session.step, self.plan.steps
+            "interrupted at step %d of %d and saved; --resume (of reproduce: the same command) goes on from here",
+            self.session.step,
+            self.plan.steps,
         )
 
     def finish(self) -> None:

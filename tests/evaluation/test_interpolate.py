@@ -145,12 +145,15 @@ def test_captions_have_a_line_for_each_end_and_t_above(tmp_path):
         ({"prior": True, "pairs": [(0, 1)]}, "pairs name images, and the prior has none"),
         ({"prior": True, "split": "test"}, "split 'test' is of data, and the prior has none"),
         ({"data": DATA, "pairs": [(0, 1)], "count": 2}, "count 2 and 1 pairs: give one of them"),
+        ({"data": DATA, "pairs": [[0, 1, 2]]}, "is not two images: write"),
+        ({"data": DATA, "pairs": ["01"]}, "the pair '01' is not two images: write"),
+        ({"data": DATA, "out": "a.jpg"}, "the name of this output must end in .png"),
     ],
 )
 def test_options_that_do_not_fit_are_refused(tmp_path, options, message):
-    data = options.pop("data", None)
+    data, out = options.pop("data", None), tmp_path / options.pop("out", "a.png")
     with pytest.raises(ConfigError, match=message.replace("?", r"\?")):
-        galirep.interpolate(RUN, data, tmp_path / "a.png", device="cpu", **options)
+        galirep.interpolate(RUN, data, out, device="cpu", **options)
     assert not list(tmp_path.iterdir())
 
 

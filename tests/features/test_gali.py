@@ -7,6 +7,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+import galirep
 from galirep.errors import CheckpointError, ConfigError, PluginError
 from galirep.features.gali import GaliEncoder, build_random, build_run
 from galirep.features.registry import load_extractor
@@ -217,3 +218,25 @@ def test_a_random_spec_that_cannot_be_read(argument, error, says):
     with pytest.raises(error) as caught:
         build_random(argument)
     assert says in str(caught.value)
+
+
+def test_no_layers_is_not_the_default(tmp_path, cli):
+    with pytest.raises(ConfigError, match=r"layers of random:compact.* none is named"):
+        galirep.load_encoder("random:compact,size=8,channels=1", layers=[])
+    done = cli(
+        "embed",
+        "--encoder",
+        "random:compact,size=8,channels=1",
+        "--data",
+        "sklearn:digits",
+        "--layers",
+        "",
+        "--out",
+        tmp_path / "x.h5",
+    )
+    assert done.exit_code == 2 and "write names with commas between them" in done.stderr
+
+
+def test_an_error_of_all_images_is_told_once(cli, tmp_path):
+    done = cli("embed", "--encoder", "random:compact", "--data", "sklearn:digits", "--out", tmp_path / "x.h5")
+    assert done.exit_code == 1 and done.stderr.count("are too small") == 1 and "and 1342 more" in done.stderr

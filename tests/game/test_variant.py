@@ -259,3 +259,13 @@ def test_an_unknown_name_is_answered_with_the_nearest():
 def test_variants_are_values():
     # the last differs in `about`
     assert len({ALI, get_variant("ali"), Variant("ali", ALI.classes)}) == 2
+
+
+def test_a_name_that_is_used_nowhere_is_refused(tmp_path):
+    path = tmp_path / "mine.toml"
+    classes = "classes = [['x', 'E(x)'], ['y', 'z']]\n[where]\n"
+    path.write_text(f"{classes}w = 'E(x)'\ny = 'G(z)'\n")
+    with pytest.raises(SpecError, match=r"mine\.toml: the name 'w' in where is used nowhere"):
+        get_variant(path)
+    path.write_text(f"{classes}v = 'z'\ny = 'G(v)'\n")
+    assert get_variant(path).n == 2

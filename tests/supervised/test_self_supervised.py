@@ -96,7 +96,8 @@ def test_only_full_batches_are_taken_and_the_last_pass_may_be_cut_short(trained)
     assert all(row["val_feature_rank"] > 1 and "val_accuracy" not in row for row in rows)
     info = json.loads((trained / "run.json").read_text())
     assert info["status"] == "complete" and info["objective"] == "vicreg" and info["labels_used"] is False
-    assert info["report"] == {"n": 6, "loss": rows[-1]["val_loss"], "feature_rank": rows[-1]["val_feature_rank"]}
+    measured = {"loss": rows[-1]["val_loss"], "feature_rank": rows[-1]["val_feature_rank"]}
+    assert info["report"] == {"n": 6, "images": 6, **measured}
 
 
 def test_the_mean_loss_of_a_short_last_pass_counts_its_images():
@@ -202,7 +203,8 @@ def test_families_learn_labels_too(net, tmp_path):
 def test_a_small_net_learns_without_labels_too_and_a_test_split_is_reported_on(tmp_path):
     config = ClassifierConfig("sklearn:digits", net="digits", steps=3, **{**SMALL, "objective": "info-nce"})
     result = train_classifier(config, out=tmp_path / "run", test_split="test")
-    assert result.test["n"] == 432 and result.test.keys() == {"n", "loss", "feature_rank"}
+    assert result.test["n"] == 432 and result.test.keys() == {"n", "images", "loss", "feature_rank"}
+    assert result.test["images"] == 445
     assert describe(load_extractor(f"classifier:{tmp_path / 'run'}")).dim == 256
 
 
@@ -249,6 +251,22 @@ def test_bad_options(cli, photos, tmp_path, options, code, says):
     done = cli(*command, "--objective", "vicreg", *options)
     assert done.exit_code == code and says in done.stderr, done.stderr
     assert not (tmp_path / "run").exists()
+
+
+def test_settings_that_change_nothing_and_images_that_fill_no_batch_are_told(cli, tmp_path):
+    command = ("train-classifier", "--data", "sklearn:digits", "--out", tmp_path / "run", "--test-split", "test")
+    small = ("--objective", "info-nce", "--steps", 1, "--width", 4, "--batch-size", 16, "--num-workers", 0)
+    done = cli(*command, *small, "--patience", 5, "--views", "crop,grey")
+    assert done.exit_code == 0, done.stderr
+    assert "patience 5 is not used" in done.stderr and "the view grey changes nothing" in done.stderr
+    assert "432 images of the split 'test' (13 that fill no batch are left out)" in done.stdout
+
+
+def test_an_unknown_layer_is_told_with_hidden_layers_alone(trained):
+    with pytest.raises(PluginError, match=r"unknown layer 'conv9': did you mean 'conv.'\? known: conv1, .*fc1$"):
+        load_extractor(f"classifier:{trained}#conv9")
+    with pytest.raises(PluginError, match="mu was not trained"):
+        load_extractor(f"classifier:{trained}#mu")
 
 
 def test_too_few_images_held_out():

@@ -17,7 +17,7 @@ from galirep.features.network import NetworkExtractor
 from galirep.features.registry import load_extractor
 from galirep.networks.body import BodyEncoder
 from galirep.networks.export_file import load_export
-from galirep.networks.saved import export_run
+from galirep.networks.saved import export_run, load_autoencoder, load_network
 from galirep.training.held_out import split_rows
 from galirep.training.loop import train
 from galirep.training.plan import estimate_update
@@ -294,3 +294,15 @@ def test_bf16_and_groups(classifier):
 def test_held_out_images_are_those_of_a_run_without_a_body(classifier, tmp_path):
     train(config(body=classifier, holdout=4, evaluate_every=3), labelled(20), out=tmp_path / "run")
     assert metrics_of(tmp_path / "run")[-1]["evaluation"]["images"] == len(split_rows(20, 4)[1])
+
+
+def test_a_run_on_a_body_has_no_untrained_counterpart(classifier, tmp_path):
+    train(config(body=classifier, steps=1), tiny(), out=tmp_path / "run")
+    with pytest.raises(
+        PluginError, match=r"stands on the trained body 'classifier-.*: take random:compact,size=N,chan"
+    ):
+        load_extractor(f"random:{tmp_path / 'run'}")
+    plain = tmp_path / "plain"
+    train(config(steps=1), tiny(), out=plain)
+    # as its docs write it
+    assert load_autoencoder(str(plain))[2]["step"] == load_network(str(plain), "encoder")[1]["step"] == 1

@@ -156,6 +156,9 @@ def _require_fitting(
         raise ConfigError("pairs name images, and the prior has none: give data, or a count")
     if prior and split is not None:
         raise ConfigError(f"split {split!r} is of data, and the prior has none: leave it out")
+    for pair in pairs or ():
+        if isinstance(pair, str) or not isinstance(pair, Sequence) or len(pair) != 2:
+            raise ConfigError(f"the pair {pair!r} is not two images: write (ID, ID), each an id or a position")
     if pairs and count is not None:
         raise ConfigError(f"count {count} and {len(pairs)} pairs: give one of them")
 

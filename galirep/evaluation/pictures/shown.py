@@ -12,7 +12,7 @@ from galirep.data.catalog import open_data
 from galirep.data.picture import resize_square
 from galirep.data.sources import ImageSource
 from galirep.errors import ConfigError, DataError
-from galirep.system.files import require_free
+from galirep.system.files import require_free, require_suffix
 
 
 @dataclass(frozen=True)
@@ -27,11 +27,12 @@ def require_target(out: str | Path, overwrite: bool, **numbers: int | None) -> P
     """Return the picture's path.
 
     Raises:
-        ConfigError: it cannot be written, or one of `numbers` is below 1.
+        ConfigError: it cannot be written or does not end in .png, or one of `numbers` is below 1.
     """
     for name, number in numbers.items():
         if number is not None and number < 1:
             raise ConfigError(f"{name} {number} must be 1 or more")
+    require_suffix(Path(out), ".png")
     require_free(Path(out), overwrite)
     return Path(out)
 
@@ -85,7 +86,8 @@ def draw_images(
             pixels.append(_read(source, index, size, channels))
         except DataError as err:
             if len(source) <= limit:
-                raise DataError(f"{source.spec}: {err}") from err
+                asked = "" if count is None else f", so fewer than the {count} images asked for can be shown"
+                raise DataError(f"{source.spec}: {err}{asked}") from err
             continue
         ids.append(source.ids[index])
         if len(pixels) == limit:
