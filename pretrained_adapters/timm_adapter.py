@@ -2,6 +2,7 @@
 
 import difflib
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -69,6 +70,13 @@ def build(argument: str, *, download: bool = False) -> NetworkExtractor:
     return extractor
 
 
+def _nearest(name: str, known: Sequence[str]) -> list[str]:
+    """Return the known model that a misspelt name is nearest to, as a whole or as the beginning of a name."""
+    beginnings = {"_".join(model.split("_")[:count]): model for model in reversed(known) for count in (1, 2, 3)}
+    near = difflib.get_close_matches(name, [*known, *beginnings], n=1, cutoff=0.8)
+    return [beginnings.get(near[0], near[0])] if near else difflib.get_close_matches(name, known, n=1)
+
+
 def _names_key(argument: str, word: str) -> bool:
     """Return whether `word`, which follows `timm:argument#`, is a key of the weight file and no layer of the model.
 
@@ -114,7 +122,7 @@ def _split_key(weights: str) -> tuple[str, str]:
 def _pretrained_config(name: str) -> dict[str, Any]:
     architecture = name.partition(".")[0]
     if not timm.is_model(architecture):
-        near = difflib.get_close_matches(name, timm.list_models(), n=1)
+        near = _nearest(name, timm.list_models())
         hint = f": did you mean {near[0]!r}?" if near else "; timm.list_models() lists them"
         raise PluginError(f"timm has no model {name!r}{hint}")
     try:

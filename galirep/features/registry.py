@@ -168,6 +168,8 @@ def _resolve(spec: str) -> tuple[Callable[..., Any], str]:
         return _load_adapter(name, claims), argument
     if re.fullmatch(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*", spec):
         return _load_function(spec, name, argument, adapters), ""
+    if re.search(r"[/\\]", spec):
+        raise PluginError(f"{spec!r} does not exist: name a run directory, or an extractor ({', '.join(adapters)})")
     raise PluginError(unknown("extractor", name, adapters) + "; or a run directory, or module:function")
 
 
