@@ -32,6 +32,7 @@ COMMANDS = {
     "info": ("info", "Describe a data set, run, checkpoint, embedding file or index."),
     "report": ("report", "Write a page about runs: curves, pictures, settings."),
     "doctor": ("doctor", "Check this installation: torch, GPUs, faiss, HDF5, disk, memory."),
+    "completion": ("completion", "Let the shell complete commands and options."),
     "list": ("listing", "List variants, adapters, datasets, networks, protocols."),
 }
 

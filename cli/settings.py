@@ -13,6 +13,9 @@ from .common import Choice, workers
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 Chosen = TypeVar("Chosen", bound=Settings)
+# options of a run among the common ones, before and after the settings
+_FIRST = ("out",)
+_THEN = ("resume", "overwrite")
 _SHOWN = {"True": "yes", "False": "no"}
 _TYPES = {int: click.INT, float: click.FLOAT, str: click.STRING}
 
@@ -27,6 +30,44 @@ def settings_options(settings: type[Settings]) -> Callable[[Command], Command]:
         kinds = setting_types(settings)
         for field in reversed(dataclasses.fields(settings)):
             command = _option(field, kinds[field.name][0])(command)
+        return command
+
+    return decorate
+
+
+class SettingsCommand(click.Command):
+    """A command whose help shows the options of a run and the common settings first, then the others by section."""
+
+    settings: type[Settings] = Settings
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the options in groups; each option is in one of them."""
+        titles = {first: title for title, first in self.settings.sections.items()}
+        sections: dict[str, str] = {}
+        title = ""
+        for field in dataclasses.fields(self.settings):
+            title = titles.get(field.name, title)
+            sections[field.name] = title
+        groups: dict[str, list[tuple[str, str]]] = {
+            name: [] for name in ("Common options", *self.settings.sections, "Other options")
+        }
+        order = {name: i for i, name in enumerate((*_FIRST, *self.settings.common, *_THEN))}
+        shown = [(param, record) for param in self.get_params(ctx) if (record := param.get_help_record(ctx))]
+        for param, record in sorted(shown, key=lambda pair: order.get(str(pair[0].name), len(order))):
+            name = str(param.name)
+            groups["Common options" if name in order else sections.get(name) or "Other options"].append(record)
+        for title, records in groups.items():
+            if records:
+                with formatter.section(title):
+                    formatter.write_dl(records)
+
+
+def settings_command(settings: type[Settings], name: str, epilog: str) -> Callable[[Callable[..., Any]], click.Command]:
+    """Make a command of a job's settings: an option for each, and help in groups."""
+
+    def decorate(function: Callable[..., Any]) -> click.Command:
+        command = click.command(name, cls=SettingsCommand, epilog=epilog)(settings_options(settings)(function))
+        command.settings = settings
         return command
 
     return decorate

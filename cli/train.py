@@ -9,17 +9,18 @@ from galirep.errors import ConfigError
 from galirep.training.config import TrainConfig
 
 from .common import emit, shared
-from .settings import build_settings, run_options, settings_options
+from .settings import build_settings, run_options, settings_command
 
 
-@click.command("train", epilog="Example: galirep train --data sklearn:digits --out runs/digits --epochs 20")
+@settings_command(
+    TrainConfig, "train", epilog="Example: galirep train --data sklearn:digits --out runs/digits --epochs 20"
+)
 @run_options
 @click.option(
     "--download", is_flag=True, help="Download a torchvision data set or pretrained weights that are missing."
 )
 @click.option("-n", "--dry-run", is_flag=True, help="Print the settings and the memory that an update takes, and stop.")
 @shared("max-pixels", "trust-encoder", "force-unlock")
-@settings_options(TrainConfig)
 def train_command(
     out: Path,
     config_file: Path | None,

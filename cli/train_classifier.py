@@ -9,14 +9,16 @@ import click
 from galirep.supervised.config import ClassifierConfig
 
 from .common import emit, shared
-from .settings import build_settings, run_options, settings_options
+from .settings import build_settings, run_options, settings_command
 
 if TYPE_CHECKING:
     from galirep.supervised.loop import ClassifierResult
 
 
-@click.command(
-    "train-classifier", epilog="Example: galirep train-classifier --data mnist.tar --test-split test --out runs/m"
+@settings_command(
+    ClassifierConfig,
+    "train-classifier",
+    epilog="Example: galirep train-classifier --data mnist.tar --test-split test --out runs/m",
 )
 @run_options
 @click.option(
@@ -24,7 +26,6 @@ if TYPE_CHECKING:
 )
 @click.option("--test-labels", type=click.Path(), help="CSV file of the attributes of the test split.")
 @shared("data-root", "download", "max-pixels", "force-unlock")
-@settings_options(ClassifierConfig)
 def train_classifier_command(
     out: Path,
     config_file: Path | None,

@@ -171,6 +171,16 @@ class TrainConfig(Settings):
     keep: int = setting(1, "Checkpoints kept besides last.pt.", low=0, free=True)
 
     command: ClassVar[str] = "train"
+    common: ClassVar[tuple[str, ...]] = ("preset", "data", "image_size", "variant", "adapter", "steps", "batch_size")
+    sections: ClassVar[Mapping[str, str]] = {
+        "Data": "data",
+        "Game and networks": "variant",
+        "Discriminator": "d_regularizer",
+        "Optimisation": "steps",
+        "Machine": "seed",
+        "Evaluation": "holdout",
+        "Reports and checkpoints": "log_every",
+    }
     exclusive: ClassVar[tuple[str, ...]] = ("steps", "epochs")
 
     def contradictions(self) -> list[str]:
