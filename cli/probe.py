@@ -68,13 +68,14 @@ def probe_command(
       galirep probe train.h5 --test test.h5 --protocol ali-l2svm/v1 --set draws=10
     """
     from galirep.probing.probe import probe
-    from galirep.system.files import require_free, write_json
+    from galirep.system.files import require_free, require_suffix, write_json
     from galirep.system.outputs.holding import hold
     from galirep.system.settings import parse_assignments
 
     with hold(*([out] if out else []), force=force_unlock):
         if out:
             require_free(out, overwrite)
+            require_suffix(out, ".json")
         result = probe(
             train,
             test,

@@ -69,8 +69,8 @@ class Record:
         self.path = None if path is None else Path(path)
         self.earlier: list[dict[str, Any]] = []
         if self.path is not None:
-            require_suffix(self.path, ".json")
             require_free(self.path, overwrite=True)
+            require_suffix(self.path, ".json")
             if self.path.exists() and not overwrite:
                 self.earlier = _read(self.path)
 

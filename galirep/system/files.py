@@ -43,7 +43,7 @@ def require_suffix(path: Path, *suffixes: str) -> None:
         ConfigError: it has none of the endings `suffixes`.
     """
     if path.suffix.lower() not in suffixes:
-        raise ConfigError(f"{path}: the name of this output must end in {' or '.join(suffixes)}, which is what it is")
+        raise ConfigError(f"{path}: the name of this output must end in {' or '.join(suffixes)}, as that is its format")
 
 
 def require_free_folder(path: Path, overwrite: bool) -> None:

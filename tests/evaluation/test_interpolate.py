@@ -140,6 +140,7 @@ def test_captions_have_a_line_for_each_end_and_t_above(tmp_path):
         ({"data": DATA, "steps": 1}, "steps 1 must be 2 or more"),
         ({"data": DATA, "count": 0}, "count 0 must be 1 or more"),
         ({"data": DATA, "zoom": 0}, "zoom 0 must be 1 or more"),
+        ({"data": DATA, "seed": -1}, "seed -1 must be 0 or more"),
         ({"data": DATA, "prior": True}, "data 'sklearn:digits' and the prior: the ends are of one of them"),
         ({}, "give data for two images, or the prior for two z"),
         ({"prior": True, "pairs": [(0, 1)]}, "pairs name images, and the prior has none"),

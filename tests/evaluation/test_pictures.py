@@ -98,3 +98,14 @@ def test_numbers_below_1_are_refused(tmp_path, numbers):
 def test_a_folder_without_an_export_is_refused(tmp_path):
     with pytest.raises(CheckpointError):
         galirep.sample(tmp_path, tmp_path / "a.png", device="cpu")
+
+
+def test_a_count_that_unreadable_images_leave_no_room_for(tmp_path):
+    (tmp_path / "data").mkdir()
+    for i in range(3):
+        Image.fromarray(np.full((8, 8), 60 * i, np.uint8)).save(tmp_path / "data" / f"{i}.png")
+    (tmp_path / "data" / "1.png").write_bytes(b"none")
+    with pytest.raises(DataError, match=r"1\.png: .*, so fewer than the 3 images asked for can be shown"):
+        galirep.reconstruct(RUN, str(tmp_path / "data"), tmp_path / "a.png", count=3, device="cpu")
+    with pytest.raises(ConfigError, match=r"the name of this output must end in \.png"):
+        galirep.sample(RUN, tmp_path / "a.jpg", device="cpu")

@@ -100,7 +100,7 @@ def inpaint(  # noqa: PLR0913
         InUseError: another process writes the output (see `galirep.train`, also for `force_unlock`).
         CheckpointError, ConfigError, DataError: as `reconstruct`.
     """
-    target = require_target(out, overwrite, count=count, columns=columns, zoom=zoom)
+    target = require_target(out, overwrite, count=count, columns=columns, zoom=zoom, seed=seed)
     torch_device = device_of(device)
     encoder, generator, header, statistics = _load(Path(run), torch_device, trust_encoder)
     source = open_source(data, split, splits, data_root, download)

@@ -100,7 +100,7 @@ def interpolate(  # noqa: PLR0913
             do not fit together.
         DataError: the data cannot be opened, an image is not in it or cannot be read, or there are too few.
     """
-    target = require_target(out, overwrite, count=count, zoom=zoom)
+    target = require_target(out, overwrite, count=count, zoom=zoom, seed=seed)
     _require_fitting(data, prior, split, pairs, count, path, steps)
     torch_device = device_of(device)
     encoder, generator, header = load_autoencoder(

@@ -101,7 +101,7 @@ def reconstruct(  # noqa: PLR0913
             take images of different sizes or channels.
         DataError: the data cannot be opened, an image is not in it or cannot be read, or there are fewer than `count`.
     """
-    target = require_target(out, overwrite, count=count, columns=columns, zoom=zoom)
+    target = require_target(out, overwrite, count=count, columns=columns, zoom=zoom, seed=seed)
     runs = [Path(run)] if isinstance(run, str | Path) else [Path(r) for r in run]
     torch_device = device_of(device)
     autoencoders = [

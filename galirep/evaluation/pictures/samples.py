@@ -35,7 +35,7 @@ def sample(
         CheckpointError: the run has no valid export.
         ConfigError: `out` exists, or `count` or `columns` is below 1.
     """
-    target = require_target(out, overwrite, count=count, columns=columns)
+    target = require_target(out, overwrite, count=count, columns=columns, seed=seed)
     torch_device = device_of(device)
     _, generator, header = load_autoencoder(
         Path(run), torch_device, body=partial(load_body, trust_encoder=trust_encoder)

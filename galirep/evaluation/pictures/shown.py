@@ -27,13 +27,14 @@ def require_target(out: str | Path, overwrite: bool, **numbers: int | None) -> P
     """Return the picture's path.
 
     Raises:
-        ConfigError: it cannot be written or does not end in .png, or one of `numbers` is below 1.
+        ConfigError: it cannot be written or does not end in .png, or one of `numbers` is below 1 (`seed`: below 0).
     """
     for name, number in numbers.items():
-        if number is not None and number < 1:
-            raise ConfigError(f"{name} {number} must be 1 or more")
-    require_suffix(Path(out), ".png")
+        least = 0 if name == "seed" else 1
+        if number is not None and number < least:
+            raise ConfigError(f"{name} {number} must be {least} or more")
     require_free(Path(out), overwrite)
+    require_suffix(Path(out), ".png")
     return Path(out)
 
 
