@@ -1,4 +1,4 @@
-"""Run the main job end to end on an embedded data set: train GALI-4, embed, probe, search.
+"""Run the main job end to end on an embedded data set: train an encoder, embed, probe, search.
 
 `make demo` runs it; no network, no GPU, about two minutes on 2 cores.
 
@@ -51,7 +51,7 @@ def main() -> None:
 
     start = time.perf_counter()
     run = out / "run"
-    galirep(f"train --preset small --data {DATA} --variant gali-4 --out {run} --steps {args.steps} --overwrite")
+    galirep(f"train --preset small --data {DATA} --out {run} --steps {args.steps} --overwrite")
     encoders = {"trained": str(run), "untrained": f"random:{run}", "pixels": "pixels:8"}
     for name, spec in encoders.items():
         for split in ("train", "test"):
