@@ -24,7 +24,7 @@ PRESETS: Mapping[str, Preset] = MappingProxyType(
             "nothing on a GPU",
         ),
         "small": Preset(
-            "ten minutes on one CPU core for images of 16 x 16 pixels: small batches and many updates, and penalties on "
+            "ten minutes on one CPU core for images of 16 x 16 pixels: small batches, many updates, penalties on "
             "both cycles (--variant gali-4: without them)",
             {"variant": "gali-4-cycle", "batch_size": 16, "r1_gamma": 0.05, "latent_dim": 32, "steps": 12_000},
             "MNIST at 16 x 16, 10 CPU minutes, 2 seeds: test pixel-MSE 0.011, 5.7 to 5.9% probe error with 1,000 "

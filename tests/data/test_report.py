@@ -5,8 +5,7 @@ import logging
 
 import numpy as np
 import pytest
-from picture_trees import write
-from PIL import features
+from picture_trees import HAS_AVIF, write
 
 import galirep
 from galirep.data.arrays import ArraySource
@@ -200,7 +199,7 @@ def test_the_report_is_a_warning_of_a_logger(tree, tmp_path, caplog):
 def test_queries_of_any_type(cli, tree, tmp_path):
     galirep.embed("pixels:2", str(tree), tmp_path / "e.h5", num_workers=0)
     write(tmp_path, "x.jfif", "y.avif", "z.heic")
-    for name in ["x.jfif", *(["y.avif"] if features.check("avif") else [])]:
+    for name in ["x.jfif", *(["y.avif"] if HAS_AVIF else [])]:
         result = cli("retrieve", "--gallery", tmp_path / "e.h5", "--queries", tmp_path / name, "-k", 1)
         assert result.exit_code == 0, result.stderr
     refused = cli("retrieve", "--gallery", tmp_path / "e.h5", "--queries", tmp_path / "z.heic")

@@ -5,9 +5,10 @@ import tarfile
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
+from PIL import Image, features
 
 # Pillow's name of the format for an ending it does not register by itself
+HAS_AVIF = "avif" in features.modules and features.check("avif")  # a Pillow that does not know it warns of the name
 _FORMATS = {".jp2000": "JPEG2000", ".mpo": "MPO", ".avif": "AVIF", ".jfif": "JPEG", ".jpe": "JPEG"}
 
 
