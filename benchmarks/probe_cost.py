@@ -10,8 +10,8 @@ linear-svm/v2 8, logistic/v1 4.
 
 With `--paper`, ali-l2svm/v1 runs as a whole at the size of the GALI paper's SVHN table (600 fits of 1,000 rows, 5,376
 columns, 26,032 test rows; random features again), and LinearSVC makes the fits of some of its draws: two of the ten
-that choose C, over the whole grid, and two of the hundred that are measured. Its time for all 600 is extrapolated. Seen:
-12.0x, errors of the same draws within 0.004 points (2026-11-30, one busy core).
+that choose C, over the whole grid, and two of the hundred that are measured. Its time for all 600 is extrapolated.
+Seen: 12.0x, errors of the same draws within 0.004 points (2026-11-30, one busy core).
 """
 
 import argparse
