@@ -18,7 +18,7 @@ from galirep.system.outputs.locks import output_path
 from galirep.system.outputs.temporary import is_temporary, restore_folder, temporary_name
 from galirep.system.reading.documents import parse_json, read_json
 from galirep.system.reading.files import require_regular
-from galirep.system.reading.records import check
+from galirep.system.reading.records import check, quoted
 from galirep.system.settings import read_settings
 
 _log = logging.getLogger("galirep.runs")
@@ -34,6 +34,8 @@ class RunDirectory:
     """
 
     def __init__(self, path: str | Path) -> None:
+        if not isinstance(path, str | os.PathLike):
+            raise ConfigError(f"run directory {quoted(path)}: it must be a path")
         self.path = Path(path)
         self._place_in(self.path)
 

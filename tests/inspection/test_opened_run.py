@@ -136,6 +136,11 @@ def test_what_a_generator_cannot_take_is_told(run):
         (ConfigError, "unknown path 'liner': did you mean 'linear'", lambda: generator.interpolate(z, z, path="liner")),
         (ConfigError, "steps 1 must be 2 or more", lambda: generator.interpolate(z, z, steps=1)),
         (ConfigError, "count 0 must be 1 or more", lambda: generator.sample(0)),
+        (ConfigError, r"count 1\.5 must be a whole number", lambda: generator.sample(1.5)),
+        (ConfigError, r"count 1\.5 must be a whole number", lambda: generator.noise(1.5)),
+        (ConfigError, r"seed 0\.5 must be a whole number", lambda: generator.noise(1, seed=0.5)),
+        (ConfigError, "seed 9.*.* of 64 bits", lambda: generator.noise(1, seed=10**20 - 1)),
+        (ConfigError, "run directory None: it must be a path", lambda: galirep.load_run(None)),
     ):  # fmt: skip
         with pytest.raises(error, match=message):
             call()

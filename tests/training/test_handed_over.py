@@ -82,6 +82,24 @@ def test_no_data_and_a_split_of_images_are_refused(cli, pixels, tmp_path):
         assert result.exit_code == 1 and result.stderr.startswith("galirep: error: data: give a data set")
 
 
+def test_what_is_no_setting_no_image_and_no_function_is_told_before_anything_is_written(pixels, tmp_path):
+    out = tmp_path / "run"
+    for job, name, callback in ((galirep.train, "TrainConfig", "on_row"), (galirep.train_classifier, "Cl", "on_epoch")):
+        for settings, what in ((None, "a NoneType"), ([1], "a list"), ("x.yaml", "'x.yaml'")):
+            with pytest.raises(ConfigError, match=f"settings: {what} is no mapping .* no {name}.*read_settings"):
+                job(settings, pixels, out=out)
+        with pytest.raises(ConfigError, match=f"{callback} 3 must be a function"):
+            job({}, pixels, out=out, **{callback: 3})
+        with pytest.raises(ConfigError, match="output 3: it must be a path"):
+            job({}, pixels, out=3)
+    for size in ({}, {"image_size": 8}):
+        with pytest.raises(DataError, match="images from Python: there are no images"):
+            galirep.train({**SETTINGS, **size}, [], out=out)
+    with pytest.raises(DataError, match="images from Python: there are no images"):
+        galirep.train_classifier({"objective": "vicreg"}, [], out=out)
+    assert not any(tmp_path.iterdir())
+
+
 def test_embed_and_train_classifier_take_images_too(pixels, tmp_path):
     galirep.embed("pixels:8", pixels, tmp_path / "a.h5", device="cpu")
     with galirep.load_embeddings(tmp_path / "a.h5") as stored:

@@ -10,7 +10,7 @@ from contextvars import ContextVar
 from pathlib import Path
 from typing import ParamSpec, TypeVar
 
-from galirep.errors import InUseError
+from galirep.errors import ConfigError, InUseError
 from galirep.system.outputs.locks import OutputLock, acquire, output_path
 from galirep.system.outputs.temporary import is_temporary_of
 
@@ -74,6 +74,8 @@ def locks_outputs(*names: str, parents: bool = False) -> Callable[[Callable[P, R
         def locked(*args: P.args, **kwargs: P.kwargs) -> R:
             given = signature.bind(*args, **kwargs).arguments
             outputs = [given[name] for name in names if given.get(name) is not None]
+            for wrong in (item for item in outputs if not isinstance(item, str | os.PathLike)):
+                raise ConfigError(f"output {wrong!r}: it must be a path")
             with hold(*outputs, force=bool(given.get("force_unlock")), parents=parents):
                 return function(*args, **kwargs)
 
