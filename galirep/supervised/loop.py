@@ -44,7 +44,7 @@ class ClassifierResult:
         return {**vars(self), "run": str(self.run)}
 
 
-@locks_outputs("out", parents=True)
+@locks_outputs("out", inputs=("config", "data", "test_labels"), parents=True)
 def train_classifier(
     config: ClassifierConfig | Mapping[str, Any],
     data: ImageSource | Any = None,
