@@ -70,8 +70,11 @@ def probe_command(
     from galirep.probing.probe import probe
     from galirep.system.files import require_free, require_suffix, write_json
     from galirep.system.outputs.holding import hold
+    from galirep.system.outputs.inputs import require_apart
     from galirep.system.settings import parse_assignments
 
+    if out:
+        require_apart([out], [train, test])
     with hold(*([out] if out else []), force=force_unlock):
         if out:
             require_free(out, overwrite)

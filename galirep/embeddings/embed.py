@@ -92,7 +92,7 @@ class _Output:
             return embeddings.errors, check_complete(embeddings)
 
 
-@locks_outputs("out")
+@locks_outputs("out", inputs=("encoder", "data"))
 def embed(  # noqa: PLR0913
     encoder: str | Path | FeatureExtractor,
     data: str | Path | ImageSource | Any,

@@ -100,7 +100,7 @@ def evaluate(  # noqa: PLR0913
     )[0]
 
 
-@locks_outputs("out", "save_values")
+@locks_outputs("out", "save_values", inputs=("runs", "data", "probe_train", "inception", "extractor"))
 def evaluate_runs(  # noqa: PLR0913
     runs: Sequence[Run],
     data: str | ImageSource | Images,

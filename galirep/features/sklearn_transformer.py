@@ -91,18 +91,15 @@ class ImageTransformer(TransformerMixin, BaseEstimator):  # type: ignore[misc]
 
         What `transform` would make of it has no gradient, so a float tensor is not left to it.
         """
-        description = describe(self.extractor)
-        _, channels, *sides = images.shape
-        # other extractors resize by themselves
-        right_size = not description.exact_size or set(sides) == {description.image_size}
-        if right_size and channels == description.channels:
+        if self._fits(images.shape):
             return images.dtype == torch.uint8 or images.is_floating_point()
         if not images.is_floating_point():
             return False
-        side = description.image_size if description.exact_size else "any"
+        description = describe(self.extractor)
+        side, most = description.image_size or "S", "" if description.exact_size else ", or smaller"
         raise DataError(
-            f"a float tensor {tuple(images.shape)} for an encoder of (B, {description.channels}, {side}, {side}): "
-            "resize it yourself, so that gradients pass, or use transform"
+            f"a float tensor {tuple(images.shape)} for an encoder of (B, {description.channels}, {side}, {side}){most}"
+            ": crop and resize it yourself, so that gradients pass, or use transform"
         )
 
     def fit(self, X: Any = None, y: Any = None) -> "ImageTransformer":  # noqa: ARG002
@@ -128,7 +125,7 @@ class ImageTransformer(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         if not len(source):
             return np.empty((0, self.extractor.dim), np.float32)
         floats = source.floats if isinstance(source, HandedImages) else None
-        if floats is not None and self._fits(floats):
+        if floats is not None and self._fits(floats.shape):
             return self._transform_floats(floats)
         features, errors = extract(
             self.extractor, source, batch_size=self.batch_size, num_workers=0, device=self.device
@@ -138,10 +135,10 @@ class ImageTransformer(TransformerMixin, BaseEstimator):  # type: ignore[misc]
             raise DataError(f"{len(errors)} of {len(source)} images cannot be used: {reasons}")
         return features
 
-    def _fits(self, images: NDArray[np.floating]) -> bool:
-        """Return whether images (N, C, H, W) go to the extractor unchanged, so that they need no rounding."""
+    def _fits(self, shape: Sequence[int]) -> bool:
+        """Return whether images (N, C, H, W) go to the extractor unchanged, as `embed` would hand them to it."""
         description = describe(self.extractor)
-        _, channels, height, width = images.shape
+        _, channels, height, width = shape
         side = description.image_size or height
         right_size = height == side if description.exact_size else height <= side
         return bool(height == width and right_size and channels == description.channels)

@@ -26,7 +26,7 @@ from galirep.system.reading.files import require_regular
 _HDF5, _ZIP = b"\x89HDF\r\n\x1a\n", b"PK\x03\x04"
 
 
-@locks_outputs("out")
+@locks_outputs("out", inputs=("path",))
 def info(
     path: str | Path,
     *,

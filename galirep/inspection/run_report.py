@@ -18,7 +18,7 @@ MAX_RUNS = 8
 _REFRESH = 5  # seconds
 
 
-@locks_outputs("out")
+@locks_outputs("out", inputs=("runs",))
 def report(
     runs: str | Path | Sequence[str | Path],
     out: str | Path,

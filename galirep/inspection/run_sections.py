@@ -2,12 +2,17 @@
 
 import base64
 import html
+import io
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from galirep.errors import plural
+from PIL import Image
+
+from galirep.data.picture import read_image
+from galirep.errors import DataError, plural
 from galirep.inspection.opened_run import OpenedRun
+from galirep.system.reading.files import require_regular
 
 _GRIDS = 6  # pictures of a kind and run
 _MEASURES = {
@@ -130,7 +135,7 @@ def pictures(runs: Mapping[str, OpenedRun]) -> str:
             steps = sorted(files)
             count = min(_GRIDS, len(steps))
             chosen = dict.fromkeys(steps[round(i * (len(steps) - 1) / max(1, count - 1))] for i in range(count))
-            figures = "".join(_figure(files[step], f"update {step:,}") for step in chosen)
+            figures = "".join(_figure(run.path, files[step], f"update {step:,}") for step in chosen)
             title = _KINDS.get(kind, kind) + (f" · {name}" if len(runs) > 1 else "")
             more = f" ({count} of {len(steps)} saved)" if count < len(steps) else ""
             parts.append(
@@ -140,8 +145,21 @@ def pictures(runs: Mapping[str, OpenedRun]) -> str:
     return "".join(parts)
 
 
-def _figure(file: Path, caption: str) -> str:
-    content = base64.b64encode(file.read_bytes()).decode()
+def _figure(run: Path, file: Path, caption: str) -> str:
+    """Return a picture of a run; what is no picture in the run's own folder is named and not shown.
+
+    It is decoded and written anew, so that the page holds pixels and nothing else that a file has.
+    """
+    try:
+        if file.is_symlink() or not file.resolve().is_relative_to(run.resolve()):
+            raise DataError("it is a link")
+        require_regular(file, str(file), DataError)
+        pixels = read_image(file.read_bytes())
+    except (DataError, OSError) as err:
+        return f'<figure><p class="note">{text(caption)}: not shown, {text(str(err))}</p></figure>'
+    stored = io.BytesIO()
+    Image.fromarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels).save(stored, "PNG")
+    content = base64.b64encode(stored.getvalue()).decode()
     return (
         f'<figure><img alt="{text(caption)}" loading="lazy" src="data:image/png;base64,{content}">'
         f"<figcaption>{text(caption)}</figcaption></figure>"

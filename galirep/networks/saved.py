@@ -175,7 +175,7 @@ def load_autoencoder(
     return encoder, generator, header
 
 
-@locks_outputs("out")
+@locks_outputs("out", inputs=("run",))
 def export_run(
     run: str | Path,
     out: str | Path,

@@ -29,7 +29,7 @@ from galirep.visuals.projection import require_projection
 _BATCH = 4096
 
 
-@locks_outputs("out", "report")
+@locks_outputs("out", "report", inputs=("gallery", "queries", "encoder", "data", "query_data"))
 def retrieve(  # noqa: PLR0913
     gallery: str | Path,
     queries: str | Path | Sequence[str | Path] | None = None,

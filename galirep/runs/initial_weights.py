@@ -112,8 +112,10 @@ def load_initial_weights(source: str) -> InitialWeights:
     last = RunDirectory(run).last
     if last.is_file():
         states["D"] = check_state(load_checkpoint(last), WithD, last)["nets"]["D"]
-        if strange := next((name for name, value in states["D"].items() if not isinstance(value, Tensor)), None):
-            raise CheckpointError(f"the checkpoint {last} is damaged: {quoted(strange)} of D is no tensor")
+        # an empty name is a name too
+        strange = [name for name, value in states["D"].items() if not isinstance(value, Tensor)]
+        if strange:
+            raise CheckpointError(f"the checkpoint {last} is damaged: {quoted(strange[0])} of D is no tensor")
     return InitialWeights(source, header["networks"], states, header.get("body"))
 
 

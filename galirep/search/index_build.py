@@ -21,6 +21,7 @@ from galirep.search.index_replacing import commit_index, writing_index
 from galirep.search.vectors import MAX_HELD_BYTES, PreparedVectors, allocate_flat, no_progress, read_vectors_into
 from galirep.system.devices import device_of
 from galirep.system.outputs.holding import locks_outputs
+from galirep.system.outputs.inputs import ROWS_ENDING, SIDECAR_ENDING
 from galirep.version import __version__
 
 # rows up to which `auto` takes exact search
@@ -46,7 +47,7 @@ def auto_factory(n: int, dim: int) -> str:
     return f"{rotation}{lists},PQ{dim // 8}"
 
 
-@locks_outputs("out")
+@locks_outputs("out", inputs=("source",), beside=(ROWS_ENDING, SIDECAR_ENDING))
 def build_index(
     source: str | Path,
     out: str | Path,

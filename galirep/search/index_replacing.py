@@ -14,17 +14,18 @@ from pathlib import Path
 from galirep.search.index_info import IndexInfo
 from galirep.system.files import CHECKED_WHOLE, checksum, seal_json, sync
 from galirep.system.outputs.full_disk import explain_full_disk
+from galirep.system.outputs.inputs import ROWS_ENDING, SIDECAR_ENDING
 from galirep.system.outputs.temporary import temporary_name
 
 
 def sidecar_path(path: Path) -> Path:
     """Return the path of an index's sidecar file."""
-    return path.with_name(f"{path.name}.json")
+    return path.with_name(f"{path.name}{SIDECAR_ENDING}")
 
 
 def rows_path(path: Path) -> Path:
     """Return the path of an index's ids and labels."""
-    return path.with_name(f"{path.name}.rows.h5")
+    return path.with_name(f"{path.name}{ROWS_ENDING}")
 
 
 @contextmanager

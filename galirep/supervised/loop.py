@@ -45,7 +45,7 @@ class ClassifierResult:
         return {**vars(self), "run": str(self.run)}
 
 
-@locks_outputs("out", parents=True)
+@locks_outputs("out", inputs=("config", "data", "test_labels"), parents=True)
 def train_classifier(
     config: ClassifierConfig | Mapping[str, Any],
     data: ImageSource | Any = None,
@@ -96,8 +96,8 @@ def train_classifier(
         state = check_state(load_checkpoint(directory.last, device), TaskState, directory.last)
         with fitting(directory.last):
             task.load_state_dict(state)
-        # the checkpoint has all rows that it stands behind
-        directory.write_metrics(task.history)
+            # the checkpoint has all rows that it stands behind
+            directory.write_metrics(task.history)
         run.write_status("running")
     else:
         run = ActiveRun.begin(directory, prepared.config.to_dict(), prepared.facts, device)

@@ -11,6 +11,7 @@ from typing import Any
 
 from galirep.errors import ConfigError
 from galirep.system.outputs.full_disk import explain_full_disk
+from galirep.system.outputs.inputs import require_file_or_folder
 from galirep.system.outputs.temporary import temporary_name
 
 # a checksum reads at most _MAX_PIECES pieces of _PIECE_BYTES
@@ -26,8 +27,9 @@ def require_free(path: Path, overwrite: bool) -> None:
     """Check that an output file can be written: it does not exist (or may be overwritten), and its folder does.
 
     Raises:
-        ConfigError: `path` exists and `overwrite` is false, or it is a directory, or its parent is not a directory.
+        ConfigError: `path` exists and `overwrite` is false, or it is no file, or its parent is not a directory.
     """
+    require_file_or_folder(path)
     if path.is_dir():
         raise ConfigError(f"{path} is a directory: name a file")
     if path.exists() and not overwrite:
@@ -52,6 +54,7 @@ def require_free_folder(path: Path, overwrite: bool) -> None:
     Raises:
         ConfigError: `path` exists and `overwrite` is false, or it is no directory, or its parent is not a directory.
     """
+    require_file_or_folder(path)
     if path.exists() and not (overwrite and path.is_dir()):
         raise ConfigError(f"{path} exists: choose another name" + (" or pass --overwrite" if path.is_dir() else ""))
     if not path.parent.is_dir():

@@ -38,7 +38,7 @@ class TrainResult:
         return {"run": str(self.run), "steps": self.steps, **losses, "data_report": self.data_report}
 
 
-@locks_outputs("out", parents=True)
+@locks_outputs("out", inputs=("config", "data", "adapter", "body"), parents=True)
 def train(
     config: TrainConfig | Mapping[str, Any],
     data: Images | ImageSource | Any = None,

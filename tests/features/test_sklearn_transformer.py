@@ -234,7 +234,7 @@ def test_other_types_and_shapes_are_refused_with_what_would_be_right(photo):
         (torch.zeros(3, 8, 8), "may be one image or 3 grey ones"),
         (torch.zeros(1, 3, 32, 32, dtype=torch.int64), "int64 from 0 to 0"),
         (torch.full((1, 3, 32, 32), 255.0), r"from 255 to 255: only -1\.\.1"),
-        (torch.zeros(1, 3, 40, 32), r"a float tensor \(1, 3, 40, 32\) for an encoder of \(B, 3, 32, 32\): resize it"),
+        (torch.zeros(1, 3, 40, 32), r"a float tensor \(1, 3, 40, 32\) for an encoder of \(B, 3, 32, 32\): crop and"),
         (torch.zeros(1, 1, 32, 32), r"a float tensor \(1, 1, 32, 32\) for an encoder of \(B, 3, 32, 32\)"),
         ("nowhere.png", "nowhere.png.*No such file"),
     ):
@@ -335,6 +335,21 @@ def test_what_a_dataset_or_loader_cannot_be_is_told(album):
     ):
         with pytest.raises(DataError, match=message):
             encoder.transform(bad)
+
+
+def test_a_call_gives_what_transform_gives_or_refuses(photo):
+    """An extractor that resizes by itself would stretch what `embed` crops."""
+    encoder = galirep.load_encoder(f"pixels:{SIDE}", device="cpu")
+    for size in ((SIDE, SIDE), (12, 12), (12, 30), (2 * SIDE, 2 * SIDE)):
+        array = np.stack([np.asarray(photo.rotate(k).resize(size[::-1])) for k in range(3)])
+        tensor = torch.from_numpy(array).permute(0, 3, 1, 2)
+        same(encoder(tensor).numpy(), encoder.transform(array))
+        floats = tensor / 127.5 - 1
+        if size[0] == size[1] <= SIDE:
+            same(encoder(floats).numpy(), encoder.transform(array))
+        else:
+            with pytest.raises(DataError, match=rf"of \(B, 3, {SIDE}, {SIDE}\), or smaller: crop and resize"):
+                encoder(floats)
 
 
 def test_a_call_lets_gradients_pass():

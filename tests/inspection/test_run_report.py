@@ -1,5 +1,6 @@
 """`galirep report`: what the page says of one run and of several, while they go on, and bad input."""
 
+import base64
 import html
 import json
 import re
@@ -89,6 +90,23 @@ def test_names_of_a_run_are_text(runs, tmp_path):
     text = galirep.report(copy.parent / "{{data}}&<b>", tmp_path / "x.html").read_text()
     page = Page(text)
     assert html.escape("{{data}}&<b>") in text and "b" not in page.tags and page.tags.count("script") == 2
+
+
+def test_a_picture_that_is_none_or_lies_elsewhere_is_not_shown(tmp_path):
+    run, secret = tmp_path / "run", tmp_path / "secret"
+    galirep.train(config(steps=4, sample_every=1), labelled(), out=run, progress=False)
+    secret.write_text("the password")
+    samples = run / "samples"
+    (samples / "prior-00000001.png").unlink()
+    (samples / "prior-00000001.png").symlink_to(secret)
+    (samples / "prior-00000002.png").write_bytes(b"no picture")
+    with (samples / "prior-00000003.png").open("ab") as file:
+        file.write(b"the password")
+    text = galirep.report(run, tmp_path / "run.html").read_text()
+    assert Page(text).pictures == ["update 3", "update 4", *(f"update {step}" for step in (1, 2, 3, 4))]
+    assert "update 1: not shown, it is a link" in text and "update 2: not shown" in text
+    pictures = [base64.b64decode(found) for found in re.findall(r"base64,([\w+/=]+)", text)]
+    assert pictures and not any(b"password" in content for content in pictures)
 
 
 def test_runs_without_metrics_or_pictures_have_a_page_too(tmp_path):

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -19,6 +20,7 @@ from galirep.features.protocol import describe, require_gradient
 from galirep.features.registry import load_extractor
 from galirep.networks.families import NETWORKS
 from galirep.networks.parts import Shapes
+from galirep.runs.checkpoint import load_checkpoint
 from galirep.runs.directory import RunDirectory
 from galirep.supervised.config import FAMILY_NAMES, NET_NAMES, ClassifierConfig
 from galirep.supervised.extractor import load_classifier
@@ -87,6 +89,7 @@ KILLED = """
 import os, signal, sys
 from galirep.networks.families import NETWORKS
 from galirep.networks.parts import Shapes
+from galirep.runs.checkpoint import load_checkpoint
 from galirep.runs.directory import RunDirectory
 from galirep.supervised.config import FAMILY_NAMES, NET_NAMES, ClassifierConfig
 from galirep.supervised.loop import train_classifier
@@ -286,3 +289,16 @@ def test_exports_that_cannot_be_loaded(trained, tmp_path):
     save_file({"weight": torch.ones(2)}, file, metadata={"galirep": json.dumps({"kind": "classifier", "format": 99})})
     with pytest.raises(CheckpointError, match="has export format 99; this galirep reads 1"):
         load_extractor(f"classifier:{tmp_path}")
+
+
+def test_a_checkpoint_whose_history_is_not_plain_is_one_line(trained, tmp_path):
+    run = tmp_path / "run"
+    shutil.copytree(trained, run)
+    last = RunDirectory(run).last
+    content = load_checkpoint(last)
+    content["history"][0]["loss"] = torch.zeros(2)
+    torch.save(content, last)
+    before = (run / "metrics.jsonl").read_bytes()
+    with pytest.raises(CheckpointError, match=r"the checkpoint .*last.pt is damaged or of another run: .*Tensor"):
+        train_classifier(DIGITS, out=run, resume=True, test_split="test")
+    assert (run / "metrics.jsonl").read_bytes() == before

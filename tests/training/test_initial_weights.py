@@ -149,9 +149,11 @@ def test_resuming_needs_the_source_no_more_and_ends_as_one_never_interrupted(sou
 
 def test_a_discriminator_of_other_values_than_tensors_is_one_line(source):
     last = RunDirectory(source).last
-    content = load_checkpoint(last)
-    name = next(iter(content["nets"]["D"]))
-    content["nets"]["D"][name] = True
-    torch.save(content, last)
-    with pytest.raises(CheckpointError, match=f"last.pt is damaged: '{name}' of D is no tensor"):
-        load_initial_weights(str(source))
+    for name in (next(iter(load_checkpoint(last)["nets"]["D"])), ""):
+        content = load_checkpoint(last)
+        content["nets"]["D"][name] = True
+        torch.save(content, last)
+        with pytest.raises(CheckpointError, match=f"last.pt is damaged: '{name}' of D is no tensor"):
+            load_initial_weights(str(source))
+        del content["nets"]["D"][name]
+        torch.save(content, last)

@@ -175,7 +175,7 @@ def test_a_classifier_killed_in_its_first_epoch_and_after_a_line_of_metrics(refe
 
 def outputs(folder, run):
     """Return each command, with what it leaves as a value, and the names of its files."""
-    a, b, out = folder / "a.h5", folder / "b.h5", folder / "out"
+    a, b, out, picture = (folder / name for name in ("a.h5", "b.h5", "out", "out.png"))
 
     def rows(path):
         with load_embeddings(path) as embeddings:
@@ -192,7 +192,7 @@ def outputs(folder, run):
         "export": (lambda **o: galirep.export_run(run, out, **o), tree),
         "export of embeddings": (lambda **o: galirep.export_embeddings(a, out, **o), tree),
         "report": (lambda **o: galirep.retrieve(a, b, k=3, report=out, **o), lambda p: "</html>" in p.read_text()),
-        "picture": (lambda **o: galirep.sample(run, out, count=4, **o), lambda p: p.read_bytes()),
+        "picture": (lambda **o: galirep.sample(run, picture, count=4, **o), lambda p: p.read_bytes()),
     }
 
 
@@ -201,20 +201,21 @@ def test_outputs_in_place(references, tmp_path, name):
     write_embeddings(tmp_path / "a.h5", *clusters(40))
     write_embeddings(tmp_path / "b.h5", *clusters(20, seed=1), ids=[f"b{i}" for i in range(20)])
     command, value = outputs(tmp_path, references / "new")[name]
+    out = tmp_path / ("out.png" if name == "picture" else "out")
     assert run(lambda: command(overwrite=True)) == 0
-    whole, left = value(tmp_path / "out"), names(tmp_path)
+    whole, left = value(out), names(tmp_path)
     # where locks are written is another matter: tests/system/outputs
     moments = [n for n, text in enumerate(changes(lambda: command(overwrite=True), tmp_path), 1) if ".lock" not in text]
     partial = {"out.partial", "out.partial.new"}
     for moment in moments:
         assert end_at(moment, lambda: command(overwrite=True), tmp_path)
-        assert value(tmp_path / "out") == whole
+        assert value(out) == whole
         # beside it are temporary files alone, which the next run of a command removes
         assert all(path.startswith(".out") for path in set(names(tmp_path)) - {*left, *partial})
-        acquire(tmp_path / "out").release()
+        acquire(out).release()
         assert set(names(tmp_path)) - partial == set(left)
     assert run(lambda: command(overwrite=True)) == 0
-    assert names(tmp_path) == left and value(tmp_path / "out") == whole and len(moments) >= 2
+    assert names(tmp_path) == left and value(out) == whole and len(moments) >= 2
 
 
 def test_a_killed_embed_goes_on_to_the_same_file(tmp_path):

@@ -44,7 +44,7 @@ class ExportResult:
         return {**vars(self), "path": str(self.path), "notes": list(self.notes)}
 
 
-@locks_outputs("out")
+@locks_outputs("out", inputs=("path",))
 def export_embeddings(
     path: str | Path,
     out: str | Path,
@@ -94,7 +94,7 @@ def export_embeddings(
         return ExportResult(target, len(embeddings), embeddings.dim, len(starts), notes)
 
 
-@locks_outputs("out")
+@locks_outputs("out", inputs=("path",))
 def import_embeddings(
     path: str | Path,
     out: str | Path,

@@ -69,7 +69,7 @@ class InpaintResult:
         return {**asdict(self), "out": str(self.out)}
 
 
-@locks_outputs("out")
+@locks_outputs("out", inputs=("run", "data"))
 def inpaint(  # noqa: PLR0913
     run: str | Path,
     data: str | ImageSource,

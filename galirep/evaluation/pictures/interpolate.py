@@ -62,7 +62,7 @@ class InterpolateResult:
         return {**asdict(self), "out": str(self.out), "pairs": pairs}
 
 
-@locks_outputs("out")
+@locks_outputs("out", inputs=("run", "data"))
 def interpolate(  # noqa: PLR0913
     run: str | Path,
     data: str | ImageSource | None,

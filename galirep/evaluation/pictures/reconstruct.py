@@ -62,7 +62,7 @@ class ReconstructResult(ResultMapping):
         return result
 
 
-@locks_outputs("out")
+@locks_outputs("out", inputs=("run", "data"))
 def reconstruct(  # noqa: PLR0913
     run: str | Path | Sequence[str | Path],
     data: str | ImageSource,

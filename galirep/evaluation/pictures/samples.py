@@ -13,7 +13,7 @@ from galirep.system.outputs.holding import locks_outputs
 from galirep.visuals.grid import save_grid
 
 
-@locks_outputs("out")
+@locks_outputs("out", inputs=("run",))
 def sample(
     run: str | Path,
     out: str | Path,

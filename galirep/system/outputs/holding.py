@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import ParamSpec, TypeVar
 
 from galirep.errors import ConfigError, InUseError
+from galirep.system.outputs.inputs import require_apart
 from galirep.system.outputs.locks import OutputLock, acquire, output_path
 from galirep.system.outputs.temporary import is_temporary_of
 
@@ -61,10 +62,13 @@ def own_lock(path: str | Path, *, force: bool = False) -> Iterator[OutputLock | 
         raise
 
 
-def locks_outputs(*names: str, parents: bool = False) -> Callable[[Callable[P, R]], Callable[P, R]]:
+def locks_outputs(
+    *names: str, inputs: tuple[str, ...] = (), beside: tuple[str, ...] = (), parents: bool = False
+) -> Callable[[Callable[P, R]], Callable[P, R]]:
     """Make a function hold the locks of the outputs that its parameters `names` name (None: no output).
 
-    Its parameter `force_unlock` says whether locks of processes that cannot be looked at are taken over.
+    An output that is among what the parameters `inputs` name is refused (`require_apart`), and so is one with an ending
+    of `beside`. Its parameter `force_unlock` says whether locks of processes that cannot be looked at are taken over.
     """
 
     def decorate(function: Callable[P, R]) -> Callable[P, R]:
@@ -76,6 +80,10 @@ def locks_outputs(*names: str, parents: bool = False) -> Callable[[Callable[P, R
             outputs = [given[name] for name in names if given.get(name) is not None]
             for wrong in (item for item in outputs if not isinstance(item, str | os.PathLike)):
                 raise ConfigError(f"output {wrong!r}: it must be a path")
+            written = [f"{path}{end}" for path in outputs for end in ("", *beside)]
+            # folders that are made with those above are runs, which are replaced as a whole
+            whole = parents and bool(given.get("overwrite"))
+            require_apart(written, [given.get(name) for name in inputs], whole=whole)
             with hold(*outputs, force=bool(given.get("force_unlock")), parents=parents):
                 return function(*args, **kwargs)
 

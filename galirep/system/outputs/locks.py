@@ -21,6 +21,7 @@ from pathlib import Path
 
 from galirep.errors import ConfigError, DataError, InUseError
 from galirep.system.outputs.full_disk import is_full_disk
+from galirep.system.outputs.inputs import require_file_or_folder
 from galirep.system.outputs.processes import Process, State, this_process
 from galirep.system.outputs.temporary import remove_leftovers, temporary_name
 from galirep.system.reading.files import read_bytes
@@ -90,10 +91,11 @@ def acquire(path: str | Path, *, force: bool = False, parents: bool = False) -> 
 
     Raises:
         InUseError: another process (or another call in this one) writes this output, or may.
-        ConfigError: the folder does not exist, or nothing may be written there.
+        ConfigError: the folder does not exist, nothing may be written there, or the output is a pipe or device.
         DataError: no space is left.
     """
     path = output_path(Path(path))
+    require_file_or_folder(path)
     made = _make_parents(path) if parents else ()
     if not path.parent.is_dir():
         raise ConfigError(f"cannot write {path}: the folder {path.parent} does not exist")
