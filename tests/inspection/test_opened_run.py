@@ -79,7 +79,7 @@ def test_embed_says_that_the_best_networks_are_others(cli, run, tmp_path):
 
 def test_networks_are_no_run_and_others_are_unknown(run):
     for function in (galirep.load_run, galirep.info, lambda path: galirep.report(path, run / "page.html")):
-        with pytest.raises((CheckpointError, DataError), match="@best names networks, .* here the run is wanted"):
+        with pytest.raises((CheckpointError, DataError), match=r"@best names networks, .* here the run is wanted"):
             function(f"{run}@best")
     with pytest.raises(CheckpointError, match="unknown networks of a run 'worst': known: best, last"):
         galirep.load_encoder(f"{run}@worst")
