@@ -138,7 +138,10 @@ class RunDirectory:
             CheckpointError: the run does not exist.
         """
         if not self.exists and not (self.unstarted and self.config_file.is_file()):
-            raise CheckpointError(f"{self.path} is not a run of galirep (config.yaml and run.json are missing)")
+            raise CheckpointError(
+                networks_instead_of_run(self.path)
+                or f"{self.path} is not a run of galirep (config.yaml and run.json are missing)"
+            )
         return read_settings(self.config_file)
 
     def info(self) -> dict[str, Any]:
@@ -228,3 +231,11 @@ def _link(source: Path, target: Path) -> None:
         except OSError:
             # a file system without hard links
             shutil.copyfile(source, temporary)
+
+
+def networks_instead_of_run(path: Path) -> str:
+    """Return what to say of RUN@best or RUN@last where the run itself is wanted; empty of another path."""
+    name, _, which = str(path).rpartition("@")
+    if which not in ("last", "best") or path.exists() or not name or not RunDirectory(name).exists:
+        return ""
+    return f"{path} names networks, which encoders, evaluate, pictures and export take: here the run is wanted, {name}"

@@ -212,6 +212,8 @@ def read_settings(path: Path) -> dict[str, Any]:
         ConfigError: the file cannot be read or is not a YAML mapping of names (see `documents.read_yaml`).
     """
     values = read_yaml(path, ConfigError)
+    if values is None:
+        raise ConfigError(f"{path} is empty: it must contain settings as 'name: value' lines")
     if not isinstance(values, dict):
         raise ConfigError(f"{path} must contain settings as 'name: value' lines, not {type(values).__name__}")
     if wrong := next((key for key in values if not isinstance(key, str)), None):

@@ -77,6 +77,14 @@ def test_embed_says_that_the_best_networks_are_others(cli, run, tmp_path):
         assert json.loads(result.stdout)["notes"] == []
 
 
+def test_networks_are_no_run_and_others_are_unknown(run):
+    for function in (galirep.load_run, galirep.info, lambda path: galirep.report(path, run / "page.html")):
+        with pytest.raises((CheckpointError, DataError), match=r"@best names networks, .* here the run is wanted"):
+            function(f"{run}@best")
+    with pytest.raises(CheckpointError, match="unknown networks of a run 'worst': known: best, last"):
+        galirep.load_encoder(f"{run}@worst")
+
+
 def test_a_run_without_best_networks_says_why(tmp_path):
     galirep.train(config(), labelled(), out=tmp_path / "run", progress=False)
     for load in (galirep.load_encoder, galirep.load_generator):
