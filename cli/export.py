@@ -4,6 +4,8 @@ from pathlib import Path
 
 import click
 
+from galirep.errors import plural
+
 from .common import Choice, emit, layers_option, shared
 
 FORMATS = ["npy-parquet", "hdf5", "safetensors"]
@@ -66,6 +68,10 @@ def export_command(
         result = export_embeddings(
             path, out, layers=layers, rows_per_file=rows_per_file, overwrite=overwrite, force_unlock=force_unlock
         )
-    pairs = f" in {result.files} pairs of files" if output_format == "npy-parquet" else ""
+    pairs = f" in {plural(result.files, 'pair')} of files" if output_format == "npy-parquet" else ""
     notes = "".join(f"\nnote: {note}" for note in result.notes)
-    emit(as_json, result.to_dict(), f"{result.path}: {result.rows} rows of {result.dim} columns{pairs}{notes}")
+    emit(
+        as_json,
+        result.to_dict(),
+        f"{result.path}: {plural(result.rows, 'row')} of {plural(result.dim, 'column')}{pairs}{notes}",
+    )

@@ -2,6 +2,8 @@
 
 import click
 
+from galirep.errors import plural
+
 from .common import emit, shared
 
 
@@ -39,4 +41,8 @@ def merge_command(
         file_locking=False if no_file_locking else None,
     )
     linked = ", whose features it points at" if virtual else ""
-    emit(as_json, result.to_dict(), f"{result.path}: {result.rows} rows of {len(result.parts)} files{linked}")
+    emit(
+        as_json,
+        result.to_dict(),
+        f"{result.path}: {plural(result.rows, 'row')} of {plural(len(result.parts), 'file')}{linked}",
+    )

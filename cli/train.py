@@ -49,10 +49,13 @@ def train_command(
             raise ConfigError("data: give a data set, e.g. --data sklearn:digits")
         import yaml
 
+        from galirep.runs.directory import RunDirectory
         from galirep.training.preparation import describe_memory
 
-        text = yaml.safe_dump(config.to_dict(), sort_keys=False)
-        emit(as_json, config.to_dict(), f"{text}# {describe_memory(config)}")
+        directory = RunDirectory(out)
+        directory.require(resume, overwrite)
+        memory = describe_memory(config, directory if directory.to_resume(resume) else None, download=download)
+        emit(as_json, config.to_dict(), f"{yaml.safe_dump(config.to_dict(), sort_keys=False)}# {memory}")
         return
     from galirep.training.loop import train
 

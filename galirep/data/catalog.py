@@ -12,6 +12,7 @@ from galirep.data.report import DataReport
 from galirep.data.sources import HANDED, FileSource, ImageSource
 from galirep.data.torchvision import SETS, open_torchvision
 from galirep.errors import ConfigError, DataError, unknown
+from galirep.system.reading.files import kind_of
 
 SPECS = {
     "FOLDER": "class subfolders of image files, or a flat folder; train/, val/ and test/ in it are its splits",
@@ -99,6 +100,8 @@ def _open_file(spec: str, kind: str, name: str) -> ImageSource:
 
 def _existing_file(name: str) -> Path:
     path = Path(name)
+    if kind := kind_of(path):
+        raise DataError(f"{name!r} is {kind}, not a file")
     if not path.is_file():
         raise DataError(f"the file {name!r} does not exist")
     return path

@@ -88,6 +88,7 @@ def load_images(
             f"size {size}, channels {channels}, on_error {on_error!r}: "
             "expected size 1 or more, channels 1, 3 or None, and on_error 'fail' or 'skip'"
         )
+    _require_images(source)
     pixels = _allocate(source, channels or 1, size)
     kept: list[int] = []
     errors: list[tuple[str, str]] = []
@@ -135,8 +136,9 @@ def native_side(source: ImageSource) -> int:
     """Return the side of the centre square of the first readable image, in pixels.
 
     Raises:
-        DataError: none of the first ten images can be read.
+        DataError: there is no image, or none of the first ten can be read.
     """
+    _require_images(source)
     faults = []
     for index in range(min(_PROBED, len(source))):
         try:
@@ -148,6 +150,11 @@ def native_side(source: ImageSource) -> int:
         f"none of the {which} of {source.spec} can be read, so their size is unknown; the first is {faults[0]}: "
         "take out what is no image, or pass --image-size"
     )
+
+
+def _require_images(source: ImageSource) -> None:
+    if not len(source):
+        raise DataError(f"{source.spec}: there are no images")
 
 
 def _allocate(source: ImageSource, channels: int, size: int) -> PixelArray:

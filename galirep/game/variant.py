@@ -3,6 +3,7 @@
 Everything else about the game is derived from it.
 """
 
+import re
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -109,6 +110,8 @@ class Variant:
     def _names(self) -> dict[str, Expr]:
         names: dict[str, Expr] = {}
         for key, text in self.where:
+            if re.search(rf"\b{key}\b", text):
+                raise SpecError(f"in where: {key} = {shortened(text)!r} refers to itself")
             names[key] = parse(text, names)
         return names
 

@@ -80,6 +80,7 @@ def load_run(run: str | Path) -> OpenedRun:
 
     Raises:
         CheckpointError: the folder is no run, or its files are damaged.
+        ConfigError: `run` is no path.
     """
     directory = RunDirectory(run)
     config, info = directory.settings(), directory.info()

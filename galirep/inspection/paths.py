@@ -18,7 +18,7 @@ from galirep.inspection.data import DataOptions, describe_data
 from galirep.inspection.reproduction import reproduction_of
 from galirep.networks.export_file import load_export
 from galirep.runs.checkpoint import load_checkpoint
-from galirep.runs.directory import RunDirectory
+from galirep.runs.directory import RunDirectory, networks_instead_of_run
 from galirep.search.index_file import is_index, read_info
 from galirep.system.outputs.holding import locks_outputs
 from galirep.system.reading.files import require_regular
@@ -73,6 +73,8 @@ def _describe(spec: str, path: Path, options: DataOptions) -> dict[str, Any]:
     if path.is_dir():
         return _describe_folder(path, options)
     if not path.exists():
+        if networks := networks_instead_of_run(path):
+            raise DataError(networks)
         hint = f"; an interrupted run left {partial_path(path)}" if partial_path(path).exists() else ""
         raise DataError(f"{path}: no such file or directory{hint}")
     require_regular(path, str(path), DataError)

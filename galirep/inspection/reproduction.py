@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from galirep.data.sources import HANDED
 from galirep.errors import CheckpointError
 from galirep.networks.export_file import load_export
 from galirep.runs.directory import RunDirectory
@@ -25,7 +26,8 @@ class Reproduction:
 
     `versions` are those that the run was begun with, `devices` those that it was made on, `fingerprint` is that of the
     images; `sha256` has the hash of each exported network, which the new run's must equal. `notes` say what the record
-    leaves open.
+    leaves open. Images that were handed over in Python are named by no command: `command` is empty then, and `python`
+    is the call that takes them again, as `images`.
     """
 
     command: tuple[str, ...]
@@ -34,6 +36,7 @@ class Reproduction:
     fingerprint: str
     sha256: Mapping[str, str]
     notes: tuple[str, ...]
+    python: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return it as a JSON object, the command also as the text of a shell."""
@@ -42,14 +45,14 @@ class Reproduction:
             "command": list(self.command),
             "devices": list(self.devices),
             "notes": list(self.notes),
-            "shell": shlex.join(self.command),
+            "shell": shlex.join(self.command) or None,
         }
 
     def lines(self) -> list[str]:
         """Return the command as a shell reads it, and the rest as comments behind it."""
         facts = [f"{name} {version}" for name, version in self.versions.items()]
         return [
-            shlex.join(self.command),
+            self.python or shlex.join(self.command),
             f"# made by {', '.join(facts)}, on {', '.join(self.devices) or 'an unknown device'}",
             f"# of images with the fingerprint {self.fingerprint or 'that was not recorded'}",
             *(f"# {name}.safetensors must have the sha256 {sha256}" for name, sha256 in self.sha256.items()),
@@ -82,22 +85,34 @@ def reproduction_of(path: str | Path) -> Reproduction:
         except CheckpointError:
             if (run.export / f"{kind}.safetensors").exists():
                 raise
+    handed = getattr(config, "data", "").startswith(HANDED)
     return Reproduction(
-        ("galirep", settings.command, *_options(config), "--out", str(out)),
+        () if handed else ("galirep", settings.command, *_options(config), "--out", str(out)),
         {name: str(info[name]) for name in ("galirep", "torch", "python") if name in info},
         tuple(info.get("devices", ())),
         str(data.get("fingerprint") or identity.get("data") or ""),
         exported,
         tuple(_notes(info, config)),
+        _call(config, out) if handed else None,
     )
+
+
+def _chosen(config: Settings) -> dict[str, Any]:
+    """Return the settings that are not their defaults, by name."""
+    values = {field.name: (getattr(config, field.name), field.default) for field in dataclasses.fields(config)}
+    return {name: value for name, (value, usual) in values.items() if value != usual and name not in _EXPANDED}
+
+
+def _call(config: Settings, out: Path) -> str:
+    """Return the call in Python that trains on `images`."""
+    settings = {name: value for name, value in _chosen(config).items() if name != "data"}
+    return f"galirep.{config.command.replace('-', '_')}({settings!r}, images, out={str(out)!r})"
 
 
 def _options(config: Settings) -> list[str]:
     options: list[str] = []
-    for field in dataclasses.fields(config):
-        value, flag = getattr(config, field.name), "--" + field.name.replace("_", "-")
-        if value == field.default or field.name in _EXPANDED:
-            continue
+    for name, value in _chosen(config).items():
+        flag = "--" + name.replace("_", "-")
         if isinstance(value, bool):
             options.append(flag if value else f"--no-{flag[2:]}")
         else:
@@ -108,6 +123,10 @@ def _options(config: Settings) -> list[str]:
 
 def _notes(info: Mapping[str, Any], config: Settings) -> list[str]:
     notes = ["paths are as they were given: run it where the run was begun"]
+    if getattr(config, "data", "").startswith(HANDED):
+        notes.insert(
+            0, "its images were handed over in Python, and no file names them: give the same again as `images`"
+        )
     if info.get("status") != "complete":
         notes.append(f"the run is {info.get('status')}: it stopped at step {info.get('step', 0)}")
     if len(info.get("devices", ())) > 1:

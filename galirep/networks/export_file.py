@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from galirep.errors import CheckpointError
+from galirep.errors import CheckpointError, unknown
 from galirep.networks.header import ClassifierHeader, NetworkHeader, check_header
 from galirep.system.files import SEAL, atomic_write, is_sealed, seal_json
 from galirep.system.reading.documents import parse_json, read_json
@@ -56,10 +56,14 @@ def run_folder(run: str | Path) -> Path:
     on held-out images.
 
     Raises:
-        CheckpointError: RUN@best of a run that has none.
+        CheckpointError: RUN@best of a run that has none, or RUN@ and neither.
     """
     name, _, which = str(run).rpartition("@")
-    if which not in ("last", "best") or not Path(name).is_dir() or Path(run).exists():
+    if not Path(name).is_dir() or not name or Path(run).exists():
+        return Path(run)
+    if which not in ("last", "best"):
+        if Path(name, "run.json").is_file():
+            raise CheckpointError(f"{run}: {unknown('networks of a run', which, ('last', 'best'))}")
         return Path(run)
     folder = Path(name, "best") if which == "best" else Path(name)
     if not folder.is_dir():

@@ -18,7 +18,7 @@ from galirep.system.outputs.locks import output_path
 from galirep.system.outputs.temporary import is_temporary, restore_folder, temporary_name
 from galirep.system.reading.documents import parse_json, read_json
 from galirep.system.reading.files import require_regular
-from galirep.system.reading.records import check
+from galirep.system.reading.records import check, quoted
 from galirep.system.settings import read_settings
 
 _log = logging.getLogger("galirep.runs")
@@ -34,6 +34,8 @@ class RunDirectory:
     """
 
     def __init__(self, path: str | Path) -> None:
+        if not isinstance(path, str | os.PathLike):
+            raise ConfigError(f"run directory {quoted(path)}: it must be a path")
         self.path = Path(path)
         self._place_in(self.path)
 
@@ -143,7 +145,10 @@ class RunDirectory:
             CheckpointError: the run does not exist.
         """
         if not self.exists and not (self.unstarted and self.config_file.is_file()):
-            raise CheckpointError(f"{self.path} is not a run of galirep (config.yaml and run.json are missing)")
+            raise CheckpointError(
+                networks_instead_of_run(self.path)
+                or f"{self.path} is not a run of galirep (config.yaml and run.json are missing)"
+            )
         return read_settings(self.config_file)
 
     def info(self) -> dict[str, Any]:
@@ -233,3 +238,11 @@ def _link(source: Path, target: Path) -> None:
         except OSError:
             # a file system without hard links
             shutil.copyfile(source, temporary)
+
+
+def networks_instead_of_run(path: Path) -> str:
+    """Return what to say of RUN@best or RUN@last where the run itself is wanted; empty of another path."""
+    name, _, which = str(path).rpartition("@")
+    if which not in ("last", "best") or path.exists() or not name or not RunDirectory(name).exists:
+        return ""
+    return f"{path} names networks, which encoders, evaluate, pictures and export take: here the run is wanted, {name}"

@@ -21,6 +21,7 @@ from galirep.supervised.preparation import Prepared, ReportedSplit, prepare
 from galirep.supervised.task import ClassifierTask
 from galirep.system.devices import autocast_of, device_of
 from galirep.system.outputs.holding import locks_outputs
+from galirep.system.settings import require_callback
 from galirep.system.signals import stop_signals
 
 
@@ -76,7 +77,8 @@ def train_classifier(
         InUseError: another process trains at `out`.
         KeyboardInterrupt: the run was interrupted, after saving.
     """
-    config = config if isinstance(config, ClassifierConfig) else ClassifierConfig.from_dict(config)
+    config = ClassifierConfig.of(config)
+    require_callback("on_epoch", on_epoch)
     directory = RunDirectory(out)
     directory.require(resume, overwrite)
     resume = directory.to_resume(resume)

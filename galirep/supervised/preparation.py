@@ -10,7 +10,7 @@ import numpy as np
 from torch import Tensor
 
 from galirep.data.catalog import open_data
-from galirep.data.handed.datasets import open_images
+from galirep.data.handed.datasets import chosen_data, open_images
 from galirep.data.memory import load_images, native_side
 from galirep.data.report import announce
 from galirep.data.sources import ImageSource
@@ -62,7 +62,7 @@ def prepare(
         ConfigError: a setting does not fit the data.
         DataError: images or labels cannot be used.
     """
-    given = config.data if data is None else data
+    given = chosen_data(config.data, data)
     source = open_images(given, config.split, splits=config.splits, root=data_root, download=download)
     if not config.supervised:
         config, test = _without_labels(config, source, test)

@@ -5,6 +5,7 @@ import math
 import types
 import typing
 from collections.abc import Iterable, Mapping
+from os import PathLike
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
@@ -82,8 +83,9 @@ class Settings:
         """Build the settings from a mapping; settings it does not name take their defaults.
 
         Raises:
-            ConfigError: a key is unknown (with the nearest known one) or a value does not fit.
+            ConfigError: it is no mapping, a key is unknown (with the nearest known one) or a value does not fit.
         """
+        cls.require_mapping(values)
         names = {f.name for f in dataclasses.fields(cls)}
         wrong = [str(key) for key in values if key not in names]
         if len(wrong) == 1:
@@ -93,6 +95,21 @@ class Settings:
             raise ConfigError(f"{hints}; known: {', '.join(sorted(names))}")
         kinds = setting_types(cls)
         return cls(**{name: _to_number(kinds[name][0], value) for name, value in values.items()})
+
+    @classmethod
+    def require_mapping(cls, values: object) -> None:
+        """Raise ConfigError if `from_dict` was given no mapping."""
+        if not isinstance(values, Mapping):
+            what = quoted(str(values)) if isinstance(values, str | PathLike) else f"a {type(values).__name__}"
+            raise ConfigError(
+                f"settings: {what} is no mapping of names and values and no {cls.__name__}; "
+                f"of a YAML file: {cls.__name__}.from_dict(galirep.system.settings.read_settings(path))"
+            )
+
+    @classmethod
+    def of(cls: type[Self], values: Self | Mapping[str, Any]) -> Self:
+        """Return settings as they are, or build them from a mapping; raise as `from_dict`."""
+        return values if isinstance(values, cls) else cls.from_dict(values)  # type: ignore[arg-type]
 
     @classmethod
     def merge(cls, values: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
@@ -168,6 +185,26 @@ def _bounds_in_words(field: "dataclasses.Field[Any]") -> str:
     return f"from {low:g} to {high:g}" if high is not None else f"{low:g} or more"
 
 
+def require_whole(name: str, value: Any, least: int) -> None:
+    """Check an argument that is a whole number.
+
+    Raises:
+        ConfigError: it is none, or below `least`.
+    """
+    if not hasattr(value, "__index__") or isinstance(value, bool):
+        raise ConfigError(f"{name} {quoted(value)} must be a whole number of {least} or more")
+    if not least <= int(value) <= INT64:
+        raise ConfigError(
+            f"{name} {quoted(int(value))} must be {least} or more" + (" and of 64 bits" if value > 0 else "")
+        )
+
+
+def require_callback(name: str, value: Any) -> None:
+    """Check an argument that is a function or None; raise ConfigError if it is neither."""
+    if value is not None and not callable(value):
+        raise ConfigError(f"{name} {quoted(value)} must be a function of one row")
+
+
 def read_settings(path: Path) -> dict[str, Any]:
     """Read the settings in a YAML file, by name, their values unchecked.
 
@@ -175,6 +212,8 @@ def read_settings(path: Path) -> dict[str, Any]:
         ConfigError: the file cannot be read or is not a YAML mapping of names (see `documents.read_yaml`).
     """
     values = read_yaml(path, ConfigError)
+    if values is None:
+        raise ConfigError(f"{path} is empty: it must contain settings as 'name: value' lines")
     if not isinstance(values, dict):
         raise ConfigError(f"{path} must contain settings as 'name: value' lines, not {type(values).__name__}")
     if wrong := next((key for key in values if not isinstance(key, str)), None):

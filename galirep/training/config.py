@@ -237,6 +237,7 @@ class TrainConfig(Settings):
         Raises:
             ConfigError: a key is unknown (with the nearest known one) or a value does not fit.
         """
+        cls.require_mapping(values)
         if (preset := PRESETS.get(str(values.get("preset")))) is not None:
             values = cls.merge(preset.settings, values)
         return super().from_dict(values)

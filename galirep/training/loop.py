@@ -12,6 +12,7 @@ from galirep.features.protocol import FeatureExtractor
 from galirep.runs.directory import RunDirectory
 from galirep.system.outputs.holding import locks_outputs
 from galirep.system.progress import progress_bar
+from galirep.system.settings import require_callback
 from galirep.system.signals import stop_signals
 from galirep.training.config import TrainConfig
 from galirep.training.preparation import prepare
@@ -79,7 +80,8 @@ def train(
         InUseError: another process trains at `out`.
         KeyboardInterrupt: the run was interrupted, after saving.
     """
-    config = config if isinstance(config, TrainConfig) else TrainConfig.from_dict(config)
+    config = TrainConfig.of(config)
+    require_callback("on_row", on_row)
     directory = RunDirectory(out)
     directory.require(resume, overwrite)
     resume = directory.to_resume(resume)

@@ -9,12 +9,12 @@ from typing import Any, Literal
 import torch
 
 from galirep.data.batches import Batches
-from galirep.data.handed.datasets import open_images
+from galirep.data.handed.datasets import chosen_data, open_images
 from galirep.data.memory import Images, load_images, native_side
 from galirep.data.report import announce
 from galirep.data.sources import ImageSource
 from galirep.data.tensors import ImageFunction
-from galirep.errors import ConfigError, GalirepError
+from galirep.errors import ConfigError, DataError, GalirepError
 from galirep.features.protocol import FeatureExtractor
 from galirep.game.variant import Variant
 from galirep.game.variants import get_variant
@@ -62,15 +62,8 @@ def prepare(
         GalirepError: a setting, the data or the adapter does not fit.
     """
     stored = None if resumed is None else resumed.trained_info()
-    variant, device = variant or _variant(config, stored), device_of(config.device)
-    # a precision that the device cannot do is refused before any image is decoded
-    autocast_of(device, config.precision)
-    source_of_m = _source_of_m(config, variant, adapter)
-    require_fit(config, variant)
-    if config.body is None and body is None and (config.body_layers is not None or config.body_lr):
-        raise ConfigError("body_layers and body_lr are of a body: name one, e.g. --body timm:resnet18@weights.pth")
-
-    images = data if isinstance(data, Images) else _load(config, data, download)
+    variant, device, source_of_m = _check_settings(config, variant or _variant(config, stored), adapter, body)
+    images = chosen_data(config.data, data) if isinstance(data, Images) else _load(config, data, download)
     plan = resolve(config, variant, images)
     if "grey" in config.view_names and images.pixels.shape[1] == 1:
         _log.warning("the view grey changes nothing: the images are grey")
@@ -125,6 +118,20 @@ def prepare(
     return Prepared(plan, session, held_out, facts)
 
 
+def _check_settings(
+    config: TrainConfig, variant: Variant, adapter: ImageFunction | None, body: FeatureExtractor | None
+) -> tuple[Variant, torch.device, str | ImageFunction | None]:
+    """Return the variant, the device and what M(.) is built from, once what needs no image is found to fit."""
+    device = device_of(config.device)
+    # a precision that the device cannot do is refused before any image is decoded
+    autocast_of(device, config.precision)
+    source_of_m = _source_of_m(config, variant, adapter)
+    require_fit(config, variant)
+    if config.body is None and body is None and (config.body_layers is not None or config.body_lr):
+        raise ConfigError("body_layers and body_lr are of a body: name one, e.g. --body timm:resnet18@weights.pth")
+    return variant, device, source_of_m
+
+
 def _variant(config: TrainConfig, stored: Mapping[str, Any] | None) -> Variant:
     """Return the variant to train; a resumed run goes on with its own where the TOML file it came from was deleted."""
     if stored is not None and config.variant.endswith(".toml") and not Path(config.variant).exists():
@@ -166,14 +173,28 @@ def _check_criterion(config: TrainConfig, images: Images, held_out: HeldOut | No
     raise ConfigError(f"best_by knn_error needs labels of held-out images, but {lack}: choose pixel_mse")
 
 
-def describe_memory(config: TrainConfig) -> str:
+def describe_memory(config: TrainConfig, resumed: RunDirectory | None = None, *, download: bool = False) -> str:
     """Say in one line what memory an update takes (`estimate_update`), or why that is not known.
 
-    The data set is opened, and one of its images is read for the size and the channels that are not set.
+    The data set is opened, and one of its images is read for the size and the channels that are not set. Nothing is
+    downloaded: with `download`, what `train` would download is not known yet.
+
+    Raises:
+        GalirepError: `train` would refuse the settings, the variant or the data set without decoding an image.
     """
+    stored = None if resumed is None else resumed.trained_info()
+    variant, _, _ = _check_settings(config, _variant(config, stored), None, None)
+    if config.image_size is not None:
+        family(config.networks, config.image_size)
+    if config.init_from is not None and not (resumed is not None and resumed.last.exists()):
+        load_initial_weights(config.init_from)
     try:
-        variant, source = get_variant(config.variant), _open(config, download=False)
-        require_fit(config, variant)
+        source = _open(config, download=False)
+    except DataError as err:
+        if not download:
+            raise
+        return f"memory of an update: not known before the download, since {err}"
+    try:
         size = config.image_size or native_side(source)
         channels = config.channels or (1 if source.read(0).shape[2] == 1 else 3)
         latent = config.latent_dim or family(config.networks, size)[1].latent
@@ -191,8 +212,9 @@ def describe_memory(config: TrainConfig) -> str:
 
 
 def _open(config: TrainConfig, data: Any = None, *, download: bool) -> ImageSource:
-    given = config.data if data is None else data
-    return open_images(given, config.split, splits=config.splits, root=config.data_root, download=download)
+    return open_images(
+        chosen_data(config.data, data), config.split, splits=config.splits, root=config.data_root, download=download
+    )
 
 
 def _load(config: TrainConfig, data: Any, download: bool) -> Images:

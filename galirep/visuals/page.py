@@ -9,6 +9,8 @@ from collections.abc import Sequence
 from importlib.resources import files
 from typing import Any
 
+from galirep.system.printable import printable
+
 
 def render_page(
     title: str, payload: dict[str, Any], uris: Sequence[str] = (), *, kind: str = "report", **parts: str
@@ -17,7 +19,7 @@ def render_page(
 
     `payload` is the JSON that the script reads, `uris` are the data: URIs of the sprite sheets, `parts` are HTML for
     other places of the template. The content security policy names style and script by hash and forbids fetching
-    anything.
+    anything. Control characters in what is shown are escaped, as on the terminal (`printable`).
     """
     template, own, script = (_read_template(f"{kind}.{suffix}") for suffix in ("html", "css", "js"))
     style = _read_template("page.css") + own
@@ -27,12 +29,12 @@ def render_page(
         "base-uri 'none'"
     )
     parts = {
-        **parts,
+        **{name: printable(part, lines=True) for name, part in parts.items()},
         "policy": policy,
-        "title": html.escape(title),
+        "title": html.escape(printable(title)),
         "style": style,
         "script": script,
-        "data": _script_safe_json(payload),
+        "data": _script_safe_json(_shown(payload)),
     }
     # in one pass, so that no text of a part is taken for a placeholder
     return re.sub(r"\{\{(\w+)\}\}", lambda match: parts[match[1]], template)
@@ -40,6 +42,15 @@ def render_page(
 
 def _read_template(name: str) -> str:
     return files("galirep.visuals").joinpath(name).read_text(encoding="utf-8")
+
+
+def _shown(value: Any) -> Any:
+    """Return JSON data with its texts made printable."""
+    if isinstance(value, str):
+        return printable(value, lines=True)
+    if isinstance(value, dict):
+        return {_shown(key): _shown(item) for key, item in value.items()}
+    return [_shown(item) for item in value] if isinstance(value, list | tuple) else value
 
 
 def _script_safe_json(value: Any) -> str:

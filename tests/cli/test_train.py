@@ -98,6 +98,25 @@ def test_a_dry_run_prints_the_settings_and_writes_nothing(cli, tmp_path):
     assert TrainConfig.from_dict(json.loads(as_json.stdout)) == TrainConfig(data="sklearn:digits")
 
 
+@pytest.mark.parametrize(
+    ("args", "says"),
+    [
+        (["--variant", "gali4"], "unknown variant 'gali4': did you mean"),
+        (["--variant", "/dev/zero"], "unknown variant '/dev/zero'"),
+        (["--variant", "{folder}/bad.toml"], "bad.toml is not valid TOML"),
+        (["--variant", "gali-pt"], "uses M(.): name a feature extractor"),
+        (["--data", "npz:{folder}/none.npz"], "none.npz' does not exist"),
+        (["--out", "{folder}"], "exists and is not a run of galirep"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else None,
+)
+def test_a_dry_run_refuses_what_a_run_would(cli, tmp_path, args, says):
+    (tmp_path / "bad.toml").write_text("classes = [")
+    args = [arg.format(folder=tmp_path) for arg in args]
+    result = cli("train", "-n", "--data", "sklearn:digits", "--out", tmp_path / "run", *args)
+    assert says in one_line(result, 1) and not result.stdout
+
+
 def test_options_win_over_the_file_and_set_over_both(cli, tmp_path):
     (tmp_path / "my.yaml").write_text("data: sklearn:digits\nlr: 2e-3\nbatch_size: 7\nepochs: 3\nseed: 5\n")
     args = (

@@ -328,3 +328,11 @@ def test_arguments_of_load_images():
     for arguments in ({"size": 0}, {"size": 8, "channels": 2}, {"size": 8, "on_error": "ignore"}):
         with pytest.raises(ConfigError):
             load_images(source, **arguments)
+
+
+@pytest.mark.parametrize("spec", ["npz:link", "csv:link", "hdf5:link"])
+def test_a_device_or_pipe_is_told_as_such(tmp_path, monkeypatch, spec):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "link").symlink_to("/dev/zero")
+    with pytest.raises(DataError, match="'link' is a device, not a file"):
+        open_data(spec)

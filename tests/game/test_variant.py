@@ -269,3 +269,8 @@ def test_a_name_that_is_used_nowhere_is_refused(tmp_path):
         get_variant(path)
     path.write_text(f"{classes}v = 'z'\ny = 'G(v)'\n")
     assert get_variant(path).n == 2
+
+
+def test_a_name_that_refers_to_itself_is_told():
+    with pytest.raises(SpecError, match=r"in where: y = 'G\(E\(y\)\)' refers to itself"):
+        Variant("v", (("x", "E(x)"), ("G(z)", "z"), ("x", "y")), where=(("y", "G(E(y))"),))

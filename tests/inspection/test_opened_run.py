@@ -77,6 +77,14 @@ def test_embed_says_that_the_best_networks_are_others(cli, run, tmp_path):
         assert json.loads(result.stdout)["notes"] == []
 
 
+def test_networks_are_no_run_and_others_are_unknown(run):
+    for function in (galirep.load_run, galirep.info, lambda path: galirep.report(path, run / "page.html")):
+        with pytest.raises((CheckpointError, DataError), match=r"@best names networks, .* here the run is wanted"):
+            function(f"{run}@best")
+    with pytest.raises(CheckpointError, match="unknown networks of a run 'worst': known: best, last"):
+        galirep.load_encoder(f"{run}@worst")
+
+
 def test_a_run_without_best_networks_says_why(tmp_path):
     galirep.train(config(), labelled(), out=tmp_path / "run", progress=False)
     for load in (galirep.load_encoder, galirep.load_generator):
@@ -136,6 +144,11 @@ def test_what_a_generator_cannot_take_is_told(run):
         (ConfigError, "unknown path 'liner': did you mean 'linear'", lambda: generator.interpolate(z, z, path="liner")),
         (ConfigError, "steps 1 must be 2 or more", lambda: generator.interpolate(z, z, steps=1)),
         (ConfigError, "count 0 must be 1 or more", lambda: generator.sample(0)),
+        (ConfigError, r"count 1\.5 must be a whole number", lambda: generator.sample(1.5)),
+        (ConfigError, r"count 1\.5 must be a whole number", lambda: generator.noise(1.5)),
+        (ConfigError, r"seed 0\.5 must be a whole number", lambda: generator.noise(1, seed=0.5)),
+        (ConfigError, "seed 9.*.* of 64 bits", lambda: generator.noise(1, seed=10**20 - 1)),
+        (ConfigError, "run directory None: it must be a path", lambda: galirep.load_run(None)),
     ):  # fmt: skip
         with pytest.raises(error, match=message):
             call()

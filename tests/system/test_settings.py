@@ -88,3 +88,10 @@ def test_assignments():
     }  # fmt: skip
     with pytest.raises(ConfigError, match="--set 'lr': write KEY=VALUE"):
         parse_assignments(["lr"])
+
+
+@pytest.mark.parametrize(("text", "says"), [("", "is empty"), ("a: " + "[" * 50_000, "nested too deeply")])
+def test_a_file_that_is_empty_or_too_deep_is_told(tmp_path, text, says):
+    (tmp_path / "a.yaml").write_text(text)
+    with pytest.raises(ConfigError, match=says):
+        read_settings(tmp_path / "a.yaml")

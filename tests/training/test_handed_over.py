@@ -1,5 +1,7 @@
 """`galirep.train` from Python: settings as a mapping, data in any form, and each row as it comes."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -7,6 +9,8 @@ from PIL import Image
 from tiny_runs import config, info_of, metrics_of, tiny
 
 import galirep
+from galirep.data.handed.datasets import chosen_data, handed_images
+from galirep.data.sources import HANDED
 from galirep.errors import ConfigError, DataError
 
 SETTINGS = {"networks": "compact", "width": 4, "latent_dim": 4, "batch_size": 8, "steps": 3, "log_every": 1}
@@ -82,6 +86,24 @@ def test_no_data_and_a_split_of_images_are_refused(cli, pixels, tmp_path):
         assert result.exit_code == 1 and result.stderr.startswith("galirep: error: data: give a data set")
 
 
+def test_what_is_no_setting_no_image_and_no_function_is_told_before_anything_is_written(pixels, tmp_path):
+    out = tmp_path / "run"
+    for job, name, callback in ((galirep.train, "TrainConfig", "on_row"), (galirep.train_classifier, "Cl", "on_epoch")):
+        for settings, what in ((None, "a NoneType"), ([1], "a list"), ("x.yaml", "'x.yaml'")):
+            with pytest.raises(ConfigError, match=f"settings: {what} is no mapping .* no {name}.*read_settings"):
+                job(settings, pixels, out=out)
+        with pytest.raises(ConfigError, match=f"{callback} 3 must be a function"):
+            job({}, pixels, out=out, **{callback: 3})
+        with pytest.raises(ConfigError, match="output 3: it must be a path"):
+            job({}, pixels, out=3)
+    for size in ({}, {"image_size": 8}):
+        with pytest.raises(DataError, match="images from Python: there are no images"):
+            galirep.train({**SETTINGS, **size}, [], out=out)
+    with pytest.raises(DataError, match="images from Python: there are no images"):
+        galirep.train_classifier({"objective": "vicreg"}, [], out=out)
+    assert not any(tmp_path.iterdir())
+
+
 def test_embed_and_train_classifier_take_images_too(pixels, tmp_path):
     galirep.embed("pixels:8", pixels, tmp_path / "a.h5", device="cpu")
     with galirep.load_embeddings(tmp_path / "a.h5") as stored:
@@ -91,3 +113,42 @@ def test_embed_and_train_classifier_take_images_too(pixels, tmp_path):
     settings = {"objective": "vicreg", "net": "compact", "width": 4, "steps": 2, "batch_size": 8, "views": "shift"}
     result = galirep.train_classifier({**settings, "device": "cpu"}, pixels, out=tmp_path / "m")
     assert result.run == tmp_path / "m" and (tmp_path / "m/export").exists()
+
+
+@pytest.mark.parametrize(
+    ("images", "says"),
+    [
+        ({"a.png", "b.png"}, "a set of images has no order"),
+        ({"image": ["a.png"]}, "a dict is no images"),
+        (b"\x89PNG", "not bytes; of an encoded image"),
+        (np.ma.MaskedArray(np.zeros((2, 8, 8, 1), np.uint8), mask=np.arange(128).reshape(2, 8, 8, 1) < 3), "3 masked"),
+        ([np.ma.masked_equal(np.zeros((8, 8), np.uint8), 0)], "64 masked values"),
+    ],
+    ids=lambda value: None if isinstance(value, str) else type(value).__name__,
+)
+def test_what_holds_images_and_is_none_is_refused_by_what_it_is(images, says):
+    with pytest.raises(DataError, match=says):
+        handed_images(images)
+
+
+def test_a_masked_array_without_a_masked_value_is_an_array(pixels):
+    assert len(handed_images(np.ma.MaskedArray(pixels, mask=False))) == len(pixels)
+
+
+@pytest.mark.parametrize(("configured", "given"), [("pics", "other"), ("pics", ["a.png"])])
+def test_data_that_replaces_those_of_the_settings_is_warned_of(configured, given, caplog):
+    assert chosen_data(configured, given) is given and "config.data 'pics' is not read" in caplog.text
+
+
+@pytest.mark.parametrize(("configured", "given"), [("", "a"), ("a", Path("a")), ("a", None), (HANDED, ["a.png"])])
+def test_data_that_replaces_nothing_is_not_warned_of(configured, given, caplog):
+    assert chosen_data(configured, given) == (configured if given is None else given) and not caplog.text
+
+
+def test_a_run_on_images_from_python_is_made_again_by_a_call(cli, pixels, tmp_path):
+    galirep.train(SETTINGS, pixels, out=tmp_path / "run")
+    told = galirep.info(tmp_path / "run", reproduce=True)["reproduce"]
+    assert told["command"] == [] and told["shell"] is None and "handed over in Python" in told["notes"][0]
+    assert cli("info", tmp_path / "run", "--reproduce").stdout.startswith(told["python"])
+    eval(told["python"], {"galirep": galirep, "images": pixels})
+    assert metrics_of(tmp_path / "run-again") == metrics_of(tmp_path / "run")

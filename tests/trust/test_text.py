@@ -11,6 +11,7 @@ from toy_galleries import clusters, write_embeddings
 from galirep.runs.directory import RunDirectory
 from galirep.runs.log import run_log
 from galirep.system.printable import printable
+from galirep.visuals.page import render_page
 
 # clears the screen, sets the title of the window, turns the text, begins a line of its own
 EVIL = "a\x1b[2J\x1b]0;owned\x07\u202egnp\x9b31m\ngalirep: in order"
@@ -113,3 +114,10 @@ def test_the_log_of_a_run(tmp_path):
 def test_json_has_the_names_as_they_are(evil, cli):
     result = json.loads(cli("verify", evil, "--json").stdout)
     assert any(EVIL in problem for problem in result["problems"])
+
+
+def test_pages_show_what_turns_the_direction_of_text_escaped():
+    page = render_page("run\u202egnp.exe", {"items": [["a\u202eb.png", {"c\u2066": 1}]]})
+    assert not set("\u202e\u2066") & set(page) and "run\\u202egnp" in page
+    # JSON has its own escapes: what the script shows are a backslash and letters
+    assert "a\\\\u202eb.png" in page and "c\\\\u2066" in page

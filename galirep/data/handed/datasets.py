@@ -1,5 +1,6 @@
 """Torch data sets and loaders as images: what comes with an image (a label, an index) is left aside."""
 
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from os import PathLike
 from typing import Any
@@ -17,6 +18,8 @@ from galirep.data.handed.images import (
 from galirep.data.picture import PixelArray
 from galirep.data.sources import HANDED, ImageSource, row_numbers
 from galirep.errors import ConfigError, DataError
+
+_log = logging.getLogger("galirep.data")
 
 
 def open_images(
@@ -40,6 +43,16 @@ def open_images(
     if not isinstance(images, ImageSource) and split is not None:
         raise ConfigError(f"split {split!r} is of a data set that is named, and images were handed over: leave it out")
     return handed_images(images)
+
+
+def chosen_data(configured: str, given: Any) -> Any:
+    """Return the data to train on: what is given beside the settings, else what they name; warn where both are."""
+    if given is None:
+        return configured
+    spec = given.spec if hasattr(given, "spec") else str(given) if isinstance(given, str | PathLike) else HANDED
+    if configured and spec != configured and not configured.startswith(HANDED):
+        _log.warning("config.data %r is not read: the data that is given (%s) replaces it", configured, spec)
+    return given
 
 
 _KEYS = ("image", "images", "img", "pixel_values")

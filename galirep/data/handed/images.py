@@ -1,6 +1,6 @@
 """What people hand over in Python as images: paths, Pillow images and arrays, read as the files of a data set are."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from os import PathLike
 from typing import Any, Literal, get_args
 
@@ -12,7 +12,7 @@ from galirep.data.files.formats import FORMATS
 from galirep.data.image_file.loading import turn_upright
 from galirep.data.picture import PixelArray, from_pillow, one_line, read_image
 from galirep.data.sources import HANDED, ImageSource, row_numbers
-from galirep.errors import ConfigError, DataError
+from galirep.errors import ConfigError, DataError, plural
 from galirep.system.reading.files import read_regular
 
 ValueRange = Literal["0..1", "-1..1"]
@@ -82,10 +82,20 @@ def split_images(images: Any) -> Sequence[Any] | NDArray[Any]:
     """Return what was handed over as a sequence of single images; tensors become arrays.
 
     Raises:
-        DataError: it is no array of images and no sequence, or an array that may be one image or several.
+        DataError: it is no array of images and no sequence, or an array that may be one image or several; or a masked
+            array with masked values.
     """
     if isinstance(images, str | PathLike | Image.Image):
         return [images]
+    if isinstance(images, Set):
+        raise DataError(f"a {type(images).__name__} of images has no order: hand over a list, e.g. sorted(paths)")
+    if isinstance(images, Mapping):
+        raise DataError(f"a {type(images).__name__} is no images: hand over the list or array of images in it")
+    if isinstance(images, bytes | bytearray | memoryview):
+        raise DataError(
+            f"images are arrays, Pillow images or paths, not {type(images).__name__}; "
+            "of an encoded image: PIL.Image.open(io.BytesIO(data))"
+        )
     is_tensor = _is_tensor(images)
     if is_tensor or isinstance(images, np.ndarray):
         array = _to_array(images)
@@ -101,8 +111,10 @@ def split_images(images: Any) -> Sequence[Any] | NDArray[Any]:
 
 
 def as_items(images: Iterable[Any]) -> list[Any]:
-    """Return single images, tensors as arrays."""
-    return [_to_array(image) if _is_tensor(image) else image for image in images]
+    """Return single images, tensors and masked arrays without a masked value as arrays."""
+    return [
+        _to_array(image) if _is_tensor(image) or isinstance(image, np.ma.MaskedArray) else image for image in images
+    ]
 
 
 def range_of_floats(items: Sequence[Any] | NDArray[Any], value_range: ValueRange | None) -> ValueRange | None:
@@ -221,6 +233,9 @@ def _is_tensor(value: Any) -> bool:
 
 
 def _to_array(value: Any) -> NDArray[Any]:
+    if np.ma.is_masked(value):
+        count = int(np.ma.getmaskarray(value).sum())
+        raise DataError(f"a masked array with {plural(count, 'masked value')}: fill them, e.g. images.filled(0)")
     if not _is_tensor(value):
         return np.asarray(value)
     value = value.detach().cpu()

@@ -13,6 +13,7 @@ from galirep.evaluation.pictures.latent_paths import PATHS, walk
 from galirep.networks.parts import Generator
 from galirep.networks.saved import load_network
 from galirep.system.devices import device_of
+from galirep.system.settings import require_whole
 
 
 class LoadedGenerator:
@@ -34,10 +35,10 @@ class LoadedGenerator:
         """Return `count` draws of z ~ N(0, I), (count, latent), on the CPU; the seed decides them.
 
         Raises:
-            ConfigError: `count` is below 1.
+            ConfigError: `count` is no whole number or below 1, or `seed` none or below 0.
         """
-        if count < 1:
-            raise ConfigError(f"count {count} must be 1 or more")
+        require_whole("count", count, 1)
+        require_whole("seed", seed, 0)
         return torch.randn(count, self.latent, generator=torch.Generator().manual_seed(seed))
 
     def sample(self, count: int = 64, seed: int = 0) -> Tensor:
@@ -70,8 +71,7 @@ class LoadedGenerator:
         """
         if path not in PATHS:
             raise ConfigError(unknown("path", path, PATHS))
-        if steps < 2:
-            raise ConfigError(f"steps {steps} must be 2 or more: both ends are among them")
+        require_whole("steps", steps, 2)  # both ends are among them
         first, second = (torch.as_tensor(end, dtype=torch.float32) for end in (a, b))
         if first.shape != second.shape or first.ndim != 2:
             raise DataError(f"ends of shapes {tuple(first.shape)} and {tuple(second.shape)}: both are (N, latent)")

@@ -13,6 +13,7 @@ from galirep.data.picture import resize_square
 from galirep.data.sources import ImageSource
 from galirep.errors import ConfigError, DataError
 from galirep.system.files import require_free, require_suffix
+from galirep.system.settings import require_whole
 
 
 @dataclass(frozen=True)
@@ -27,12 +28,12 @@ def require_target(out: str | Path, overwrite: bool, **numbers: int | None) -> P
     """Return the picture's path.
 
     Raises:
-        ConfigError: it cannot be written or does not end in .png, or one of `numbers` is below 1 (`seed`: below 0).
+        ConfigError: it cannot be written or does not end in .png, or one of `numbers` is no
+            whole number or below 1 (`seed`: below 0).
     """
     for name, number in numbers.items():
-        least = 0 if name == "seed" else 1
-        if number is not None and number < least:
-            raise ConfigError(f"{name} {number} must be {least} or more")
+        if number is not None:
+            require_whole(name, number, 0 if name == "seed" else 1)
     require_free(Path(out), overwrite)
     require_suffix(Path(out), ".png")
     return Path(out)

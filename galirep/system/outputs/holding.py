@@ -10,7 +10,7 @@ from contextvars import ContextVar
 from pathlib import Path
 from typing import ParamSpec, TypeVar
 
-from galirep.errors import InUseError
+from galirep.errors import ConfigError, InUseError
 from galirep.system.outputs.inputs import require_apart
 from galirep.system.outputs.locks import OutputLock, acquire, output_path
 from galirep.system.outputs.temporary import is_temporary_of
@@ -78,6 +78,8 @@ def locks_outputs(
         def locked(*args: P.args, **kwargs: P.kwargs) -> R:
             given = signature.bind(*args, **kwargs).arguments
             outputs = [given[name] for name in names if given.get(name) is not None]
+            for wrong in (item for item in outputs if not isinstance(item, str | os.PathLike)):
+                raise ConfigError(f"output {wrong!r}: it must be a path")
             written = [f"{path}{end}" for path in outputs for end in ("", *beside)]
             # folders that are made with those above are runs, which are replaced as a whole
             whole = parents and bool(given.get("overwrite"))

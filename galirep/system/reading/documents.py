@@ -95,6 +95,12 @@ class _Loader(yaml.SafeLoader):
             raise yaml.composer.ComposerError(None, None, problem, alias.start_mark)
         return node
 
+    def fetch_flow_collection_start(self, token: Any) -> None:
+        # the scanner's time grows with the square of the depth
+        if self.flow_level >= JSON_DEPTH.value:
+            raise yaml.scanner.ScannerError(None, None, "it is nested too deeply", self.get_mark())
+        super().fetch_flow_collection_start(token)
+
     def construct_mapping(self, node: Any, deep: bool = False) -> dict[Hashable, Any]:
         keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
         if len(set(keys)) < len(keys):
