@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 
 import click
 
+from galirep.errors import CheckpointError
 from galirep.system.settings import Settings, parse_assignments, read_settings, setting_types
 
 from .common import Choice, workers
@@ -97,10 +98,10 @@ def build_settings(
             names an extractor that is code, without `trust_encoder`.
     """
     values: dict[str, Any] = {}
-    if resume:
-        from galirep.runs.directory import RunDirectory
+    from galirep.runs.directory import RunDirectory
 
-        directory = RunDirectory(out)
+    directory = RunDirectory(out)
+    if resume:
         directory.require(resume=True, overwrite=False)
         directory.require_command(settings.command)
         # a run that ended before its first checkpoint may lack them
@@ -111,6 +112,10 @@ def build_settings(
     if "num_workers" in given:
         given["num_workers"] = workers(given["num_workers"])
     by_hand = given | parse_assignments(assignments)
+    if resume and directory.absent and not (values | by_hand).get("data"):
+        raise CheckpointError(
+            f"{out} is not a run, so it cannot be resumed: give --data too to begin one, or the run's own name"
+        )
     for name in settings.extractors:
         if name not in by_hand and isinstance(spec := values.get(name), str):
             from galirep.features.registry import require_no_code

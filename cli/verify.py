@@ -28,7 +28,7 @@ from .common import emit, shared
 @shared("seed", "device", "workers", "data-root", "download", "trust-encoder")
 @click.pass_context
 def verify_command(ctx: click.Context, /, path: str, as_json: bool, no_file_locking: bool, **options: Any) -> None:
-    """Check that an embedding file is complete and what was written, or an index or export; exit code 1 if not.
+    """Check that an embedding file is complete and what was written, or an index, run or export; exit code 1 if not.
 
     With --encoder or --data a random sample of its images is embedded again and compared.
 
@@ -45,6 +45,8 @@ def verify_command(ctx: click.Context, /, path: str, as_json: bool, no_file_lock
         lines = [f"{result.path}: {result.kind}, {result.rows} rows of {result.dim} columns"]
     else:
         lines = [f"{result.path}: {result.kind}"]
+    if result.checked:
+        lines.append(f"read: {', '.join(result.checked)}")
     if result.worst is not None:
         lines.append(
             f"{result.compared} images embedded again: they differ by {result.worst:.2g} at most; "

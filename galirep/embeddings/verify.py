@@ -23,7 +23,8 @@ SAMPLE = 64
 class VerifyResult:
     """The outcome of `verify`: `problems` make the file unfit for use, `warnings` do not; both are lists of messages.
 
-    `kind` is embeddings, index, export of embeddings (a folder), or export (of a run, which has no rows).
+    `kind` is embeddings, index, export of embeddings (a folder), or run or export (of a run), which have no rows;
+    `checked` are the files of a run that were read.
 
     `compared` images were embedded again; `worst` is the largest relative difference among them.
     """
@@ -39,6 +40,7 @@ class VerifyResult:
     tolerance: float | None = None
     schema_version: int = SCHEMA_VERSION
     kind: str = "embeddings"
+    checked: tuple[str, ...] = ()
 
     @property
     def ok(self) -> bool:
@@ -47,7 +49,7 @@ class VerifyResult:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the result as a JSON object."""
-        return {"ok": self.ok, **vars(self), "path": str(self.path)}
+        return {"ok": self.ok, **vars(self), "path": str(self.path), "checked": list(self.checked)}
 
 
 def verify(  # noqa: PLR0913

@@ -112,13 +112,13 @@ def load_export(run: Path, kind: str, device: str | torch.device = "cpu") -> tup
     return tensors, header
 
 
-def check_exports(folder: Path, problems: list[str], warnings: list[str]) -> None:
-    """Read every exported network of a folder and compare it with its hashes; add what is wrong to the lists.
+def check_exports(folder: Path, problems: list[str], warnings: list[str], kind: str = "*") -> None:
+    """Read every exported network of a folder, or that of `kind`; add what is not as it was written to the lists.
 
     Raises:
         CheckpointError: one cannot be read or is not what was written.
     """
-    for path in sorted(folder.glob("*.safetensors")):
+    for path in sorted(folder.glob(f"{kind}.safetensors")):
         _, header = load_export(folder, path.stem)
         if SEAL not in header:
             warnings.append(f"{path.name} was written without a hash of its header")

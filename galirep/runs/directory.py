@@ -73,35 +73,42 @@ class RunDirectory:
         files = (path for path in self.folder.rglob("*") if not path.is_dir() and not is_temporary(path.name))
         return all(path in own or (self.exists and path.parent == self.folder / "tb") for path in files)
 
+    @property
+    def absent(self) -> bool:
+        """True if there is nothing or an empty folder, as a run leaves that is ended in its first moments."""
+        return not os.path.lexists(self.path) or (self.path.is_dir() and not any(self.path.iterdir()))
+
     def require(self, resume: bool, overwrite: bool) -> None:
         """Check that a run may begin, or be resumed, here; nothing is written.
 
-        A run that ended before its first checkpoint (`unstarted`) may do both.
+        A run that ended before its first checkpoint (`unstarted`, `absent`) may do both.
 
         Raises:
-            CheckpointError: `resume`, and the run does not exist.
+            CheckpointError: `resume`, and what is there is no run.
             ConfigError: the path exists (`overwrite` replaces an earlier run, and nothing else), or both are given.
         """
         if resume and overwrite:
             raise ConfigError("--resume goes on with the run, --overwrite begins it again: choose one")
         restore_folder(output_path(self.path))
-        if self.unstarted:
+        if self.unstarted or self.absent:
             return
         if resume:
             if not self.exists:
                 raise CheckpointError(
                     f"{self.path} is not a run, so it cannot be resumed: leave --resume out to begin one"
                 )
-        elif self.path.exists() and (not self.path.is_dir() or any(self.path.iterdir())):
-            if not self.exists:
-                raise ConfigError(f"{self.path} exists and is not a run of galirep: choose another --out")
-            if not overwrite:
-                raise ConfigError(
-                    f"{self.path} is a run already: pass --resume to go on with it or --overwrite to replace it"
-                )
+        elif self.path.exists() and not self.exists:
+            raise ConfigError(f"{self.path} exists and is not a run of galirep: choose another --out")
+        elif self.path.exists() and not overwrite:
+            raise ConfigError(
+                f"{self.path} is a run already: pass --resume to go on with it or --overwrite to replace it"
+            )
 
     def to_resume(self, resume: bool) -> bool:
         """Return whether a run that `require` let pass goes on: with `resume`, unless it has no checkpoint yet."""
+        if resume and self.absent:
+            _log.warning("%s does not exist yet, or is empty: the run starts from the beginning", self.path)
+            return False
         if resume and self.unstarted:
             _log.warning("%s has no checkpoint yet: the run starts again", self.path)
             return False
@@ -167,7 +174,7 @@ class RunDirectory:
 
     def require_command(self, command: str) -> None:
         """Raise CheckpointError unless the run was made by `command`: train or train-classifier."""
-        if self.unstarted:
+        if self.unstarted or self.absent:
             return
         made_by = "train-classifier" if self.info().get("kind") == "classifier" else "train"
         if made_by != command:

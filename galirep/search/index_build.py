@@ -75,7 +75,8 @@ def build_index(
     Raises:
         InUseError: another process writes the output (see `galirep.train`, also for `force_unlock`).
         ConfigError: an unknown metric, a factory that faiss refuses, faiss is not installed, or an output exists.
-        DataError: `source` is not an embedding file, an unknown layer, NaN, zero vectors under cosine, no space left.
+        DataError: `source` is not an embedding file or does not have its checksums, an unknown layer, NaN, zero vectors
+            under cosine, no space left.
     """
     source, out, device = Path(source), Path(out), str(device_of(device))
     require_metric(metric)
@@ -83,7 +84,7 @@ def build_index(
     require_free_index(out, overwrite)
     with (
         writing_index(out) as (index_path, rows_path),
-        load_embeddings(source, layers) as embeddings,
+        load_embeddings(source, layers, check=True) as embeddings,
         # copies ids and finds the true neighbours while faiss trains and adds
         ThreadPoolExecutor(1) as background,
     ):

@@ -165,7 +165,7 @@ def test_options_win_over_the_file_and_set_over_both(cli, tmp_path):
         (["--batch-size", "100"], 1, "a batch of 100 is larger than the data set of 40 images"),
         (["--image-size", "64"], 1, "16"),
         (["--data", "npz:none.npz"], 1, "none.npz"),
-        (["--resume"], 1, "is not a run, so it cannot be resumed"),
+        (["--resume", "--data", ""], 1, "is not a run, so it cannot be resumed"),
         (["--split", "test"], 1, "has no split 'test'"),
     ],
     ids=lambda v: " ".join(v) if isinstance(v, list) else None,

@@ -125,11 +125,36 @@ def test_the_export_of_a_run(export, tmp_path, cli):
     train(config(steps=1), tiny(), out=tmp_path / "run")
     new = tmp_path / "run" / "export"
     result = galirep.verify(tmp_path / "run")
-    assert result.ok and not result.warnings and result.kind == "export"
+    assert result.ok and not result.warnings and result.kind == "run"
     assert not flip(new, [new / "encoder.safetensors"], 15)
     header = json.loads((new / "encoder.json").read_text())
     (new / "encoder.json").write_text(json.dumps({**header, "step": 7}))
     assert galirep.verify(new).problems == ["encoder.json is not the header of encoder.safetensors"]
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["best/encoder.safetensors", "checkpoints/last.pt", "checkpoints/best.pt", "run.json", "config.yaml"]
+    + ["metrics.jsonl", "export/generator.safetensors"],
+)
+def test_every_file_of_a_run_is_read(name, tmp_path, cli):
+    shutil.copytree(OLD / "run", tmp_path / "run")
+    path = tmp_path / "run" / name
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 255
+    path.write_bytes(content)
+    done = cli("verify", tmp_path / "run")
+    assert done.exit_code == 1 and "not fit for use" in done.stdout
+    assert any(name in line for line in done.stdout.splitlines() if line.startswith("problem: "))
+    assert name in galirep.verify(tmp_path / "run").checked
+
+
+def test_an_index_certifies_nothing_damaged(galleries, tmp_path):
+    with h5py.File(galleries[0], "r+") as file:
+        file["features"][7, 0] += 1
+    with pytest.raises(DataError, match="1 of 400 rows"):
+        galirep.build_index(galleries[0], tmp_path / "x.faiss")
+    assert not list(tmp_path.glob("x.faiss*"))
 
 
 def test_options_of_embedding_files_alone(index):

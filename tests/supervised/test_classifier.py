@@ -242,7 +242,7 @@ def test_attributes_by_the_command(cli, faces):
         (["--labels", "missing.csv"], 1, "cannot read missing.csv: No such file"),
         (["--test-labels", "a.csv"], 1, "name the split too, --test-split"),
         (["--test-split", "tset"], 1, "tset"),
-        (["--resume"], 1, "is not a run, so it cannot be resumed"),
+        (["--resume", "--data", ""], 1, "is not a run, so it cannot be resumed"),
     ],
 )
 def test_bad_options(cli, tmp_path, options, code, message):

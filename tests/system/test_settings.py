@@ -62,7 +62,7 @@ def test_free_settings_make_no_difference():
     ("text", "says"),
     [
         ("- a\n- b\n", "not list"),
-        ("", "not NoneType"),
+        ("", "is empty"),
         ("a: [", "is not valid YAML"),
         ("just words", "not str"),
         ("\x80", "is not valid YAML"),

@@ -161,12 +161,14 @@ def test_the_seed_decides_the_run(tmp_path):
     assert_same_checkpoint(tmp_path / "a", tmp_path / "b")
 
 
-def test_where_a_run_may_begin(tmp_path):
+def test_where_a_run_may_begin(tmp_path, caplog):
     run, other = tmp_path / "run", tmp_path / "other"
+    (tmp_path / "file").touch()
     with pytest.raises(CheckpointError, match="is not a run, so it cannot be resumed: leave --resume out to begin one"):
-        train(config(), tiny(), out=run, resume=True)
-    assert not run.exists()
-    train(config(), tiny(), out=run)
+        train(config(), tiny(), out=tmp_path / "file", resume=True)
+    # an early kill leaves nothing
+    train(config(), tiny(), out=run, resume=True)
+    assert "does not exist yet, or is empty: the run starts from the beginning" in caplog.text
     before = contents(run)
     with pytest.raises(
         ConfigError, match="is a run already: pass --resume to go on with it or --overwrite to replace it"
