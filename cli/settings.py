@@ -1,8 +1,9 @@
 """Options derived from a settings dataclass, and settings built from options, --set, files and a resumed run."""
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, TypeVar
 
 import click
@@ -40,19 +41,22 @@ class SettingsCommand(click.Command):
     """A command whose help shows the options of a run and the common settings first, then the others by section."""
 
     settings: type[Settings] = Settings
+    # settings that most users give; title -> the first setting of each section, in the order of the fields
+    common: Sequence[str] = ()
+    sections: Mapping[str, str] = MappingProxyType({})
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the options in groups; each option is in one of them."""
-        titles = {first: title for title, first in self.settings.sections.items()}
+        titles = {first: title for title, first in self.sections.items()}
         sections: dict[str, str] = {}
         title = ""
         for field in dataclasses.fields(self.settings):
             title = titles.get(field.name, title)
             sections[field.name] = title
         groups: dict[str, list[tuple[str, str]]] = {
-            name: [] for name in ("Common options", *self.settings.sections, "Other options")
+            name: [] for name in ("Common options", *self.sections, "Other options")
         }
-        order = {name: i for i, name in enumerate((*_FIRST, *self.settings.common, *_THEN))}
+        order = {name: i for i, name in enumerate((*_FIRST, *self.common, *_THEN))}
         shown = [(param, record) for param in self.get_params(ctx) if (record := param.get_help_record(ctx))]
         for param, record in sorted(shown, key=lambda pair: order.get(str(pair[0].name), len(order))):
             name = str(param.name)
@@ -63,12 +67,14 @@ class SettingsCommand(click.Command):
                     formatter.write_dl(records)
 
 
-def settings_command(settings: type[Settings], name: str, epilog: str) -> Callable[[Callable[..., Any]], click.Command]:
+def settings_command(
+    settings: type[Settings], name: str, *, epilog: str, common: Sequence[str], sections: Mapping[str, str]
+) -> Callable[[Callable[..., Any]], click.Command]:
     """Make a command of a job's settings: an option for each, and help in groups."""
 
     def decorate(function: Callable[..., Any]) -> click.Command:
         command = click.command(name, cls=SettingsCommand, epilog=epilog)(settings_options(settings)(function))
-        command.settings = settings
+        command.settings, command.common, command.sections = settings, common, sections
         return command
 
     return decorate

@@ -11,9 +11,24 @@ from galirep.training.config import TrainConfig
 from .common import emit, shared
 from .settings import build_settings, run_options, settings_command
 
+_COMMON = ("preset", "data", "image_size", "variant", "adapter", "steps", "batch_size")
+_SECTIONS = {
+    "Data": "data",
+    "Game and networks": "variant",
+    "Discriminator": "d_regularizer",
+    "Optimisation": "steps",
+    "Machine": "seed",
+    "Evaluation": "holdout",
+    "Reports and checkpoints": "log_every",
+}
+
 
 @settings_command(
-    TrainConfig, "train", epilog="Example: galirep train --data sklearn:digits --out runs/digits --epochs 20"
+    TrainConfig,
+    "train",
+    epilog="Example: galirep train --data sklearn:digits --out runs/digits --epochs 20",
+    common=_COMMON,
+    sections=_SECTIONS,
 )
 @run_options
 @click.option(

@@ -15,10 +15,21 @@ if TYPE_CHECKING:
     from galirep.supervised.loop import ClassifierResult
 
 
+_COMMON = ("data", "labels", "objective", "net", "image_size", "epochs")
+_SECTIONS = {
+    "Data": "data",
+    "Objective and net": "objective",
+    "Optimisation": "steps",
+    "Machine": "seed",
+}
+
+
 @settings_command(
     ClassifierConfig,
     "train-classifier",
     epilog="Example: galirep train-classifier --data mnist.tar --test-split test --out runs/m",
+    common=_COMMON,
+    sections=_SECTIONS,
 )
 @run_options
 @click.option(

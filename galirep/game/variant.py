@@ -1,7 +1,4 @@
-"""A GALI variant: n classes of m-tuples, and optional penalties.
-
-Everything else about the game is derived from it.
-"""
+"""A GALI variant: n classes of m-tuples, and optional penalties; all else about the game is derived from it."""
 
 import re
 import sys

@@ -1,6 +1,5 @@
 """The settings of `train_classifier`, one line each: default, unit, bounds and help."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -84,13 +83,6 @@ class ClassifierConfig(Settings):
     num_workers: int | None = setting(None, "Decoding workers (default: by the number of cores).", low=0, free=True)
 
     command: ClassVar[str] = "train-classifier"
-    common: ClassVar[tuple[str, ...]] = ("data", "labels", "objective", "net", "image_size", "epochs")
-    sections: ClassVar[Mapping[str, str]] = {
-        "Data": "data",
-        "Objective and net": "objective",
-        "Optimisation": "steps",
-        "Machine": "seed",
-    }
     exclusive: ClassVar[tuple[str, ...]] = ("steps", "epochs")
 
     def contradictions(self) -> list[str]:

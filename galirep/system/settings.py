@@ -52,10 +52,6 @@ class Settings:
     """Names of settings of which only one may be given."""
     extractors: ClassVar[tuple[str, ...]] = ()
     """Names of settings that name an extractor, which may be code."""
-    common: ClassVar[tuple[str, ...]] = ()
-    """Names of the settings that most users give; help shows them first."""
-    sections: ClassVar[Mapping[str, str]] = {}
-    """Title -> the first setting of each section, in the order of the fields; help shows them so."""
 
     def __post_init__(self) -> None:
         kinds = setting_types(type(self))

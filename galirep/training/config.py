@@ -163,24 +163,11 @@ class TrainConfig(Settings):
     log_every: int = setting(100, "Updates between two lines of metrics.jsonl.", low=1)
     checkpoint_every: int = setting(1000, "Updates between two checkpoints.", low=1)
     sample_every: int | None = setting(
-        None,
-        "Updates between two grids of pictures, 0: none (default: 1000, or a quarter of a shorter run).",
-        low=0,
-        free=True,
+        None, "Updates between two grids of pictures, 0: none (default: 1000, or a quarter of them).", low=0, free=True
     )
     keep: int = setting(1, "Checkpoints kept besides last.pt.", low=0, free=True)
 
     command: ClassVar[str] = "train"
-    common: ClassVar[tuple[str, ...]] = ("preset", "data", "image_size", "variant", "adapter", "steps", "batch_size")
-    sections: ClassVar[Mapping[str, str]] = {
-        "Data": "data",
-        "Game and networks": "variant",
-        "Discriminator": "d_regularizer",
-        "Optimisation": "steps",
-        "Machine": "seed",
-        "Evaluation": "holdout",
-        "Reports and checkpoints": "log_every",
-    }
     exclusive: ClassVar[tuple[str, ...]] = ("steps", "epochs")
 
     def contradictions(self) -> list[str]:
