@@ -35,6 +35,12 @@ class DataFacts(TypedDict, total=False):
     report: dict[str, Any] | None
 
 
+class InitialRecord(TypedDict):
+    """Where a run's first weights came from; what was taken of them is beside it."""
+
+    source: str
+
+
 class RunInfo(TypedDict, total=False):
     """run.json; what a run does not have, as it is of an earlier version or another command, is left out."""
 
@@ -47,7 +53,7 @@ class RunInfo(TypedDict, total=False):
     variant: dict[str, Any]
     adapter: dict[str, Any] | None
     body: BodyRecord | None
-    init_from: dict[str, Any] | None
+    init_from: InitialRecord | None
     step: Count
     steps: Count
     best: Best | None

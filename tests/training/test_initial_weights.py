@@ -1,5 +1,6 @@
 """A run that starts from weights that exist: which are taken, which not and why, and what is recorded."""
 
+import json
 import shutil
 
 import pytest
@@ -157,3 +158,13 @@ def test_a_discriminator_of_other_values_than_tensors_is_one_line(source):
             load_initial_weights(str(source))
         del content["nets"]["D"][name]
         torch.save(content, last)
+
+
+def test_a_record_of_first_weights_without_their_source_is_one_line(source, tmp_path):
+    run, settings = tmp_path / "run", config(init_from=str(source), steps=2, checkpoint_every=1)
+    train(settings, tiny(), out=run)
+    info = info_of(run)
+    del info["init_from"]["source"]
+    (run / "run.json").write_text(json.dumps(info))
+    with pytest.raises(CheckpointError, match=r"run\.json is damaged: .*source"):
+        train(settings, tiny(), out=run, resume=True)

@@ -4,7 +4,7 @@ import pytest
 import torch
 from tiny_runs import config, tiny
 
-from galirep.errors import ConfigError
+from galirep.errors import ConfigError, DataError
 from galirep.game.discriminator import Discriminator
 from galirep.game.step import Game, Rules, compute_gradients
 from galirep.game.variant import Penalty, Variant
@@ -81,8 +81,12 @@ def test_memory_in_words():
     text = describe_memory(config(data="sklearn:digits"))
     assert text.startswith("memory of an update: about ") and "1 x 8 x 8 in fp32, without the 1352 images" in text
     assert "M(.)" in describe_memory(config(data="sklearn:digits", variant="gali-pt", adapter="pixels"))
-    said = describe_memory(config(data="sklearn:digits", views="crop"))
-    assert "not known, since views 'crop': the variant 'gali-4' has no view operator" in said
-    assert "not known, since the folder or .tar 'nowhere' does not exist" in describe_memory(config(data="nowhere"))
+    # what train would refuse before it decodes an image is refused
+    with pytest.raises(ConfigError, match="views 'crop': the variant 'gali-4' has no view operator"):
+        describe_memory(config(data="sklearn:digits", views="crop"))
+    with pytest.raises(DataError, match=r"the folder or \.tar 'nowhere' does not exist"):
+        describe_memory(config(data="nowhere"))
+    text = describe_memory(config(data="nowhere"), download=True)
+    assert text.startswith("memory of an update: not known before the download, since the folder")
     with pytest.raises(ConfigError, match="take images of"):
         estimate_update(config(networks="svhn32"), get_variant("ali"), Shapes(16, 3, 8))
