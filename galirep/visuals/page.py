@@ -15,13 +15,14 @@ from galirep.system.printable import printable
 def render_page(
     title: str, payload: dict[str, Any], uris: Sequence[str] = (), *, kind: str = "report", **parts: str
 ) -> str:
-    """Fill the template of a kind of page (`report` of a retrieval, `run_report`) with style, script and data.
+    """Fill the template with the body, style and script of a kind of page (`report` of a retrieval, `run_report`).
 
     `payload` is the JSON that the script reads, `uris` are the data: URIs of the sprite sheets, `parts` are HTML for
     other places of the template. The content security policy names style and script by hash and forbids fetching
     anything. Control characters in what is shown are escaped, as on the terminal (`printable`).
     """
-    template, own, script = (_read_template(f"{kind}.{suffix}") for suffix in ("html", "css", "js"))
+    body, own, script = (_read_template(f"{kind}.{suffix}") for suffix in ("html", "css", "js"))
+    template = _read_template("page.html").replace("{{body}}", body)
     style = _read_template("page.css") + own
     style += "".join(f".sheet{i}{{background-image:url({uri})}}\n" for i, uri in enumerate(uris))
     policy = (
@@ -29,6 +30,7 @@ def render_page(
         "base-uri 'none'"
     )
     parts = {
+        "refresh": "",
         **{name: printable(part, lines=True) for name, part in parts.items()},
         "policy": policy,
         "title": html.escape(printable(title)),

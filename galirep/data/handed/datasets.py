@@ -1,6 +1,7 @@
 """Torch data sets and loaders as images: what comes with an image (a label, an index) is left aside."""
 
 import logging
+from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from os import PathLike
 from typing import Any
@@ -9,6 +10,7 @@ from galirep.data.catalog import open_data
 from galirep.data.files.splits import AUTO
 from galirep.data.handed.images import (
     HandedImages,
+    PythonImages,
     ValueRange,
     as_items,
     range_of_floats,
@@ -16,7 +18,7 @@ from galirep.data.handed.images import (
     to_pixels,
 )
 from galirep.data.picture import PixelArray
-from galirep.data.sources import HANDED, ImageSource, row_numbers
+from galirep.data.sources import HANDED, ImageSource
 from galirep.errors import ConfigError, DataError
 
 _log = logging.getLogger("galirep.data")
@@ -77,38 +79,20 @@ def handed_images(images: Any, value_range: ValueRange | None = None) -> ImageSo
     return HandedImages(images, value_range)
 
 
-class _Items(ImageSource):
+class _Items(PythonImages):
     """Images that come with an item each; a float image is taken by `value_range`, or refused unless it tells."""
 
-    in_memory = True
-
-    def __init__(self, what: str, count: int, value_range: ValueRange | None) -> None:
+    def __init__(self, spec: str, count: int, value_range: ValueRange | None) -> None:
         require_value_range(value_range)
-        self._value_range = value_range
-        super().__init__(what, row_numbers(count))
+        super().__init__(spec, count, value_range)
 
+    @abstractmethod
     def _item(self, index: int) -> Any:
-        raise NotImplementedError
+        """Return the image of an item, in a form that `HandedImages` takes."""
 
-    def read(self, index: int) -> PixelArray:
-        """Convert one image to (H, W, C) uint8, see `ImageSource.read`."""
-        try:
-            (image,) = as_items([self._item(index)])
-            return to_pixels(image, range_of_floats([image], self._value_range))
-        except DataError as err:
-            raise DataError(f"{self.ids[index]}: {err}") from err
-
-    def content(self, index: int) -> bytes:
-        """Return the pixels of one image; empty if it cannot be read."""
-        try:
-            pixels = self.read(index)
-        except DataError:
-            return b""
-        return f"{pixels.shape}".encode() + pixels.tobytes()
-
-    def sizes(self) -> list[int]:
-        """Return the number of bytes of each image's content."""
-        return [len(self.content(index)) for index in range(len(self))]
+    def _pixels(self, index: int) -> PixelArray:
+        (image,) = as_items([self._item(index)])
+        return to_pixels(image, range_of_floats([image], self._value_range))
 
 
 class DatasetImages(_Items):

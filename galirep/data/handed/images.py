@@ -1,5 +1,6 @@
 """What people hand over in Python as images: paths, Pillow images and arrays, read as the files of a data set are."""
 
+from abc import abstractmethod
 from collections.abc import Iterable, Mapping, Sequence, Set
 from os import PathLike
 from typing import Any, Literal, get_args
@@ -22,40 +23,23 @@ ValueRange = Literal["0..1", "-1..1"]
 _TOLERANCE = 1e-3
 
 
-class HandedImages(ImageSource):
-    """Images in memory or at paths, for the functions that take any `ImageSource`; their ids are row numbers.
-
-    Args:
-        images: a path, a Pillow image, an array (N, H, W), (N, H, W, C) or (N, C, H, W), or a sequence in which each
-            item is a path, a Pillow image or an array (H, W), (H, W, C) or (C, H, W), of any sizes. Arrays are uint8
-            with C = 1, 3 or 4 (RGBA, channels last), or float with C = 1 or 3.
-        value_range: what floats mean. Without it they are in [-1, 1] if one of them is negative, else refused.
-
-    Raises:
-        DataError: something else was handed over, or floats of another range or of one that is not certain.
-        ConfigError: `value_range` is not one of `ValueRange`.
-    """
+class PythonImages(ImageSource):
+    """Images that Python hands over, whose ids are row numbers; a subclass converts one to pixels."""
 
     in_memory = True
 
-    def __init__(self, images: Any, value_range: ValueRange | None = None) -> None:
-        require_value_range(value_range)
-        self._items = split_images(images)
-        self._value_range = range_of_floats(self._items, value_range)
-        super().__init__(HANDED, row_numbers(len(self._items)))
+    def __init__(self, spec: str, count: int, value_range: ValueRange | None) -> None:
+        self._value_range = value_range
+        super().__init__(spec, row_numbers(count))
 
-    @property
-    def floats(self) -> NDArray[np.floating] | None:
-        """The images as (N, C, H, W) in their own range, where they were handed over as one array of floats."""
-        items = self._items
-        if not isinstance(items, np.ndarray) or items.ndim != 4 or self._value_range is None:
-            return None
-        return items if items.shape[3] not in (1, 3) else np.moveaxis(items, 3, 1)
+    @abstractmethod
+    def _pixels(self, index: int) -> PixelArray:
+        """Convert one image to (H, W, C) uint8; raise DataError if it cannot be used."""
 
     def read(self, index: int) -> PixelArray:
         """Convert one image to (H, W, C) uint8, see `ImageSource.read`."""
         try:
-            return to_pixels(self._items[index], self._value_range)
+            return self._pixels(index)
         except DataError as err:
             raise DataError(f"{self.ids[index]}: {err}") from err
 
@@ -70,6 +54,37 @@ class HandedImages(ImageSource):
     def sizes(self) -> list[int]:
         """Return the number of bytes of each image's content."""
         return [len(self.content(index)) for index in range(len(self))]
+
+
+class HandedImages(PythonImages):
+    """Images in memory or at paths, for the functions that take any `ImageSource`; their ids are row numbers.
+
+    Args:
+        images: a path, a Pillow image, an array (N, H, W), (N, H, W, C) or (N, C, H, W), or a sequence in which each
+            item is a path, a Pillow image or an array (H, W), (H, W, C) or (C, H, W), of any sizes. Arrays are uint8
+            with C = 1, 3 or 4 (RGBA, channels last), or float with C = 1 or 3.
+        value_range: what floats mean. Without it they are in [-1, 1] if one of them is negative, else refused.
+
+    Raises:
+        DataError: something else was handed over, or floats of another range or of one that is not certain.
+        ConfigError: `value_range` is not one of `ValueRange`.
+    """
+
+    def __init__(self, images: Any, value_range: ValueRange | None = None) -> None:
+        require_value_range(value_range)
+        self._items = split_images(images)
+        super().__init__(HANDED, len(self._items), range_of_floats(self._items, value_range))
+
+    @property
+    def floats(self) -> NDArray[np.floating] | None:
+        """The images as (N, C, H, W) in their own range, where they were handed over as one array of floats."""
+        items = self._items
+        if not isinstance(items, np.ndarray) or items.ndim != 4 or self._value_range is None:
+            return None
+        return items if items.shape[3] not in (1, 3) else np.moveaxis(items, 3, 1)
+
+    def _pixels(self, index: int) -> PixelArray:
+        return to_pixels(self._items[index], self._value_range)
 
 
 def require_value_range(value_range: str | None) -> None:
