@@ -11,6 +11,8 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 
+import torch
+
 from soak_parts.tally import Tally
 
 SECONDS, MEMORY = 10.0, 2 << 30
@@ -52,6 +54,8 @@ def _one_child(tally: Tally, start: int, stop: int, attempt: Callable[[int], Att
     child = os.fork()
     if child == 0:
         os.close(reading)
+        # the threads of OpenMP did not come along: a product that waited for them would wait for ever
+        torch.set_num_threads(1)
         _work(writing, start, stop, attempt)
     os.close(writing)
     done, buffer = start, b""
