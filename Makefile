@@ -27,8 +27,9 @@ setup: .venv/package
 demo: setup
 	$(BIN)/python benchmarks/demo.py
 
+# one thread: the networks of the tests are too small for more, which wait on each other; OMP_NUM_THREADS=2 make test takes two
 test: setup
-	$(BIN)/pytest
+	OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(BIN)/pytest
 
 # import-linter reads the installed package, and not the source folder, which lacks galirep.cli: so it starts in tests/
 lint: setup
